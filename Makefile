@@ -1,0 +1,49 @@
+# Everything works on a machine with Python 3.11 or later, pip and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install serve test check format bench docs clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+.venv/serve: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[openai]'
+	@touch $@
+
+.venv/dev: .venv/serve
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+.venv/docs: .venv/dev
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
+install: .venv/dev ## make .venv with all that development needs
+
+serve: .venv/serve ## the demo bot and its chat page at http://127.0.0.1:8000/
+	$(BIN)/turnwise serve
+
+test: .venv/dev  ## all tests
+	$(BIN)/python -m pytest
+
+check: .venv/dev ## lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+format: .venv/dev ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/dev ## speed next to bare FastAPI and bare Starlette, side by side
+	$(BIN)/python bench/run.py
+
+docs: .venv/docs ## the documentation as a site in site/
+	$(BIN)/mkdocs build --strict
+
+clean:           ## remove what make has made
+	rm -rf .venv site dist .mypy_cache .ruff_cache .pytest_cache

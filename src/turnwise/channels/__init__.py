@@ -1,0 +1,1 @@
+"""Channels: the doors through which people talk to a bot. Each sees the gateway and no more."""

@@ -1,0 +1,114 @@
+"""Access: who may do what on a network door.
+
+A session's token opens that session. An API key opens every session, for a trusted backend, and
+where keys are set, creating a session needs one. A host application may decide instead with
+`authorize(connection, session_id)`; `session_id` is None where a session is to be created.
+
+Someone else's token gets the answer that an absent session gets: 404.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from secrets import compare_digest
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+
+from turnwise.errors import Forbidden, NotFound, Unauthorized
+from turnwise.gateway import Gateway
+
+Authorize = Callable[[HTTPConnection, str | None], bool | Awaitable[bool]]
+
+
+class Principal(NamedTuple):
+    """Who asks: the generation of their token (None: trusted) and when it expires."""
+
+    generation: int | None = None
+    expires: float | None = None
+
+
+TRUSTED = Principal()
+
+
+class Access:
+    """The rules of one application."""
+
+    def __init__(
+        self,
+        gateway: Callable[[], Gateway],
+        *,
+        api_keys: frozenset[str] = frozenset(),
+        origins: frozenset[str] = frozenset(),
+        authorize: Authorize | None = None,
+    ) -> None:
+        self._gateway = gateway
+        self._api_keys = api_keys
+        self._origins = origins
+        self._authorize = authorize
+
+    async def to_create(self, connection: HTTPConnection) -> None:
+        """Raises Unauthorized when this connection may not make a session."""
+        if self._authorize is not None:
+            if not await self._decide(connection, None):
+                raise Unauthorized("Creating a session is not allowed.")
+        elif self._api_keys and not self._is_key(bearer(connection)):
+            raise Unauthorized("Creating a session needs an API key.")
+
+    async def to_session(
+        self, connection: HTTPConnection, session_id: str, token: str | None = None
+    ) -> Principal:
+        """Who asks for `session_id`; the generation is still to be compared with the session's.
+
+        Raises Unauthorized, or NotFound when the token opens another session.
+        """
+        if self._authorize is not None:
+            if not await self._decide(connection, session_id):
+                raise NotFound("There is no such session.")
+            return TRUSTED
+        token = token or bearer(connection)
+        if token is None:
+            raise Unauthorized()
+        if self._is_key(token):
+            return TRUSTED
+        grant = self._gateway().grant(token)
+        if grant.session != session_id:
+            raise NotFound("There is no such session.")
+        return Principal(grant.generation, grant.expires)
+
+    @property
+    def by_host(self) -> bool:
+        """Whether the host application decides, so that no token is needed."""
+        return self._authorize is not None
+
+    def check_origin(self, connection: HTTPConnection) -> None:
+        """Raises Forbidden when a browser's page of another origin connects."""
+        origin = connection.headers.get("origin")
+        if origin is None or origin in self._origins:
+            return
+        if urlsplit(origin).netloc != connection.headers.get("host", ""):
+            raise Forbidden()
+
+    async def _decide(self, connection: HTTPConnection, session_id: str | None) -> bool:
+        assert self._authorize is not None
+        verdict = self._authorize(connection, session_id)
+        return bool(await verdict if inspect.isawaitable(verdict) else verdict)
+
+    def _is_key(self, token: str | None) -> bool:
+        if token is None:
+            return False
+        given = token.encode("utf-8", "replace")
+        return any([compare_digest(given, key.encode()) for key in self._api_keys])
+
+
+def bearer(connection: HTTPConnection) -> str | None:
+    """The token of the one Authorization header. Raises Unauthorized when it is malformed."""
+    headers = connection.headers.getlist("authorization")
+    if not headers:
+        return None
+    scheme, _, token = headers[0].partition(" ")
+    if len(headers) > 1 or scheme.lower() != "bearer" or not token.strip():
+        raise Unauthorized("One header `Authorization: Bearer <token>` is needed.")
+    return token.strip()

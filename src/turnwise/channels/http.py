@@ -1,0 +1,324 @@
+"""HTTP: sessions, turns, messages and events as JSON, long polling and server-sent events."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import orjson
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+
+from turnwise.channels import wire
+from turnwise.channels.access import Access, Principal
+from turnwise.channels.sse import EventStream
+from turnwise.conversation import Status, TurnRecord
+from turnwise.errors import Invalid
+from turnwise.gateway import Gateway
+from turnwise.settings import Settings
+from turnwise.stores.base import Submitted
+
+MAX_WAIT = 60.0
+"""Seconds that one request may wait for a reply or an event."""
+MAX_NUMBER = 2**53
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b")
+
+SessionId = Annotated[str, Path(description="The session's id.", examples=["1yKk2XnB3Hq0dG9c"])]
+TurnNumber = Annotated[int, Path(ge=1, le=MAX_NUMBER, description="The turn's number.")]
+Before = Annotated[int | None, Query(ge=1, le=MAX_NUMBER, description="Only those before it.")]
+After = Annotated[int | None, Query(ge=0, le=MAX_NUMBER, description="Only those after it.")]
+Limit = Annotated[int, Query(ge=1, le=500, description="At most so many.")]
+Prefer = Annotated[
+    str | None, Header(description="`wait=20`: answer when the turn has ended, or after 20 s.")
+]
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for an event.")]
+Key = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", max_length=255, description="The same key is one turn."),
+]
+LastEventId = Annotated[
+    str | None,
+    Header(alias="Last-Event-ID", max_length=20, description="Continue after this event."),
+]
+
+_STREAM: dict[str, Any] = {
+    "description": "The events as JSON, or as a stream with `Accept: text/event-stream`.",
+    "content": {
+        "text/event-stream": {
+            "schema": {"type": "string"},
+            "example": 'id: 3\nevent: delta\ndata: {"id":3,"type":"delta","turn":1,'
+            '"at":"2026-01-31T12:00:00.000Z","attempt":1,"text":"Hel"}\n\n',
+        }
+    },
+}
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    content = {"application/problem+json": {"schema": wire.Problem.model_json_schema()}}
+    return {status: {"description": wire.TITLES[status], "content": content} for status in statuses}
+
+
+class HTTPChannel:
+    """The HTTP door; `router` holds its routes."""
+
+    def __init__(self, gateway: Callable[[], Gateway], access: Access, settings: Settings) -> None:
+        self._gateway = gateway
+        self._access = access
+        self._settings = settings
+        self.router = APIRouter(route_class=wire.ProblemRoute, tags=["sessions"])
+        self._add_session_routes()
+        self._add_turn_routes()
+        self._add_reading_routes()
+
+    def _add(self, method: str, path: str, endpoint: Any, *problems: int, **more: Any) -> None:
+        responses = {**_problems(*problems, 429, 503), **more.pop("responses", {})}
+        self.router.add_api_route(path, endpoint, methods=[method], responses=responses, **more)
+
+    def _add_session_routes(self) -> None:
+        body = wire.body_schema(wire.SessionIn)
+        made = {"status_code": 201, "response_model": wire.SessionCreated}
+        one = {"response_model": wire.SessionOut}
+        bad, missing = (400, 401, 408, 413, 415, 422), (401, 404, 422)
+        self._add("POST", "/sessions", self.create, *bad, openapi_extra=body, **made)
+        path = "/sessions/{session_id}"
+        self._add("GET", path, self.session, *missing, **one)
+        self._add("PATCH", path, self.update, *bad, 404, openapi_extra=body, **one)
+        self._add("DELETE", path, self.delete, *missing, status_code=204, response_class=Response)
+        token = {"response_model": wire.TokenOut}
+        self._add("POST", path + "/token", self.refresh, *missing, **token)
+        self._add("POST", path + "/reset", self.reset, *missing, **one)
+
+    def _add_turn_routes(self) -> None:
+        path = "/sessions/{session_id}/turns"
+        one = {"response_model": wire.TurnOut}
+        body = wire.body_schema(wire.TurnIn)
+        done = {200: {"model": wire.TurnOut, **_STREAM}}
+        bad = (400, 401, 404, 408, 413, 415, 422)
+        self._add(
+            "POST", path, self.submit, *bad,
+            status_code=202, openapi_extra=body, responses=done, **one,
+        )  # fmt: skip
+        self._add("GET", path, self.turns, 401, 404, 422, response_model=wire.TurnsOut)
+        self._add("GET", path + "/{n}", self.turn, 401, 404, 422, **one)
+        self._add("POST", path + "/{n}/cancel", self.cancel, 401, 404, 422, **one)
+
+    def _add_reading_routes(self) -> None:
+        path = "/sessions/{session_id}/"
+        history = {"response_model": wire.MessagesOut}
+        self._add("GET", path + "messages", self.messages, 401, 404, 422, **history)
+        events = {200: {"model": wire.EventsOut, **_STREAM}}
+        self._add("GET", path + "events", self.events, 401, 404, 422, responses=events)
+
+    # Sessions
+
+    async def create(self, request: Request) -> Response:
+        """Make a session; its token is in the answer."""
+        await self._access.to_create(request)
+        body = await self._body(request, wire.SessionIn)
+        gateway = self._gateway()
+        session = await gateway.create(name=body.name, metadata=body.metadata, ttl=body.ttl)
+        content = {**session.as_dict(), "token": gateway.token(session)}
+        where = f"{request.url.path.rstrip('/')}/{quote(session.id, safe='')}"
+        return _json(orjson.dumps(content), 201, Location=where)
+
+    async def session(self, request: Request, session_id: SessionId) -> Response:
+        """The session: its name, its status, how much it holds."""
+        principal = await self._access.to_session(request, session_id)
+        session = await self._gateway().session(session_id, principal.generation)
+        return _json(orjson.dumps(session.as_dict()))
+
+    async def update(self, request: Request, session_id: SessionId) -> Response:
+        """Change name, metadata or ttl; what is not named stays."""
+        await self._enter(request, session_id)
+        body = await self._body(request, wire.SessionIn)
+        changes = body.model_dump(exclude_unset=True)
+        session = await self._gateway().update(session_id, changes)
+        return _json(orjson.dumps(session.as_dict()))
+
+    async def refresh(self, request: Request, session_id: SessionId) -> Response:
+        """A new token; all older ones stop working."""
+        principal = await self._access.to_session(request, session_id)
+        token = await self._gateway().refresh(session_id, principal.generation)
+        return _json(orjson.dumps({"token": token}))
+
+    async def reset(self, request: Request, session_id: SessionId) -> Response:
+        """Forget messages, state and mailbox, and stop the running turn. Event numbers go on."""
+        await self._enter(request, session_id)
+        session = await self._gateway().reset(session_id)
+        return _json(orjson.dumps(session.as_dict()))
+
+    async def delete(self, request: Request, session_id: SessionId) -> Response:
+        """Delete the session: nothing of it is left."""
+        await self._enter(request, session_id)
+        await self._gateway().delete(session_id)
+        return Response(status_code=204)
+
+    # Turns
+
+    async def submit(
+        self,
+        request: Request,
+        session_id: SessionId,
+        prefer: Prefer = None,
+        idempotency_key: Key = None,
+    ) -> Response:
+        """Say something. It is kept before the answer comes, and waits its turn if it must."""
+        principal = await self._access.to_session(request, session_id)
+        body = await self._body(request, wire.TurnIn)
+        message: dict[str, Any] = {
+            "text": body.text,
+            "attachments": [attachment.plain() for attachment in body.attachments],
+            "metadata": body.metadata,
+            "key": idempotency_key,
+            "generation": principal.generation,
+        }
+        where = f"{request.url.path.rstrip('/')}/"
+        if _wants_stream(request):
+            return await self._submit_and_stream(session_id, message, principal, where)
+        patience = _patience(prefer)
+        if patience is None:
+            submitted = await self._gateway().submit(session_id, **message)
+            return self._accepted(submitted.turn, where)
+        submitted, reader = await self._gateway().submit_and_follow(session_id, **message)
+        with reader:
+            await self._gateway().drain(reader, patience)
+        record = await self._gateway().turn(session_id, submitted.turn.n)
+        return self._accepted(record, where)
+
+    async def _submit_and_stream(
+        self, session_id: str, message: dict[str, Any], principal: Principal, where: str
+    ) -> Response:
+        submitted: Submitted
+        submitted, reader = await self._gateway().submit_and_follow(session_id, **message)
+        return EventStream(
+            reader,
+            send_timeout=self._settings.send_timeout,
+            expires=principal.expires,
+            headers={"Location": f"{where}{submitted.turn.n}"},
+        )
+
+    def _accepted(self, record: TurnRecord, where: str) -> Response:
+        status = 202 if record.open else 200
+        return _json(record.encode(), status, Location=f"{where}{record.n}")
+
+    async def turn(
+        self, request: Request, session_id: SessionId, n: TurnNumber, prefer: Prefer = None
+    ) -> Response:
+        """One turn: its status, its message, its reply."""
+        await self._enter(request, session_id)
+        record = await self._gateway().wait(session_id, n, _patience(prefer) or 0.0)
+        return _json(record.encode())
+
+    async def cancel(self, request: Request, session_id: SessionId, n: TurnNumber) -> Response:
+        """Withdraw a queued turn or stop a running one; a finished one stays as it is."""
+        await self._enter(request, session_id)
+        record = await self._gateway().cancel(session_id, n)
+        return _json(record.encode())
+
+    async def turns(
+        self,
+        request: Request,
+        session_id: SessionId,
+        status: Status | None = None,
+        before: Before = None,
+        after: After = None,
+        limit: Limit = 50,
+    ) -> Response:
+        """Turns in order: the latest ones, or those after a number."""
+        await self._enter(request, session_id)
+        records, has_more = await self._gateway().turns(
+            session_id, status=status, before=before, after=after, limit=limit
+        )
+        turns = [orjson.Fragment(record.encode()) for record in records]
+        return _json(orjson.dumps({"turns": turns, "has_more": has_more}))
+
+    # Reading
+
+    async def messages(
+        self,
+        request: Request,
+        session_id: SessionId,
+        before: Before = None,
+        after: After = None,
+        limit: Limit = 50,
+    ) -> Response:
+        """The history, oldest first, and the turns that are still open, from one moment."""
+        await self._enter(request, session_id)
+        history = await self._gateway().history(session_id, before=before, after=after, limit=limit)
+        content = {
+            "messages": [orjson.Fragment(message) for message in history.messages],
+            "has_more": history.has_more,
+            "open": [orjson.Fragment(record.encode()) for record in history.open],
+            "cursor": history.cursor,
+        }
+        return _json(orjson.dumps(content))
+
+    async def events(
+        self,
+        request: Request,
+        session_id: SessionId,
+        after: After = None,
+        turn: Annotated[int | None, Query(ge=1, le=MAX_NUMBER)] = None,
+        wait: Wait = 0.0,
+        limit: Limit = 100,
+        last_event_id: LastEventId = None,
+    ) -> Response:
+        """Events after a cursor: a stream, or with `Accept: application/json` one page.
+
+        Where `Last-Event-ID` and `after` disagree, the header counts: it is the newer one.
+        """
+        principal = await self._access.to_session(request, session_id)
+        await self._gateway().session(session_id, principal.generation)
+        cursor = _cursor(last_event_id, after)
+        reader = self._gateway().follow(
+            session_id, cursor, turn=turn, generation=principal.generation
+        )
+        if not _wants_json(request):
+            return EventStream(
+                reader, send_timeout=self._settings.send_timeout, expires=principal.expires
+            )
+        with reader:
+            found = (await reader.read(wait))[:limit]
+        following = found[-1].id if found else max(cursor, reader.cursor)
+        content = {"events": [orjson.Fragment(e.data) for e in found], "next": following}
+        return _json(orjson.dumps(content))
+
+    # Shared
+
+    async def _enter(self, request: Request, session_id: str) -> None:
+        """Let in who may; the session exists and the token is of its generation."""
+        principal = await self._access.to_session(request, session_id)
+        await self._gateway().session(session_id, principal.generation)
+
+    async def _body(self, request: Request, model: type[wire.M]) -> wire.M:
+        return await wire.read_body(
+            request, model, limit=self._settings.max_body, timeout=self._settings.body_timeout
+        )
+
+
+def _json(content: bytes, status: int = 200, **headers: str) -> Response:
+    headers["Cache-Control"] = "no-store"
+    return Response(content, status, headers=headers, media_type="application/json")
+
+
+def _patience(prefer: str | None) -> float | None:
+    """The seconds of `Prefer: wait=`, at most MAX_WAIT; None when it is not asked for."""
+    found = _PREFER_WAIT.search(prefer) if prefer else None
+    return min(float(found[1]), MAX_WAIT) if found else None
+
+
+def _cursor(last_event_id: str | None, after: int | None) -> int:
+    if last_event_id:
+        if not (last_event_id.isascii() and last_event_id.isdigit()):
+            raise Invalid("Last-Event-ID is the number of an event.")
+        return min(int(last_event_id), MAX_NUMBER)
+    return after or 0
+
+
+def _wants_stream(request: Request) -> bool:
+    return "text/event-stream" in request.headers.get("accept", "")
+
+
+def _wants_json(request: Request) -> bool:
+    return "application/json" in request.headers.get("accept", "") and not _wants_stream(request)

@@ -1,0 +1,258 @@
+"""The terminal: talk to a bot in a shell, in this process or on a server.
+
+The conversation runs on an event loop in a thread of its own; the main thread reads lines and
+prints. So Ctrl-C, which Python delivers to the main thread, stops the turn and not the program.
+What others wrote is shown with its control characters taken out: text must not drive a terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+import httpx
+import orjson
+from rich.console import Console
+from rich.text import Text
+
+from turnwise.errors import NotFound, StoreUnavailable, TurnwiseError, Unauthorized
+from turnwise.gateway import Gateway
+
+T = TypeVar("T")
+HELP = "Ctrl-C stops the answer, Ctrl-D leaves. /history, /reset, /help"
+_TERMINAL = ("turn.completed", "turn.failed", "turn.cancelled")
+
+
+class Line(Protocol):
+    """One session, near or far."""
+
+    async def submit(self, text: str) -> int: ...
+
+    def events(self, turn: int) -> AsyncIterator[Mapping[str, Any]]: ...
+
+    async def cancel(self, turn: int) -> None: ...
+
+    async def history(self) -> list[Mapping[str, Any]]: ...
+
+    async def reset(self) -> None: ...
+
+
+class LocalLine:
+    """A session on this process's gateway."""
+
+    def __init__(self, gateway: Gateway, session_id: str) -> None:
+        self._gateway = gateway
+        self._session_id = session_id
+
+    async def submit(self, text: str) -> int:
+        submitted = await self._gateway.submit(self._session_id, text, create=True)
+        return submitted.turn.n
+
+    async def events(self, turn: int) -> AsyncIterator[Mapping[str, Any]]:
+        record = await self._gateway.turn(self._session_id, turn)
+        after = record.first_event - 1
+        with self._gateway.follow(self._session_id, after, turn=turn) as reader:
+            while not (reader.ended or reader.closed):
+                for event in await reader.read():
+                    yield event.json()
+
+    async def cancel(self, turn: int) -> None:
+        await self._gateway.cancel(self._session_id, turn)
+
+    async def history(self) -> list[Mapping[str, Any]]:
+        try:
+            history = await self._gateway.history(self._session_id, limit=20)
+        except NotFound:
+            return []
+        return [orjson.loads(message) for message in history.messages]
+
+    async def reset(self) -> None:
+        with suppress(NotFound):
+            await self._gateway.reset(self._session_id)
+
+
+class RemoteLine:
+    """A session on a server at `url`, opened by `token`; the stream resumes when it breaks."""
+
+    def __init__(self, url: str, session_id: str, token: str) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=f"{url.rstrip('/')}/sessions/{session_id}/",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=30.0,
+        )
+
+    @classmethod
+    async def open(cls, url: str, *, token: str | None, session_id: str | None) -> RemoteLine:
+        """A line to a session there; without a token a new one is made."""
+        if token is not None:
+            return cls(url, session_id or _session_in(token), token)
+        async with httpx.AsyncClient(timeout=30.0) as client:
+            made = _checked(await client.post(f"{url.rstrip('/')}/sessions", json={}))
+        return cls(url, made["id"], made["token"])
+
+    async def submit(self, text: str) -> int:
+        turn = _checked(await self._client.post("turns", json={"text": text}))
+        n: int = turn["n"]
+        return n
+
+    async def events(self, turn: int) -> AsyncIterator[Mapping[str, Any]]:
+        after, failures = 0, 0
+        while True:
+            params = {"turn": turn, "after": after, "wait": 20}
+            accept = {"Accept": "application/json"}
+            try:
+                page = _checked(await self._client.get("events", params=params, headers=accept))
+            except httpx.TransportError:
+                failures += 1
+                if failures > 60:
+                    raise StoreUnavailable("The server is gone.") from None
+                await asyncio.sleep(0.5)
+                continue
+            failures, after = 0, page["next"]
+            for event in page["events"]:
+                yield event
+                if event["type"] in _TERMINAL:
+                    return
+
+    async def cancel(self, turn: int) -> None:
+        _checked(await self._client.post(f"turns/{turn}/cancel"))
+
+    async def history(self) -> list[Mapping[str, Any]]:
+        page = _checked(await self._client.get("messages", params={"limit": 20}))
+        messages: list[Mapping[str, Any]] = page["messages"]
+        return messages
+
+    async def reset(self) -> None:
+        _checked(await self._client.post("reset"))
+
+
+def _checked(response: httpx.Response) -> dict[str, Any]:
+    if response.is_success:
+        body: dict[str, Any] = response.json()
+        return body
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, KeyError):
+        detail = f"The server answered {response.status_code}."
+    raise (Unauthorized if response.status_code == 401 else TurnwiseError)(detail)
+
+
+def _session_in(token: str) -> str:
+    """The session a token is for; the server checks the signature."""
+    import jwt
+
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+        return str(claims["sub"])
+    except (jwt.PyJWTError, KeyError):
+        raise Unauthorized("This is no session token.") from None
+
+
+class Terminal:
+    """Reads lines, sends them on `line`, and prints what comes back as it comes."""
+
+    def __init__(self, line: Line, loop: asyncio.AbstractEventLoop, console: Console) -> None:
+        self._line = line
+        self._loop = loop
+        self._console = console
+
+    def run(self) -> None:
+        """Talk until the end of input. Call it in the main thread, the loop in another."""
+        self._show_history()
+        self._console.print(HELP, style="dim")
+        while True:
+            try:
+                text = self._console.input("[bold cyan]you ›[/] ").strip()
+            except EOFError:
+                self._console.print()
+                return
+            except KeyboardInterrupt:
+                self._console.print("  (Ctrl-D leaves)", style="dim")
+                continue
+            try:
+                self._do(text)
+            except TurnwiseError as error:
+                self._console.print(Text(error.message, style="red"))
+
+    def _do(self, text: str) -> None:
+        if not text:
+            return
+        if text == "/history":
+            self._show_history()
+        elif text == "/reset":
+            self._call(self._line.reset())
+            self._console.print("The session is empty.", style="dim")
+        elif text == "/help":
+            self._console.print(HELP, style="dim")
+        else:
+            self._talk(text)
+
+    def _talk(self, text: str) -> None:
+        turn = self._call(self._line.submit(text))
+        arrivals: queue.Queue[Mapping[str, Any] | BaseException | None] = queue.Queue()
+        asyncio.run_coroutine_threadsafe(self._collect(turn, arrivals), self._loop)
+        self._console.print("bot › ", style="bold green", end="")
+        streamed = False
+        while True:
+            try:
+                event = arrivals.get()
+            except KeyboardInterrupt:
+                asyncio.run_coroutine_threadsafe(self._line.cancel(turn), self._loop)
+                continue
+            if event is None:
+                return
+            if isinstance(event, BaseException):
+                raise event
+            streamed = self._show(event, streamed)
+
+    async def _collect(
+        self, turn: int, arrivals: queue.Queue[Mapping[str, Any] | BaseException | None]
+    ) -> None:
+        try:
+            async for event in self._line.events(turn):
+                arrivals.put(event)
+            arrivals.put(None)
+        except Exception as error:
+            arrivals.put(error)
+
+    def _show(self, event: Mapping[str, Any], streamed: bool) -> bool:
+        """Print one event; returns whether text has been streamed that a message repeats."""
+        kind = event["type"]
+        if kind == "turn.started" and event["attempt"] > 1:
+            self._console.print("\n(again)", style="dim")
+            return False
+        if kind == "delta":
+            self._print(event["text"])
+            return True
+        if kind == "message":
+            if not streamed:
+                self._print(event["message"]["text"])
+            self._console.print()
+            return False
+        if kind == "turn.failed":
+            self._console.print(Text(event["error"]["message"], style="red"))
+        elif kind == "turn.cancelled":
+            self._console.print("(stopped)", style="yellow")
+        return streamed
+
+    def _show_history(self) -> None:
+        for message in self._call(self._line.history()):
+            who, style = ("you", "cyan") if message["role"] == "user" else ("bot", "green")
+            line = Text(f"{who} › ", style=f"dim {style}")
+            self._console.print(line.append(printable(message["text"]), style="dim"))
+
+    def _print(self, text: str) -> None:
+        self._console.print(Text(printable(text)), end="", soft_wrap=True)
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def printable(text: str) -> str:
+    """`text` without the control characters that could drive a terminal."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )

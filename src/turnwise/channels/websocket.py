@@ -1,0 +1,241 @@
+"""WebSocket: a session's events out, messages in, on one connection.
+
+The token comes in the Authorization header, in the subprotocol list (`turnwise.v1`,
+`token.<token>`) or in a first frame; never in the URL, which servers log. A bad frame gets an
+`error` frame and the socket stays open. Close codes:
+
+    1001/1012  the server restarts: connect again and resume     4401  no valid token (any more)
+    1013       too many open streams                             4404  no such session (any more)
+    4408       the client does not read, or did not send its token in time
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
+from starlette.exceptions import WebSocketException
+
+from turnwise.channels.access import Access, Principal
+from turnwise.channels.wire import BadJSON, TurnIn, validated
+from turnwise.errors import (
+    Forbidden,
+    Invalid,
+    NotFound,
+    Rejected,
+    TooLarge,
+    TurnwiseError,
+    Unauthorized,
+)
+from turnwise.gateway import Gateway
+from turnwise.hub import Reader, TooManyStreams
+from turnwise.settings import Settings
+
+PROTOCOL = "turnwise.v1"
+AUTH_PATIENCE = 10.0
+"""Seconds to send the token in a first frame."""
+HEARTBEAT = 30.0
+CLOSES = {"gone": 4404, "token": 4401, "shutdown": 1012}
+
+
+class WebSocketChannel:
+    """The WebSocket door; `router` holds its route."""
+
+    def __init__(self, gateway: Callable[[], Gateway], access: Access, settings: Settings) -> None:
+        self._gateway = gateway
+        self._access = access
+        self._settings = settings
+        self.router = APIRouter()
+        self.router.add_api_websocket_route("/sessions/{session_id}/ws", self.connect)
+
+    async def connect(
+        self,
+        socket: WebSocket,
+        session_id: str,
+        after: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    ) -> None:
+        """Serve one connection until either side closes it."""
+        try:
+            self._access.check_origin(socket)
+        except Forbidden as error:
+            raise WebSocketException(1008, error.message) from None
+        offered = socket.scope.get("subprotocols", [])
+        await socket.accept(PROTOCOL if PROTOCOL in offered else None)
+        try:
+            principal = await self._authenticate(socket, session_id, offered)
+            await self._gateway().session(session_id, principal.generation)
+            reader = self._gateway().follow(session_id, after, generation=principal.generation)
+        except WebSocketDisconnect:
+            return
+        except TurnwiseError as error:
+            await self._refuse(socket, error)
+            return
+        with reader:
+            connection = Connection(socket, session_id, principal, reader, self._gateway())
+            await connection.serve(self._settings)
+
+    async def _authenticate(
+        self, socket: WebSocket, session_id: str, offered: list[str]
+    ) -> Principal:
+        token = next((p.removeprefix("token.") for p in offered if p.startswith("token.")), None)
+        if token is None and not self._access.by_host and "authorization" not in socket.headers:
+            token = await self._first_frame(socket)
+        return await self._access.to_session(socket, session_id, token)
+
+    async def _first_frame(self, socket: WebSocket) -> str:
+        try:
+            async with asyncio.timeout(AUTH_PATIENCE):
+                frame = _decoded(await socket.receive(), self._settings.max_body)
+        except TimeoutError:
+            raise Unauthorized("The token did not come in time.") from None
+        except Rejected:
+            raise Unauthorized() from None
+        if frame.get("type") != "auth" or not isinstance(frame.get("token"), str):
+            raise Unauthorized("The first frame must be the token.")
+        token: str = frame["token"]
+        return token
+
+    async def _refuse(self, socket: WebSocket, error: TurnwiseError) -> None:
+        code = 4404 if isinstance(error, NotFound) else 4401
+        if isinstance(error, TooManyStreams):
+            code = 1013
+        elif not isinstance(error, NotFound | Unauthorized):
+            code = 1011
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            await socket.send_text(_error(error))
+            await socket.close(code, error.code)
+
+
+class Connection:
+    """One open socket: a loop that sends, and beside it one that receives."""
+
+    def __init__(
+        self,
+        socket: WebSocket,
+        session_id: str,
+        principal: Principal,
+        reader: Reader,
+        gateway: Gateway,
+    ) -> None:
+        self._socket = socket
+        self._session_id = session_id
+        self._principal = principal
+        self._reader = reader
+        self._gateway = gateway
+
+    async def serve(self, settings: Settings) -> None:
+        """Run both loops until one ends."""
+        self._max_frame = settings.max_body
+        self._send_timeout = settings.send_timeout
+        receiving = asyncio.get_running_loop().create_task(self._receive())
+        code = 1001
+        try:
+            code = await self._send()
+        except TimeoutError:
+            code = 4408
+        except (WebSocketDisconnect, RuntimeError):
+            return  # the client has gone
+        finally:
+            receiving.cancel()
+            await asyncio.wait({receiving})
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
+            async with asyncio.timeout(self._send_timeout):
+                await self._socket.close(code)
+
+    async def _send(self) -> int:
+        """Send events; returns the code to close with."""
+        reader, expires = self._reader, self._principal.expires
+        while not reader.closed:
+            left = HEARTBEAT if expires is None else min(HEARTBEAT, expires - time.time())
+            if left <= 0:
+                return 4401
+            for event in await reader.read(left):
+                await self._send_text(event.data.decode())
+        if reader.closed == "left":
+            raise WebSocketDisconnect
+        return CLOSES[reader.closed]
+
+    async def _send_text(self, text: str) -> None:
+        async with asyncio.timeout(self._send_timeout):
+            await self._socket.send_text(text)
+
+    async def _receive(self) -> None:
+        try:
+            while True:
+                await self._handle(await self._socket.receive())
+        except (WebSocketDisconnect, RuntimeError, TimeoutError):
+            self._reader.shut("left")
+
+    async def _handle(self, received: Any) -> None:
+        """Do what one frame asks; what is wrong with it is told and changes nothing."""
+        key = None
+        try:
+            frame = _decoded(received, self._max_frame)
+            key = frame.get("key") if isinstance(frame.get("key"), str) else None
+            await self._obey(frame)
+        except TurnwiseError as error:
+            await self._send_text(_error(error, key))
+
+    async def _obey(self, frame: dict[str, Any]) -> None:
+        kind = frame.get("type")
+        if kind == "message":
+            await self._submit(frame)
+        elif kind == "cancel":
+            n = frame.get("turn")
+            if not isinstance(n, int) or not 1 <= n <= 2**53:
+                raise Invalid("cancel names a turn by its number.")
+            await self._gateway.cancel(self._session_id, n, patience=0.0)
+        elif kind == "ping":
+            await self._send_text('{"type":"pong"}')
+        else:
+            raise Invalid("A frame's type is message, cancel or ping.")
+
+    async def _submit(self, frame: dict[str, Any]) -> None:
+        key = frame.get("key")
+        if key is not None and not isinstance(key, str):
+            raise Invalid("A key is a string.")
+        content = {k: v for k, v in frame.items() if k in TurnIn.model_fields}
+        body = validated(TurnIn, content)
+        await self._gateway.submit(
+            self._session_id,
+            body.text,
+            attachments=[attachment.plain() for attachment in body.attachments],
+            metadata=body.metadata,
+            key=key,
+            generation=self._principal.generation,
+        )
+
+
+def _decoded(received: Any, limit: int) -> dict[str, Any]:
+    """The JSON object in a received text frame."""
+    if received["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(received.get("code", 1000))
+    text = received.get("text")
+    if text is None:
+        raise Invalid("Frames are text.")
+    if len(text) > limit:
+        raise TooLarge(f"A frame has at most {limit} characters.")
+    try:
+        frame = orjson.loads(text)
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        raise BadJSON("The frame is not valid JSON.") from None
+    if not isinstance(frame, dict):
+        raise Invalid("A frame is a JSON object.")
+    return frame
+
+
+def _error(error: TurnwiseError, key: str | None = None) -> str:
+    body = {
+        "type": "error",
+        "code": error.code,
+        "message": error.message,
+        "retryable": error.retryable,
+    }
+    if key is not None:
+        body["key"] = key
+    return orjson.dumps(body).decode()

@@ -1,0 +1,309 @@
+"""What goes over HTTP: bodies in, problems out, and the shapes that OpenAPI shows.
+
+Errors are RFC 9457 problems with a `code` for programs and `retryable`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeVar
+
+import orjson
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from turnwise.conversation import Attachment
+from turnwise.errors import Invalid, Rejected, StoreUnavailable, TooLarge, TurnwiseError
+
+log = logging.getLogger("turnwise.http")
+M = TypeVar("M", bound=BaseModel)
+
+
+class BadJSON(Rejected):
+    """The body is not valid JSON in UTF-8."""
+
+    code = "bad_json"
+
+
+class WrongType(Rejected):
+    """The body must be application/json."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class SlowBody(Rejected):
+    """The body did not arrive in time."""
+
+    code = "body_timeout"
+    status = 408
+    retryable = True
+
+
+# Shapes
+
+
+class AttachmentIn(BaseModel):
+    type: str = Field(min_length=1, max_length=100, examples=["image/png"])
+    url: str = Field(
+        min_length=1,
+        max_length=2_000_000,
+        pattern=r"^(https?://|data:)",
+        description="An http(s) or data URL; the server never fetches it.",
+    )
+    name: str | None = Field(None, max_length=300)
+    size: int | None = Field(None, ge=0, le=2**53, description="Bytes.")
+
+    def plain(self) -> Attachment:
+        return Attachment(self.type, self.url, self.name, self.size)
+
+
+class SessionIn(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Holiday plans"}]})
+
+    name: str | None = Field(None, max_length=200)
+    metadata: dict[str, Any] | None = Field(None, description="JSON of your own, up to 16 kB.")
+    ttl: float | None = Field(
+        None, ge=1, le=315_360_000, description="Seconds to live after the last turn."
+    )
+
+
+class TurnIn(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "Hello!"}]})
+
+    text: str = Field("", description="What the person says.")
+    role: Literal["user"] = "user"
+    attachments: list[AttachmentIn] = Field(default_factory=list, max_length=20)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class MessageOut(BaseModel):
+    id: str
+    seq: int | None = Field(description="Its place in the history; null while its turn is open.")
+    turn: int
+    role: Literal["user", "assistant", "system", "tool"]
+    text: str
+    attachments: list[AttachmentIn]
+    metadata: dict[str, Any]
+    created_at: str = Field(examples=["2026-01-31T12:00:00.000Z"])
+    partial: bool = Field(False, description="The text of a reply that was cancelled.")
+
+
+class ErrorOut(BaseModel):
+    code: str = Field(examples=["timeout"])
+    message: str
+    retryable: bool
+
+
+class ReplyOut(BaseModel):
+    text: str
+    messages: list[MessageOut]
+    usage: dict[str, Any] | None = None
+
+
+class TurnOut(BaseModel):
+    session: str
+    n: int
+    status: Literal["queued", "running", "completed", "failed", "cancelled"]
+    attempt: int
+    position: int | None = Field(None, description="Unfinished turns before a queued one.")
+    message: MessageOut | None
+    reply: ReplyOut | None = None
+    error: ErrorOut | None = None
+    queued_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class SessionOut(BaseModel):
+    id: str
+    name: str | None
+    metadata: dict[str, Any]
+    created_at: str
+    expires_at: str
+    ttl: float
+    status: Literal["idle", "queued", "running"]
+    turns: int
+    messages: int
+
+
+class SessionCreated(SessionOut):
+    token: str = Field(description="Opens this session and no other.")
+
+
+class TokenOut(BaseModel):
+    token: str
+
+
+class MessagesOut(BaseModel):
+    messages: list[MessageOut]
+    has_more: bool
+    open: list[TurnOut]
+    cursor: int = Field(description="Follow /events after it: nothing is missed or doubled.")
+
+
+class TurnsOut(BaseModel):
+    turns: list[TurnOut]
+    has_more: bool
+
+
+class EventsOut(BaseModel):
+    events: list[dict[str, Any]]
+    next: int = Field(description="The `after` of the next request.")
+
+
+class Problem(BaseModel):
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    retryable: bool
+
+
+# Problems
+
+TITLES = {
+    400: "Bad request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not found",
+    408: "Request timeout",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "Not valid",
+    429: "Too many requests",
+    503: "Unavailable",
+}
+
+
+def problem(
+    status: int, code: str, detail: str, *, retryable: bool = False, retry_after: float = 0
+) -> Response:
+    """An RFC 9457 answer."""
+    body = {
+        "type": "about:blank",
+        "title": TITLES.get(status, "Error"),
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "retryable": retryable,
+    }
+    headers = {"Cache-Control": "no-store"}
+    if retry_after:
+        headers["Retry-After"] = str(max(1, round(retry_after)))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(
+        orjson.dumps(body), status, headers=headers, media_type="application/problem+json"
+    )
+
+
+def as_problem(error: Exception) -> Response:
+    """The problem that an exception is to a client; what is unexpected says nothing of itself."""
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return problem(422, "invalid", f"{where}: {first['msg']}")
+    if isinstance(error, HTTPException):
+        return problem(error.status_code, "rejected", str(error.detail))
+    if isinstance(error, StoreUnavailable):
+        log.warning("store unavailable: %s", error.message)
+        detail = (StoreUnavailable.__doc__ or "").strip()
+        return problem(503, error.code, detail, retryable=True, retry_after=error.retry_after)
+    if isinstance(error, TurnwiseError):
+        wait = getattr(error, "retry_after", 0)
+        return problem(
+            error.status, error.code, error.message, retryable=error.retryable, retry_after=wait
+        )
+    log.error("unexpected error", exc_info=error)
+    return problem(500, "internal", "Something went wrong on the server.", retryable=True)
+
+
+class ProblemRoute(APIRoute):
+    """A route whose errors are problems, whatever the host application does with exceptions."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        handle = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except ClientDisconnect:
+                return Response(status_code=499)
+            except Exception as error:
+                return as_problem(error)
+
+        return handler
+
+
+# Bodies
+
+
+async def read_body(request: Request, model: type[M], *, limit: int, timeout: float) -> M:
+    """The request's JSON body, never more than `limit` bytes of it, within `timeout` seconds.
+
+    Raises TooLarge, WrongType, BadJSON, SlowBody, Invalid. An empty body is an empty object.
+    """
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        raise TooLarge(f"A body has at most {limit} bytes.")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise TooLarge(f"A body has at most {limit} bytes.")
+    except TimeoutError:
+        raise SlowBody() from None
+    if not body:
+        return validated(model, {})
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise WrongType()
+    try:
+        content = orjson.loads(bytes(body))
+    except orjson.JSONDecodeError as error:
+        raise BadJSON(f"The body is not valid JSON: {error.msg}.") from None
+    if not isinstance(content, dict):
+        raise Invalid("The body must be a JSON object.")
+    return validated(model, content)
+
+
+def validated(model: type[M], content: dict[str, Any]) -> M:
+    """`content` as a `model`. Raises Invalid that names the first field that is wrong."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Invalid(f"{where}: {first['msg']}") from None
+
+
+def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The OpenAPI description of a body that `read_body` reads."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions = schema.pop("$defs", {})
+    return {
+        "requestBody": {
+            "required": False,
+            "content": {"application/json": {"schema": _inlined(schema, definitions)}},
+        }
+    }
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            return _inlined(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
+        return {key: _inlined(value, definitions) for key, value in schema.items()}
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    return schema

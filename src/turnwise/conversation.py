@@ -1,0 +1,271 @@
+"""What a conversation is made of: sessions, messages, turns, and the states a turn may pass.
+
+A turn's states are a table. Every arrow is one atomic act of the store; an arrow that is not
+here does not exist:
+
+    queued    -> running     claim: the session's first unfinished turn, no live claim; attempt += 1
+    queued    -> cancelled   cancel (the person withdraws it) or reset
+    running   -> completed   finish: reply, state and final event land together
+    running   -> failed      finish: the handler raised, timed out, or attempts are used up
+    running   -> cancelled   finish after cancel, or reset
+    running   -> queued      release (the attempt is not counted) or a lapsed lease (it is)
+
+A message is encoded once, without its place in the session, because the store gives the place
+(`seq`) inside the act that commits it; `placed` then adds it to the bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import orjson
+
+from turnwise.errors import Invalid
+
+Role = Literal["user", "assistant", "system", "tool"]
+Status = Literal["queued", "running", "completed", "failed", "cancelled"]
+
+TRANSITIONS: Mapping[Status, Mapping[str, Status]] = {
+    "queued": {"claim": "running", "cancel": "cancelled", "reset": "cancelled"},
+    "running": {
+        "complete": "completed",
+        "fail": "failed",
+        "stop": "cancelled",
+        "reset": "cancelled",
+        "release": "queued",
+        "lapse": "queued",
+    },
+    "completed": {},
+    "failed": {},
+    "cancelled": {},
+}
+OPEN: frozenset[Status] = frozenset({"queued", "running"})
+
+
+def after(status: Status, act: str) -> Status:
+    """The status a turn has after `act`; raises Invalid where the table has no such arrow."""
+    try:
+        return TRANSITIONS[status][act]
+    except KeyError:
+        raise Invalid(f"A turn that is {status} cannot {act}.") from None
+
+
+def new_session_id() -> str:
+    """A session id made by the server: 144 random bits, URL-safe."""
+    return secrets.token_urlsafe(18)
+
+
+def checked_session_id(session_id: str) -> str:
+    """`session_id` itself if it may name a session: 1 to 200 characters of valid Unicode.
+
+    Raises Invalid otherwise.
+    """
+    if not isinstance(session_id, str) or not 1 <= len(session_id) <= 200:
+        raise Invalid("A session id is a text of 1 to 200 characters.")
+    if any("\ud800" <= c <= "\udfff" for c in session_id):
+        raise Invalid("A session id must be valid Unicode.")
+    return session_id
+
+
+def new_message_id() -> str:
+    """A UUIDv7 (RFC 9562): 48 bits of milliseconds, then 74 random bits, so ids sort by time."""
+    stamp = time.time_ns() // 1_000_000
+    value = (stamp << 80) | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | (0x7 << 76)
+    value = value & ~(0x3 << 62) | (0x2 << 62)
+    return str(UUID(int=value))
+
+
+def iso(moment: float) -> str:
+    """Seconds since 1970 as RFC 3339 in UTC with milliseconds: `2026-01-31T12:00:00.000Z`."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def seconds(text: str) -> float:
+    """The inverse of `iso`."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+@dataclass(slots=True)
+class Attachment:
+    """Something that came with a message, by reference: Turnwise never fetches `url`.
+
+    `type` is a media type or a word such as "image"; `url` an http(s) or data URL; `size` bytes.
+    """
+
+    type: str
+    url: str
+    name: str | None = None
+    size: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        whole = {"type": self.type, "url": self.url, "name": self.name, "size": self.size}
+        return {key: value for key, value in whole.items() if value is not None}
+
+
+@dataclass(slots=True)
+class Message:
+    """What one side said. `id` and `created_at` (seconds since 1970) are made per message.
+
+    `seq` is its place in the session's history and `turn` the turn it belongs to; both are None
+    until the store has committed it. `partial` marks the text of a reply that was cancelled.
+    """
+
+    text: str = ""
+    attachments: list[Attachment] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    role: Role = "assistant"
+    id: str = field(default_factory=new_message_id)
+    created_at: float = field(default_factory=time.time)
+    seq: int | None = None
+    turn: int | None = None
+    partial: bool = False
+
+    def encode(self) -> bytes:
+        """JSON without `seq` and `turn`. Raises TypeError when metadata is not JSON."""
+        body: dict[str, Any] = {
+            "id": self.id,
+            "role": self.role,
+            "text": self.text,
+            "attachments": [attachment.as_dict() for attachment in self.attachments],
+            "metadata": self.metadata,
+            "created_at": iso(self.created_at),
+        }
+        if self.partial:
+            body["partial"] = True
+        return orjson.dumps(body)
+
+    @classmethod
+    def decode(cls, data: bytes | Mapping[str, Any]) -> Message:
+        """The inverse of `encode`, with or without a place."""
+        body = data if isinstance(data, Mapping) else orjson.loads(data)
+        return cls(
+            text=body["text"],
+            attachments=[Attachment(**attachment) for attachment in body["attachments"]],
+            metadata=body["metadata"],
+            role=body["role"],
+            id=body["id"],
+            created_at=seconds(body["created_at"]),
+            seq=body.get("seq"),
+            turn=body.get("turn"),
+            partial=body.get("partial", False),
+        )
+
+
+def placed(encoded: bytes, turn: int, seq: int | None) -> bytes:
+    """An encoded message with its place in the session added, still without decoding it."""
+    place = b"null" if seq is None else b"%d" % seq
+    return b'{"seq":%b,"turn":%d,%b' % (place, turn, encoded[1:])
+
+
+@dataclass(slots=True)
+class Session:
+    """One conversation as its owner sees it. Times are seconds since 1970, `ttl` is seconds."""
+
+    id: str
+    name: str | None
+    metadata: dict[str, Any]
+    created_at: float
+    expires_at: float
+    ttl: float
+    status: Literal["idle", "queued", "running"]
+    turns: int
+    messages: int
+    last_event: int
+    generation: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "metadata": self.metadata,
+            "created_at": iso(self.created_at),
+            "expires_at": iso(self.expires_at),
+            "ttl": self.ttl,
+            "status": self.status,
+            "turns": self.turns,
+            "messages": self.messages,
+        }
+
+
+@dataclass(slots=True)
+class TurnRecord:
+    """A turn as the store keeps it. `message` and `replies` are encoded, placed messages."""
+
+    session: str
+    n: int
+    status: Status
+    attempt: int
+    position: int | None
+    message: bytes | None
+    replies: Sequence[bytes]
+    error: bytes | None
+    usage: bytes | None
+    queued_at: float
+    started_at: float | None
+    finished_at: float | None
+    first_event: int
+
+    @property
+    def open(self) -> bool:
+        return self.status in OPEN
+
+    def encode(self) -> bytes:
+        """The turn as JSON, the messages inside it forwarded as the bytes they are."""
+        body: dict[str, Any] = {
+            "session": self.session,
+            "n": self.n,
+            "status": self.status,
+            "attempt": self.attempt,
+        }
+        if self.position is not None:
+            body["position"] = self.position
+        body["message"] = orjson.Fragment(self.message or b"null")
+        if self.replies:
+            body["reply"] = self._reply()
+        if self.error is not None:
+            body["error"] = orjson.Fragment(self.error)
+        body["queued_at"] = iso(self.queued_at)
+        body["started_at"] = self.started_at and iso(self.started_at)
+        body["finished_at"] = self.finished_at and iso(self.finished_at)
+        return orjson.dumps(body)
+
+    def _reply(self) -> dict[str, Any]:
+        texts = [orjson.loads(reply)["text"] for reply in self.replies]
+        reply: dict[str, Any] = {
+            "text": "\n".join(text for text in texts if text),
+            "messages": [orjson.Fragment(reply) for reply in self.replies],
+        }
+        if self.usage is not None:
+            reply["usage"] = orjson.Fragment(self.usage)
+        return reply
+
+
+@dataclass(slots=True)
+class Reply:
+    """The committed answer to a turn: its whole `text`, its messages, and what it cost."""
+
+    text: str
+    messages: list[Message]
+    turn: int
+    usage: dict[str, Any] | None = None
+    partial: bool = False
+
+    @classmethod
+    def of(cls, record: TurnRecord) -> Reply:
+        """The reply kept in a finished turn's record."""
+        messages = [Message.decode(reply) for reply in record.replies]
+        return cls(
+            text="\n".join(message.text for message in messages if message.text),
+            messages=messages,
+            turn=record.n,
+            usage=orjson.loads(record.usage) if record.usage else None,
+            partial=any(message.partial for message in messages),
+        )

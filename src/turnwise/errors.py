@@ -1,0 +1,154 @@
+"""Every error Turnwise raises: whose fault it is, whether to try again, and its HTTP status.
+
+    TurnwiseError
+    ├── Rejected                  the caller's request cannot be done
+    │   ├── Invalid               400/422: the request makes no sense
+    │   │   ├── KeyReused         422: an idempotency key came back with another body
+    │   │   └── TooLarge          413: over a size limit
+    │   ├── Unauthorized          401: no, wrong or expired token
+    │   ├── Forbidden             403: this origin may not connect
+    │   ├── NotFound              404: no such session or turn (or not yours: it looks the same)
+    │   └── QueueFull             429: the session's mailbox is full
+    ├── StoreUnavailable          503: the store cannot be reached; nothing was acknowledged
+    ├── ClaimLost                 a worker wrote without holding the claim; nothing was changed
+    ├── TurnError                 ends a turn as failed, with a code people and programs can read
+    │   ├── Refusal               the bot declines; its text is shown to the person
+    │   └── ModelError            a language model could not answer
+    ├── ConfigurationError        a setting or a store URL is wrong
+    └── MissingExtra              an optional dependency is not installed
+
+The message of an error defaults to its class's docstring.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TurnwiseError(Exception):
+    """Something went wrong in Turnwise."""
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        super().__init__(self.message)
+
+
+class Rejected(TurnwiseError):
+    """The request cannot be done."""
+
+    code = "rejected"
+    status = 400
+
+
+class Invalid(Rejected):
+    """The request is not valid."""
+
+    code = "invalid"
+    status = 422
+
+
+class KeyReused(Invalid):
+    """This idempotency key was used before with another message."""
+
+    code = "key_reused"
+
+
+class TooLarge(Invalid):
+    """The request is larger than allowed."""
+
+    code = "too_large"
+    status = 413
+
+
+class Unauthorized(Rejected):
+    """A valid token for this session is needed."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class Forbidden(Rejected):
+    """This origin may not connect."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotFound(Rejected):
+    """There is no such session or turn."""
+
+    code = "not_found"
+    status = 404
+
+
+class QueueFull(Rejected):
+    """Too many messages are waiting in this session; try again when some are answered."""
+
+    code = "queue_full"
+    status = 429
+    retryable = True
+    retry_after = 1.0
+
+
+class StoreUnavailable(TurnwiseError):
+    """The store cannot be reached; nothing was acknowledged. Try again."""
+
+    code = "store_unavailable"
+    status = 503
+    retryable = True
+    retry_after = 1.0
+
+
+class ClaimLost(TurnwiseError):
+    """The claim on this session is no longer held; nothing was changed."""
+
+    code = "claim_lost"
+    status = 409
+
+
+class TurnError(TurnwiseError):
+    """The turn failed.
+
+    Raised by a handler or a service it ends the turn as failed with this `code`, this message
+    (people see it) and this word on whether asking again may help.
+    """
+
+    code = "failed"
+
+    def __init__(
+        self, message: str | None = None, *, code: str | None = None, retryable: bool | None = None
+    ) -> None:
+        super().__init__(message)
+        self.error_code = code or self.code
+        self.may_retry = self.retryable if retryable is None else retryable
+
+
+class Refusal(TurnError):
+    """The bot declines to answer."""
+
+    code = "refused"
+
+
+class ModelError(TurnError):
+    """The language model could not answer."""
+
+    code = "model_error"
+
+
+class ConfigurationError(TurnwiseError):
+    """A setting is wrong."""
+
+    code = "configuration"
+
+
+class MissingExtra(TurnwiseError, ImportError):
+    """An optional dependency is not installed."""
+
+    code = "missing_extra"
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an extra: pip install 'turnwise[{extra}]'")

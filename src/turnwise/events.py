@@ -1,0 +1,112 @@
+"""The closed list of events, and how one travels.
+
+A session's log is a row of events numbered 1, 2, 3 ... without gaps. An event is drafted by
+whoever causes it (`Draft`: encoded, not numbered), numbered by the store in the act that appends
+it, and from then on forwarded as bytes: `data` is the JSON object of every door, `sse` the same
+as a server-sent event.
+
+U+2028, U+2029 and U+0085 are escaped: JSON allows them raw, but some clients split lines there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from turnwise.conversation import iso
+
+QUEUED = "turn.queued"
+STARTED = "turn.started"
+DELTA = "delta"
+CUSTOM = "custom"
+MESSAGE = "message"
+COMPLETED = "turn.completed"
+FAILED = "turn.failed"
+CANCELLED = "turn.cancelled"
+RESET = "session.reset"
+GAP = "gap"
+
+TYPES = (QUEUED, STARTED, DELTA, CUSTOM, MESSAGE, COMPLETED, FAILED, CANCELLED, RESET, GAP)
+TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
+
+_ESCAPES = (
+    (b"\xe2\x80\xa8", b"\\u2028"),
+    (b"\xe2\x80\xa9", b"\\u2029"),
+    (b"\xc2\x85", b"\\u0085"),
+)
+
+
+def dumps(value: Any) -> bytes:
+    """`value` as one line of JSON that every line-based protocol carries unharmed."""
+    return one_line(orjson.dumps(value))
+
+
+def loads(data: bytes) -> Any:
+    """The inverse of `dumps`."""
+    return orjson.loads(data)
+
+
+def one_line(encoded: bytes) -> bytes:
+    """JSON that is already encoded, with the same characters escaped as `dumps` does."""
+    for raw, escaped in _ESCAPES:
+        if raw in encoded:
+            encoded = encoded.replace(raw, escaped)
+    return encoded
+
+
+class Draft(NamedTuple):
+    """An event before the store has numbered it. `tail` is its JSON after the type."""
+
+    type: str
+    turn: int | None
+    tail: bytes
+
+
+def draft(type: str, turn: int | None, at: float, **carries: Any) -> Draft:
+    """An event of `type` at `at` (seconds since 1970) with what it carries."""
+    body: dict[str, Any] = {} if turn is None else {"turn": turn}
+    body["at"] = iso(at)
+    return Draft(type, turn, dumps(body | carries)[1:])
+
+
+def message_draft(turn: int, at: float, message: bytes, type: str = MESSAGE, **more: Any) -> Draft:
+    """An event around a message that is already encoded and placed."""
+    head = dumps({"turn": turn, "at": iso(at), **more})
+    return Draft(type, turn, b'%b,"message":%b}' % (head[1:-1], one_line(message)))
+
+
+@dataclass(slots=True)
+class Event:
+    """One entry of a session's log: its number, its type, the turn it belongs to, its JSON."""
+
+    id: int
+    type: str
+    turn: int | None
+    tail: bytes
+    _sse: bytes | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The event as a JSON object."""
+        return b'{"id":%d,"type":"%b",%b' % (self.id, self.type.encode(), self.tail)
+
+    @property
+    def sse(self) -> bytes:
+        """The event as server-sent event, made once for all its readers in this process."""
+        if self._sse is None:
+            head = (self.id, self.type.encode(), self.data)
+            self._sse = b"id: %d\nevent: %b\ndata: %b\n\n" % head
+        return self._sse
+
+    def json(self) -> dict[str, Any]:
+        """The event as a dict."""
+        body: dict[str, Any] = orjson.loads(self.data)
+        return body
+
+
+def gap(after: int, resume_at: int, at: float) -> Event:
+    """Told to a reader whose cursor the log cannot continue: it goes on after `resume_at`."""
+    found = draft(GAP, None, at, after=after, resume_at=resume_at)
+    return Event(resume_at, GAP, None, found.tail)

@@ -1,0 +1,332 @@
+"""Gateway: submit a message, follow its reply, read a session. All that a channel sees.
+
+It checks what comes in (sizes, ids, tokens), and it speaks to the store; it knows nothing of
+HTTP and nothing of the bot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from turnwise.conversation import (
+    Attachment,
+    Message,
+    Session,
+    Status,
+    TurnRecord,
+    checked_session_id,
+    new_session_id,
+)
+from turnwise.errors import Invalid, NotFound, TooLarge, Unauthorized
+from turnwise.events import dumps
+from turnwise.hub import Hub, Reader
+from turnwise.stores.base import Claim, Desk, History, Store, Submission, Submitted
+from turnwise.tokens import Grant, Signer
+
+MAX_METADATA = 16_384
+"""Bytes of a session's or a message's metadata as JSON."""
+MAX_ATTACHMENTS = 20
+MAX_NAME = 200
+MAX_KEY = 255
+MAX_TTL = 10 * 365 * 86400.0
+CANCEL_PATIENCE = 2.0
+"""Seconds that `cancel` waits for a running turn to end."""
+
+Offer = Callable[[], Desk | None]
+Take = Callable[[Claim | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a gateway accepts: characters of text, messages waiting per session."""
+
+    text: int = 100_000
+    queue: int = 100
+
+
+class Following(NamedTuple):
+    """A submitted turn and a reader of its events."""
+
+    submitted: Submitted
+    reader: Reader
+
+
+class Gateway:
+    """The upper tower's one way to the store.
+
+    `offer` and `take`, when given, are the worker of this process: an idle session's turn is
+    claimed for it in the act that submits it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        hub: Hub,
+        signer: Signer,
+        *,
+        limits: Limits,
+        session_ttl: float,
+        offer: Offer | None = None,
+        take: Take | None = None,
+    ) -> None:
+        self._store = store
+        self.hub = hub
+        self._signer = signer
+        self._limits = limits
+        self._session_ttl = session_ttl
+        self._offer = offer
+        self._take = take
+
+    # Tokens
+
+    def token(self, session: Session) -> str:
+        """A token that opens `session` until it expires or is refreshed away."""
+        return self._signer.issue(session.id, session.generation, time.time())
+
+    def grant(self, token: str) -> Grant:
+        """What a token grants, its generation not yet compared. Raises Unauthorized."""
+        return self._signer.open(token, time.time())
+
+    async def refresh(self, session_id: str, generation: int | None = None) -> str:
+        """A new token; all older ones stop working."""
+        await self.session(session_id, generation)
+        fresh = await self._store.rotate(session_id)
+        return self._signer.issue(session_id, fresh, time.time())
+
+    # Sessions
+
+    async def create(
+        self,
+        *,
+        session_id: str | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+    ) -> Session:
+        """Make a session; without an id of the host's own it gets a random one."""
+        chosen = new_session_id() if session_id is None else checked_session_id(session_id)
+        return await self._store.create(
+            chosen,
+            name=_checked_name(name),
+            metadata=_checked_metadata(metadata or {}),
+            ttl=_checked_ttl(ttl or self._session_ttl),
+        )
+
+    async def session(self, session_id: str, generation: int | None = None) -> Session:
+        """The session. Raises NotFound, and Unauthorized when `generation` is not its own."""
+        found = await self._store.session(session_id)
+        if found is None:
+            raise NotFound("There is no such session.")
+        if generation is not None and generation != found.generation:
+            raise Unauthorized()
+        return found
+
+    async def update(self, session_id: str, changes: Mapping[str, Any]) -> Session:
+        """Change `name`, `metadata` or `ttl`; what is not named stays."""
+        checked: dict[str, Any] = {}
+        if "name" in changes:
+            checked["name"] = _checked_name(changes["name"])
+        if "metadata" in changes:
+            checked["metadata"] = _checked_metadata(changes["metadata"] or {})
+        if "ttl" in changes:
+            checked["ttl"] = _checked_ttl(changes["ttl"] or self._session_ttl)
+        return await self._store.update(session_id, checked)
+
+    async def reset(self, session_id: str) -> Session:
+        """Forget messages, state, mailbox and log, and stop the running turn."""
+        return await self._store.reset(session_id)
+
+    async def delete(self, session_id: str) -> bool:
+        """Leave nothing of the session; returns whether it was there."""
+        return await self._store.delete(session_id)
+
+    # Turns
+
+    async def submit(
+        self,
+        session_id: str,
+        text: str,
+        *,
+        attachments: Sequence[Attachment] = (),
+        metadata: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        generation: int | None = None,
+        create: bool = False,
+    ) -> Submitted:
+        """Put a message into the session's mailbox; returns when it is kept for good.
+
+        Raises Invalid, TooLarge, NotFound, Unauthorized, KeyReused, QueueFull, StoreUnavailable.
+        """
+        wish = self._wish(session_id, text, attachments, metadata, key, generation, create)
+        desk = self._offer() if self._offer is not None else None
+        return await self._store.submit(wish, desk, self._take if desk is not None else None)
+
+    async def submit_and_follow(self, session_id: str, text: str, **more: Any) -> Following:
+        """`submit`, with a reader of the new turn's events that has missed none of them."""
+        reader = self.hub.join(session_id, 0, generation=more.get("generation"))
+        try:
+            submitted = await self.submit(session_id, text, **more)
+        except BaseException:
+            reader.close()
+            raise
+        record, created = submitted
+        if created:
+            reader.start_at(record.n, record.first_event)
+        else:
+            reader.close()
+            reader = self.hub.join(session_id, record.first_event - 1, turn=record.n)
+        return Following(submitted, reader)
+
+    def _wish(
+        self,
+        session_id: str,
+        text: str,
+        attachments: Sequence[Attachment],
+        metadata: Mapping[str, Any] | None,
+        key: str | None,
+        generation: int | None,
+        create: bool,
+    ) -> Submission:
+        text = self._checked_text(text, bool(attachments))
+        if len(attachments) > MAX_ATTACHMENTS:
+            raise TooLarge(f"A message has at most {MAX_ATTACHMENTS} attachments.")
+        _checked_metadata(metadata or {})
+        message = Message(
+            text=text, attachments=list(attachments), metadata=dict(metadata or {}), role="user"
+        )
+        fingerprint = ""
+        if key is not None:
+            if not 1 <= len(key) <= MAX_KEY:
+                raise Invalid(f"An idempotency key has 1 to {MAX_KEY} characters.")
+            content = [text, [a.as_dict() for a in attachments], metadata or {}]
+            fingerprint = _fingerprint(content)
+        return Submission(
+            session=checked_session_id(session_id),
+            message=message.encode(),
+            key=key,
+            fingerprint=fingerprint,
+            limit=self._limits.queue,
+            generation=generation,
+            create=create,
+            ttl=self._session_ttl,
+        )
+
+    def _checked_text(self, text: str, may_be_empty: bool) -> str:
+        if not isinstance(text, str):
+            raise Invalid("A message's text is a string.")
+        if len(text) > self._limits.text:
+            raise TooLarge(f"A message has at most {self._limits.text} characters.")
+        if not text.strip() and not may_be_empty:
+            raise Invalid("A message needs a text or an attachment.")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Invalid("A message's text must be valid Unicode.") from None
+        return text
+
+    async def turn(self, session_id: str, n: int) -> TurnRecord:
+        """One turn. Raises NotFound."""
+        record = await self._store.turn(session_id, n)
+        if record is None:
+            raise NotFound("There is no such turn.")
+        return record
+
+    async def turns(
+        self,
+        session_id: str,
+        *,
+        status: Status | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 50,
+    ) -> tuple[list[TurnRecord], bool]:
+        """Turns in order, and whether there are more."""
+        return await self._store.turns(
+            session_id, status=status, before=before, after=after, limit=limit
+        )
+
+    async def wait(self, session_id: str, n: int, timeout: float | None) -> TurnRecord:
+        """The turn, once it has ended or `timeout` seconds have passed. Raises NotFound."""
+        record = await self.turn(session_id, n)
+        if not record.open:
+            return record
+        with self.hub.join(session_id, record.first_event - 1, turn=n, limited=False) as reader:
+            await self.drain(reader, timeout)
+        return await self.turn(session_id, n)
+
+    @staticmethod
+    async def drain(reader: Reader, timeout: float | None) -> None:
+        """Read until the reader's turn has ended, it was closed, or `timeout` has passed."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while not (reader.ended or reader.closed):
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return
+            await reader.read(left)
+
+    async def cancel(
+        self, session_id: str, n: int, *, patience: float = CANCEL_PATIENCE
+    ) -> TurnRecord:
+        """Withdraw a queued turn, or stop a running one and wait `patience` seconds for its end."""
+        record = await self._store.cancel(session_id, n)
+        return await self.wait(session_id, n, patience) if record.open else record
+
+    # Reading
+
+    async def history(
+        self,
+        session_id: str,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 50,
+    ) -> History:
+        """The history and what is open, from one moment. Raises NotFound."""
+        return await self._store.history(session_id, before=before, after=after, limit=limit)
+
+    def follow(
+        self,
+        session_id: str,
+        after: int,
+        *,
+        turn: int | None = None,
+        generation: int | None = None,
+    ) -> Reader:
+        """A reader of the session's events behind `after`. Raises TooManyStreams."""
+        return self.hub.join(session_id, after, turn=turn, generation=generation)
+
+    async def ping(self) -> None:
+        """Return when the store answers. Raises StoreUnavailable."""
+        await self._store.ping()
+
+
+def _fingerprint(content: Any) -> str:
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _checked_name(name: str | None) -> str | None:
+    if name is not None and len(name) > MAX_NAME:
+        raise TooLarge(f"A name has at most {MAX_NAME} characters.")
+    return name
+
+
+def _checked_ttl(ttl: float) -> float:
+    if not 1 <= ttl <= MAX_TTL:
+        raise Invalid("A ttl is 1 second to 10 years.")
+    return float(ttl)
+
+
+def _checked_metadata(metadata: Mapping[str, Any]) -> bytes:
+    try:
+        encoded = dumps(dict(metadata))
+    except TypeError as error:
+        raise Invalid(f"Metadata must be JSON: {error}") from None
+    if len(encoded) > MAX_METADATA:
+        raise TooLarge(f"Metadata has at most {MAX_METADATA} bytes as JSON.")
+    return encoded

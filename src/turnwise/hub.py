@@ -1,0 +1,264 @@
+"""Hub: carries what was committed to everyone who follows a session in this process.
+
+A reader holds a cursor. What the hub hands it is only a shortcut: events that come in order go
+straight through, and whenever one is missing, the reader's buffer was full, or it has just come,
+it reads the log from its cursor. So a reader sees every event once and in order, a slow one costs
+a bounded buffer, and a cursor that the log cannot continue gives one `gap`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Literal
+
+from turnwise import events, telemetry
+from turnwise.errors import NotFound, QueueFull
+from turnwise.events import Event
+from turnwise.stores.base import Appended, Notice, Signal, Store
+
+CAPACITY = 256
+"""Events a reader may lag behind before it goes back to the log."""
+PAGE = 500
+"""Events read from the log at once."""
+
+Closed = Literal["gone", "token", "shutdown", "left"]
+
+
+class TooManyStreams(QueueFull):
+    """This server has as many open streams as it takes; try again, or poll."""
+
+    code = "too_many_streams"
+    retry_after = 5.0
+
+
+class Hub:
+    """All readers of one process. `limit` bounds them."""
+
+    def __init__(self, store: Store, *, limit: int = 10_000) -> None:
+        self._store = store
+        self._limit = limit
+        self._readers: dict[str, set[Reader]] = {}
+        self._count = 0
+        self._shut = False
+        self._unlisten = store.listen(self._hear)
+
+    @property
+    def count(self) -> int:
+        """How many readers there are."""
+        return self._count
+
+    def join(
+        self,
+        session: str,
+        after: int,
+        *,
+        turn: int | None = None,
+        generation: int | None = None,
+        limited: bool = True,
+    ) -> Reader:
+        """A new reader of `session` behind event `after`; close it when done.
+
+        With `turn` it sees only that turn's events and ends with its last one. With `generation`
+        it is closed when the session's tokens are made anew. Raises TooManyStreams.
+        """
+        if limited and self._count >= self._limit:
+            raise TooManyStreams()
+        reader = Reader(self, self._store, session, after, turn, generation)
+        self._readers.setdefault(session, set()).add(reader)
+        self._count += 1
+        telemetry.STREAMS.inc()
+        if self._shut:
+            reader.shut("shutdown")
+        return reader
+
+    def leave(self, reader: Reader) -> None:
+        """Forget a reader; doing it twice is no error."""
+        followers = self._readers.get(reader.session)
+        if followers is None or reader not in followers:
+            return
+        followers.discard(reader)
+        self._count -= 1
+        telemetry.STREAMS.dec()
+        if not followers:
+            del self._readers[reader.session]
+
+    def shutdown(self) -> None:
+        """Close every reader, now and from now on: this process is going away."""
+        self._shut = True
+        for followers in self._readers.values():
+            for reader in followers:
+                reader.shut("shutdown")
+
+    def close(self) -> None:
+        """Stop listening to the store."""
+        self._unlisten()
+
+    def _hear(self, notice: Notice) -> None:
+        if isinstance(notice, Appended):
+            for reader in self._readers.get(notice.session, ()):
+                reader.push(notice.events)
+        elif isinstance(notice, Signal):
+            for reader in self._readers.get(notice.session, ()):
+                if notice.kind == "gone":
+                    reader.shut("gone")
+                elif notice.kind == "token" and reader.generation is not None:
+                    reader.shut("token")
+
+
+class Reader:
+    """One place in a session's log, that follows it live.
+
+    `closed` says why it ended early: the session is gone, its tokens were made anew, the process
+    shuts down, the client has left. `ended` is true after the last event of the turn it follows.
+    """
+
+    __slots__ = (
+        "_behind",
+        "_buffer",
+        "_hub",
+        "_missed",
+        "_store",
+        "_turn",
+        "_waiter",
+        "closed",
+        "cursor",
+        "ended",
+        "generation",
+        "session",
+    )
+
+    def __init__(
+        self,
+        hub: Hub,
+        store: Store,
+        session: str,
+        after: int,
+        turn: int | None,
+        generation: int | None,
+    ) -> None:
+        self._hub = hub
+        self._store = store
+        self.session = session
+        self.cursor = after
+        self._turn = turn
+        self.generation = generation
+        self.closed: Closed | None = None
+        self.ended = False
+        self._behind = True
+        self._missed = False
+        self._buffer: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    # Called by the hub
+
+    def push(self, appended: list[Event]) -> None:
+        """Events that were committed; the reader is woken."""
+        if len(self._buffer) + len(appended) > CAPACITY:
+            self._buffer.clear()
+            self._behind = self._missed = True
+        else:
+            self._buffer.extend(appended)
+        self._wake()
+
+    def shut(self, why: Closed) -> None:
+        """End the reader; `read` returns at once from now on."""
+        self.closed = self.closed or why
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # Called by a channel
+
+    def start_at(self, turn: int, first_event: int) -> None:
+        """Follow a turn that was made after this reader joined: nothing was missed."""
+        self._turn, self.cursor, self._behind = turn, first_event - 1, self._missed
+
+    async def read(self, timeout: float | None = None) -> list[Event]:
+        """The next events, or an empty list after `timeout` seconds, or when closed or ended.
+
+        Raises NotFound when the session is not there.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not (self.closed or self.ended):
+            found = await self._replay() if self._behind else self._live()
+            if found:
+                return found
+            if self._behind or self.ended:
+                continue
+            if not await self._wait(deadline):
+                break
+        return []
+
+    def close(self) -> None:
+        """Leave the hub."""
+        self._hub.leave(self)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def _wait(self, deadline: float | None) -> bool:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            if deadline is None:
+                await self._waiter
+            else:
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    await self._waiter
+        except TimeoutError:
+            return False
+        finally:
+            self._waiter = None
+        return True
+
+    def _live(self) -> list[Event]:
+        """What the hub handed over, as far as it continues the cursor."""
+        found: list[Event] = []
+        while self._buffer and not self.ended:
+            event = self._buffer.popleft()
+            if event.id <= self.cursor:
+                continue
+            if event.id != self.cursor + 1:
+                self._behind = True
+                break
+            self._pass(event, found)
+        return found
+
+    async def _replay(self) -> list[Event]:
+        """What the log holds behind the cursor."""
+        self._behind = False
+        log = await self._store.log(self.session, self.cursor, limit=PAGE, turn=self._turn)
+        if log is None:
+            self.shut("gone")
+            raise NotFound("There is no such session.")
+        if not log.floor <= self.cursor <= log.last:
+            self._behind = True
+            asked, self.cursor = self.cursor, min(max(self.cursor, log.floor), log.last)
+            return [events.gap(asked, self.cursor, time.time())]
+        found: list[Event] = []
+        for event in log.events:
+            self._pass(event, found)
+        if len(log.events) == PAGE:
+            self._behind = True
+        elif not self.ended:
+            self.cursor = max(self.cursor, log.last)
+            await self._end_if_over()
+        return found
+
+    def _pass(self, event: Event, found: list[Event]) -> None:
+        self.cursor = event.id
+        if self._turn is None or event.turn == self._turn:
+            found.append(event)
+            self.ended = self._turn is not None and event.type in events.TERMINAL
+
+    async def _end_if_over(self) -> None:
+        """A turn whose last event is behind the cursor, or gone from the log, has ended."""
+        if self._turn is not None:
+            record = await self._store.turn(self.session, self._turn)
+            self.ended = record is None or not record.open

@@ -1,0 +1,175 @@
+"""What a worker keeps of a session between its turns: `local`, its thread, its recent messages.
+
+None of it is ever needed for a right answer: another worker starts with none of it. It is bounded
+in number and in bytes; what was not used for longest goes first, and never in mid-turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from turnwise.stores.base import Claim, Epoch
+
+T = TypeVar("T")
+
+Job = tuple[Callable[[], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+
+
+class SessionThread:
+    """One thread that runs one session's blocking calls, one after another."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        # A daemon: a handler that hangs for ever must not keep the process from ending.
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, fn: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        """A future of `fn(*args)`, run in the thread after all that was handed in before."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put((lambda: fn(*args), loop, future))
+        return future
+
+    def end(self) -> None:
+        """Let the thread finish what it does and end."""
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            fn, loop, future = job
+            if future.cancelled():
+                continue
+            error: BaseException | None = None
+            result = None
+            try:
+                result = fn()
+            except StopIteration as stop:  # a future cannot carry it
+                error = RuntimeError(f"StopIteration: {stop}")
+            except BaseException as raised:
+                error = raised
+            try:
+                loop.call_soon_threadsafe(_deliver, future, result, error)
+            except RuntimeError:
+                return  # the loop is closed: nobody waits any more
+
+
+def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    elif isinstance(error, Exception):
+        future.set_exception(error)
+    else:
+        wrapped = RuntimeError(f"The handler's thread raised {type(error).__name__}.")
+        wrapped.__cause__ = error
+        future.set_exception(wrapped)
+
+
+class Kept:
+    """What is kept of one session."""
+
+    __slots__ = ("busy", "bytes", "epoch", "history", "last", "local", "thread")
+
+    def __init__(self, epoch: Epoch) -> None:
+        self.epoch = epoch
+        self.local: dict[str, Any] = {}
+        self.thread: SessionThread | None = None
+        self.history: list[bytes] = []
+        self.last = 0
+        self.bytes = 0
+        self.busy = False
+
+    @property
+    def sticky(self) -> bool:
+        """Whether the session's next turn should come back to this worker."""
+        return bool(self.local) or self.thread is not None
+
+
+class Keeper:
+    """The sessions a worker keeps, at most `limit` of them and `budget` bytes of messages."""
+
+    def __init__(self, *, history: int, limit: int = 1000, budget: int = 64_000_000) -> None:
+        self._history = history
+        self._limit = limit
+        self._budget = budget
+        self._bytes = 0
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+
+    def known(self, session: str, epoch: Epoch) -> int:
+        """The `seq` up to which this worker holds the session's messages; 0 for none."""
+        kept = self._kept.get(session)
+        return kept.last if kept and kept.epoch == epoch else 0
+
+    def take(self, claim: Claim) -> Kept:
+        """What is kept of the claim's session, brought up to date with the claim's messages."""
+        kept = self._kept.get(claim.session)
+        if kept is None or kept.epoch != claim.epoch:  # new here, or it was reset meanwhile
+            self.drop(claim.session)
+            kept = self._kept[claim.session] = Kept(claim.epoch)
+        self._kept.move_to_end(claim.session)
+        kept.busy = True
+        if claim.history_from <= kept.last:
+            self._extend(kept, claim.history[kept.last - claim.history_from :])
+        else:
+            self._replace(kept, claim.history)
+        kept.last = claim.seq
+        return kept
+
+    def give_back(self, session: str, said: Sequence[bytes], last: int) -> list[str]:
+        """The turn ended with these placed messages; returns sticky sessions that were dropped."""
+        kept = self._kept.get(session)
+        if kept is not None:
+            kept.busy = False
+            if said:
+                self._extend(kept, said)
+                kept.last = last
+        return self._shrink()
+
+    def sticky(self) -> list[str]:
+        """The sessions whose next turn should come here."""
+        return [session for session, kept in self._kept.items() if kept.sticky]
+
+    def drop(self, session: str) -> None:
+        """Keep nothing of `session` any more."""
+        kept = self._kept.pop(session, None)
+        if kept is not None:
+            self._bytes -= kept.bytes
+            if kept.thread is not None:
+                kept.thread.end()
+
+    def close(self) -> None:
+        """Drop everything."""
+        for session in list(self._kept):
+            self.drop(session)
+
+    def _replace(self, kept: Kept, history: Sequence[bytes]) -> None:
+        self._bytes -= kept.bytes
+        kept.history, kept.bytes = [], 0
+        self._extend(kept, history)
+
+    def _extend(self, kept: Kept, messages: Sequence[bytes]) -> None:
+        kept.history.extend(messages)
+        extra = len(kept.history) - self._history
+        if extra > 0:
+            del kept.history[:extra]
+        size = sum(map(len, kept.history))
+        self._bytes += size - kept.bytes
+        kept.bytes = size
+
+    def _shrink(self) -> list[str]:
+        dropped: list[str] = []
+        while len(self._kept) > self._limit or self._bytes > self._budget:
+            idle = next((name for name, kept in self._kept.items() if not kept.busy), None)
+            if idle is None:
+                break
+            if self._kept[idle].sticky:
+                dropped.append(idle)
+            self.drop(idle)
+        return dropped

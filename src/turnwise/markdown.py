@@ -1,0 +1,38 @@
+"""Markdown to HTML that is safe to put into a page.
+
+Written by people and by models, so nothing is trusted: raw HTML is shown as text, images are not
+loaded, links open elsewhere and only to the web or to mail, and the result is cleaned again.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+import nh3
+from markdown_it import MarkdownIt
+
+MAX_TEXT = 60_000
+"""Characters; a longer text is shown as it is."""
+
+_PARSER = (
+    MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": 20})
+    .enable(["table", "strikethrough"])
+    .disable(["image"])
+)
+_TEXT = {"p", "br", "hr", "strong", "em", "s", "del", "a", "code", "pre", "blockquote"}
+_TAGS = _TEXT | {"ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6"}
+_TAGS |= {"table", "thead", "tbody", "tr", "th", "td"}
+
+
+def to_html(text: str) -> str:
+    """`text` as HTML of a closed list of tags, without images, styles or scripts."""
+    if len(text) > MAX_TEXT:
+        return f"<pre>{escape(text)}</pre>"
+    return nh3.clean(
+        _PARSER.render(text),
+        tags=_TAGS,
+        attributes={"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}},
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener noreferrer nofollow",
+        set_tag_attribute_values={"a": {"target": "_blank"}},
+    )

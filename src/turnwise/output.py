@@ -1,0 +1,241 @@
+"""Output: a reply while it is being made.
+
+Pieces are gathered into messages for the commit, and into `delta` events for whoever follows.
+The first delta leaves at once, later ones about every 30 ms (or, with `coalesce="sentence"`, at
+the ends of sentences), and never more than one write is under way: while the store writes, the
+next delta grows. What was not written when the handler ends travels with the commit, so a reply
+made in one go costs no write of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal
+
+from turnwise import events
+from turnwise.conversation import Message
+from turnwise.errors import TurnError
+from turnwise.events import Draft, draft
+
+Coalesce = float | Literal["sentence"]
+BACKLOG = 64_000
+"""Characters not written yet above which `say` waits for the store."""
+BREATH = 64
+"""Pieces after which everyone else has a turn on the event loop."""
+
+_SENTENCE = re.compile(r"[^.!?…。！？\n]*(?:[.!?…]+[\"'”’)\]]*(?=\s)|[。！？\n])\s*")  # noqa: RUF001 the full-width marks end sentences in Chinese and Japanese
+
+
+def split_sentences(text: str) -> tuple[list[str], str]:
+    """The whole sentences at the start of `text`, and the rest that may still grow."""
+    sentences, end = [], 0
+    for found in _SENTENCE.finditer(text):
+        if found.start() != end:
+            break
+        if found.group().strip():
+            sentences.append(found.group())
+        elif sentences:
+            sentences[-1] += found.group()
+        else:
+            break
+        end = found.end()
+    return sentences, text[end:]
+
+
+class Output:
+    """What one attempt at a turn has said so far.
+
+    `write` appends drafts to the log, and raises when the claim is lost. `limit` bounds the reply
+    in characters; a longer one raises TurnError (`reply_too_long`).
+    """
+
+    def __init__(
+        self,
+        turn: int,
+        attempt: int,
+        write: Callable[[Sequence[Draft]], Awaitable[None]],
+        *,
+        coalesce: Coalesce,
+        limit: int,
+    ) -> None:
+        self._turn = turn
+        self._attempt = attempt
+        self._write = write
+        self._sentences = coalesce == "sentence"
+        self._period = 0.03 if isinstance(coalesce, str) else float(coalesce)
+        self._limit = limit
+        self._parts: list[str] = []
+        self._messages: list[Message] = []
+        self._said = 0
+        self._size = 0
+        self._pending: list[str | tuple[str, Any]] = []
+        self._pending_size = 0
+        self._last_write = 0.0
+        self._timer: asyncio.Handle | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._closed = False
+        self.failure: BaseException | None = None
+        self.first_delta: float | None = None
+
+    # What the handler does
+
+    async def say(self, piece: str | Message) -> None:
+        """Add a piece of text, or a whole message."""
+        self._check()
+        self._said += 1
+        if self._said % BREATH == 0:
+            await asyncio.sleep(0)  # a handler that yields without waiting must not hold the loop
+        if isinstance(piece, str):
+            if piece:
+                self._add_text(_valid(piece))
+        elif isinstance(piece, Message):
+            self._add_message(piece)
+        else:
+            raise TurnError(
+                f"A reply is made of str and Message, not {type(piece).__name__}.",
+                code="bad_reply",
+            )
+        if self._pending_size > BACKLOG and self._writing is not None:
+            await asyncio.wait({self._writing})
+            self._check()
+
+    async def emit(self, name: str, data: Any) -> None:
+        """Add a custom event."""
+        self._check()
+        try:
+            events.dumps(data)
+        except TypeError as error:
+            raise TurnError(f"emit({name!r}) needs JSON: {error}", code="bad_reply") from error
+        self._pending.append((name, data))
+        self._schedule()
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if self._closed:
+            raise asyncio.CancelledError
+
+    def _add_text(self, piece: str) -> None:
+        self._grow(len(piece))
+        self._parts.append(piece)
+        self._pending.append(piece)
+        self._pending_size += len(piece)
+        self._schedule()
+
+    def _add_message(self, message: Message) -> None:
+        self._grow(len(message.text))
+        message.text = _valid(message.text)
+        self._end_text()
+        self._messages.append(message)
+
+    def _grow(self, size: int) -> None:
+        self._size += size
+        if self._size > self._limit:
+            raise TurnError("The reply is too long.", code="reply_too_long")
+
+    def _end_text(self) -> None:
+        if self._parts:
+            self._messages.append(Message("".join(self._parts)))
+            self._parts = []
+
+    # What it has said
+
+    def close(self) -> None:
+        """Take no more: from here on whoever still says something is told to stop."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def settle(self) -> None:
+        """Close, and wait for the write that is under way."""
+        self.close()
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+
+    def messages(self, *, partial: bool = False) -> list[Message]:
+        """The messages said, the last text included; marked as `partial` if asked to."""
+        self._end_text()
+        for message in self._messages:
+            message.partial = message.partial or partial
+        return self._messages
+
+    def rest(self) -> list[Draft]:
+        """The drafts that were not written yet."""
+        return self._take(everything=True)
+
+    # Writing
+
+    def _schedule(self) -> None:
+        if self._timer is None and self._writing is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            wait = self._last_write + self._period - time.monotonic()
+            # A handler that never waits ends before call_soon runs: then all goes in the commit.
+            self._timer = (
+                loop.call_later(wait, self._flush) if wait > 0 else loop.call_soon(self._flush)
+            )
+
+    def _flush(self) -> None:
+        self._timer = None
+        drafts = self._take(everything=not self._sentences)
+        if drafts:
+            self._last_write = time.monotonic()
+            self._writing = asyncio.get_running_loop().create_task(self._send(drafts))
+
+    async def _send(self, drafts: list[Draft]) -> None:
+        try:
+            await self._write(drafts)
+            if self.first_delta is None:
+                self.first_delta = time.monotonic()
+        except Exception as error:
+            self.failure = error
+        finally:
+            self._writing = None
+        if self._pending and self.failure is None:
+            self._schedule()
+
+    def _take(self, *, everything: bool) -> list[Draft]:
+        """Turn what is pending into drafts, neighbouring texts into one delta."""
+        now, drafts, text = time.time(), [], ""
+        pending, self._pending, self._pending_size = self._pending, [], 0
+        for item in pending:
+            if isinstance(item, str):
+                text += item
+                continue
+            drafts += self._deltas(text, now, everything=True)
+            text = ""
+            name, data = item
+            more = {"attempt": self._attempt, "name": name, "data": data}
+            drafts.append(draft(events.CUSTOM, self._turn, now, **more))
+        return drafts + self._deltas(text, now, everything=everything)
+
+    def _deltas(self, text: str, now: float, *, everything: bool) -> list[Draft]:
+        if not self._sentences:
+            pieces = [text]
+        else:
+            pieces, rest = split_sentences(text)
+            if everything:
+                pieces.append(rest)
+            elif rest:
+                self._pending.insert(0, rest)
+                self._pending_size += len(rest)
+        attempt = self._attempt
+        return [
+            draft(events.DELTA, self._turn, now, attempt=attempt, text=piece)
+            for piece in pieces
+            if piece
+        ]
+
+
+def _valid(text: str) -> str:
+    """`text` with surrogates joined where they pair and replaced where they do not."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

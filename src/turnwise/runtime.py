@@ -1,0 +1,305 @@
+"""Runtime: a bot, a store, a gateway and a worker that run together in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import orjson
+
+from turnwise import telemetry
+from turnwise.bot import Bot
+from turnwise.conversation import Message, Reply, checked_session_id
+from turnwise.errors import (
+    ClaimLost,
+    ConfigurationError,
+    StoreUnavailable,
+    TurnError,
+    TurnwiseError,
+)
+from turnwise.events import Event
+from turnwise.gateway import Gateway, Limits
+from turnwise.hub import Hub
+from turnwise.settings import Settings
+from turnwise.stores.base import Claim, Store
+from turnwise.stores.open import open_store
+from turnwise.tokens import Signer
+from turnwise.worker import Worker
+
+log = logging.getLogger("turnwise")
+
+SWEEP = 5.0
+"""Seconds between two sweeps for what expired."""
+HOLD_LEASE = 10.0
+
+
+class ReplyTimeout(TurnwiseError, TimeoutError):
+    """The reply was not ready in time; the turn goes on."""
+
+    code = "reply_timeout"
+    retryable = True
+
+
+class HeldSession:
+    """A session that nobody else can touch: change `state`, it is saved on leaving."""
+
+    def __init__(self, claim: Claim) -> None:
+        self.id = claim.session
+        self.name = claim.name
+        self.metadata: dict[str, Any] = orjson.loads(claim.metadata)
+        self.state: dict[str, Any] = orjson.loads(claim.state)
+
+
+class Runtime:
+    """Opens `store` and answers its turns with `bot`.
+
+    `store` is a URL such as `sqlite:///turnwise.db` or a Store; the default comes from the
+    settings. With `worker=False` turns are submitted and followed here and answered elsewhere.
+    Use it as `async with runtime:`, or give `runtime.lifespan` to a FastAPI application.
+    """
+
+    def __init__(
+        self,
+        bot: Bot,
+        store: str | Store | None = None,
+        *,
+        worker: bool = True,
+        settings: Settings | None = None,
+    ) -> None:
+        self.bot = bot
+        self.settings = settings or Settings()
+        chosen = self.settings.store if store is None else store
+        self._store = (
+            open_store(chosen, observe=telemetry.batch) if isinstance(chosen, str) else chosen
+        )
+        self._with_worker = worker
+        self._worker: Worker | None = None
+        self._gateway: Gateway | None = None
+        self._hub: Hub | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._restore: list[Callable[[], object]] = []
+        self.stopping = False
+
+    # Life
+
+    async def __aenter__(self) -> Runtime:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """For `FastAPI(lifespan=runtime.lifespan)`: runs while the application runs.
+
+        On SIGTERM and SIGINT open streams are closed and no more turns are taken at once, before
+        the server begins to wait for its connections.
+        """
+        await self.start()
+        self._watch_signals()
+        try:
+            yield
+        finally:
+            await self.stop()
+
+    async def start(self) -> None:
+        """Open the store and begin to answer. Raises StoreUnavailable, ConfigurationError."""
+        if self._gateway is not None:
+            raise ConfigurationError("This runtime is running already.")
+        self.stopping = False
+        settings, store = self.settings, self._store
+        await store.open()
+        self._hub = Hub(store, limit=settings.max_streams)
+        if self._with_worker:
+            self._worker = Worker(
+                store,
+                self.bot.answer,
+                self.bot.options,
+                concurrency=settings.concurrency,
+                lease=settings.lease,
+            )
+        self._gateway = Gateway(
+            store,
+            self._hub,
+            Signer(await store.secret(), settings.token_ttl),
+            limits=Limits(text=settings.max_text, queue=self.bot.queue_limit),
+            session_ttl=settings.session_ttl,
+            offer=self._worker.offer if self._worker else None,
+            take=self._worker.take if self._worker else None,
+        )
+        if self._worker is not None:
+            self._worker.start()
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep_forever())
+
+    def retire(self) -> None:
+        """Close open streams and take no more turns: this process is about to stop."""
+        self.stopping = True
+        if self._worker is not None:
+            self._worker.retire()
+        if self._hub is not None:
+            self._hub.shutdown()
+
+    async def stop(self) -> None:
+        """Drain: running turns get `settings.grace` seconds, the rest go back to the mailbox."""
+        self.retire()
+        for restore in self._restore:
+            restore()
+        self._restore.clear()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait({self._sweeper})
+        if self._worker is not None:
+            await self._worker.drain(self.settings.grace)
+        if self._hub is not None:
+            self._hub.close()
+        await self._store.close()
+        self._gateway = self._worker = self._hub = None
+
+    def _watch_signals(self) -> None:
+        """Hear SIGTERM and SIGINT before the handler that is installed (the server's)."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous = signal.getsignal(number)
+            if not callable(previous):
+                continue
+
+            def hear(n: int, frame: FrameType | None, previous: Any = previous) -> None:
+                loop.call_soon_threadsafe(self.retire)
+                previous(n, frame)
+
+            with contextlib.suppress(ValueError):  # not in the main thread: the host's business
+                signal.signal(number, hear)
+                self._restore.append(partial(signal.signal, number, previous))
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP)
+            try:
+                await self._store.sweep(retention=self.settings.retention)
+            except StoreUnavailable as error:
+                log.warning("cannot sweep: %s", error)
+            except Exception:
+                log.exception("cannot sweep")
+
+    # Talking
+
+    @property
+    def gateway(self) -> Gateway:
+        """Submit, follow, cancel, read. Raises ConfigurationError when not running."""
+        if self._gateway is None:
+            raise ConfigurationError("The runtime is not running: use `async with runtime:`.")
+        return self._gateway
+
+    @property
+    def store(self) -> Store:
+        """The store, for the command line and the tests."""
+        return self._store
+
+    async def ask(
+        self,
+        session_id: str,
+        text: str,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> Reply:
+        """The reply to `text` in the session `session_id`, which is made on first use.
+
+        The same `key` asks only once. Raises ReplyTimeout after `timeout` seconds (the turn goes
+        on), TurnError when the turn failed or was cancelled.
+        """
+        submitted, reader = await self.gateway.submit_and_follow(
+            session_id, text, key=key, create=True, metadata=metadata
+        )
+        with reader:
+            await self.gateway.drain(reader, timeout)
+        record = await self.gateway.turn(session_id, submitted.turn.n)
+        if record.open:
+            raise ReplyTimeout()
+        if record.status == "failed":
+            error = orjson.loads(record.error or b"{}")
+            raise TurnError(
+                error.get("message"), code=error.get("code"), retryable=error.get("retryable")
+            )
+        if record.status == "cancelled" and not record.replies:
+            raise TurnError("The turn was cancelled.", code="cancelled")
+        return Reply.of(record)
+
+    async def stream(
+        self, session_id: str, text: str, *, key: str | None = None
+    ) -> AsyncIterator[Event]:
+        """The events of the turn that answers `text`, until its last one.
+
+        Leaving early leaves the turn running.
+        """
+        _, reader = await self.gateway.submit_and_follow(session_id, text, key=key, create=True)
+        with reader:
+            while not (reader.ended or reader.closed):
+                for event in await reader.read():
+                    yield event
+
+    async def messages(self, session_id: str, limit: int = 50) -> list[Message]:
+        """The session's last messages, oldest first. Raises NotFound."""
+        history = await self.gateway.history(session_id, limit=limit)
+        return [Message.decode(message) for message in history.messages]
+
+    @contextlib.asynccontextmanager
+    async def session(
+        self, session_id: str, *, timeout: float | None = None
+    ) -> AsyncIterator[HeldSession]:
+        """Exclusive access to a session between its turns; made on first use.
+
+        No turn runs meanwhile, here or elsewhere. What is in `state` on leaving is saved; an
+        exception saves nothing. Waits for the running turn, at most `timeout` seconds, then
+        raises ReplyTimeout. Raises ClaimLost if the hold lapsed (nothing was saved).
+        """
+        checked_session_id(session_id)
+        await self.gateway.create(session_id=session_id)
+        try:
+            async with asyncio.timeout(timeout):
+                claim = await self._hold(session_id)
+        except TimeoutError:
+            raise ReplyTimeout("The session is busy.") from None
+        renewing = asyncio.get_running_loop().create_task(self._renew(claim))
+        held = HeldSession(claim)
+        try:
+            yield held
+            state = _encoded_state(held.state)
+        except BaseException:
+            with contextlib.suppress(ClaimLost):
+                await self._store.save(claim, None)
+            raise
+        else:
+            await self._store.save(claim, None if state == claim.state else state)
+        finally:
+            renewing.cancel()
+
+    async def _hold(self, session_id: str) -> Claim:
+        owner = f"hold-{secrets.token_hex(4)}"
+        while True:
+            claim = await self._store.hold(session_id, owner, HOLD_LEASE)
+            if claim is not None:
+                return claim
+            await asyncio.sleep(0.02)
+
+    async def _renew(self, claim: Claim) -> None:
+        while True:
+            await asyncio.sleep(HOLD_LEASE / 3)
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.renew([claim], HOLD_LEASE)
+
+
+def _encoded_state(state: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(state)
+    except (TypeError, ValueError) as error:
+        raise TurnError("The session's state is not JSON.", code="bad_state") from error

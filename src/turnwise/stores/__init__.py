@@ -1,0 +1,1 @@
+"""Stores: where sessions, mailboxes and event logs are kept. One promise, several homes."""

@@ -1,0 +1,343 @@
+"""What every store promises.
+
+Each method of `Store` that changes something is one atomic act: it happens whole or not at all,
+and once it has returned it is as durable as the store can make it. An act that raises has changed
+nothing. Acts on one session happen in one order that every process sees; acts on different
+sessions never wait for each other's turns.
+
+A *claim* is the exclusive right to run a session's next turn: a lease, and a token that is
+compared for equality inside every act that uses it. An act with a token that is no longer the
+session's raises ClaimLost and changes nothing.
+
+A *listener* hears what was committed, in this process at once and from other processes soon
+(SQLite: within about 20 ms). What it hears is true but may come twice or, from other processes,
+out of order: events carry numbers, and the log is what counts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from turnwise.conversation import Session, Status, TurnRecord
+from turnwise.events import Draft, Event
+
+Epoch = tuple[float, int]
+"""A session's life since it was made or last reset: what was remembered of another is void."""
+
+
+class Desk(NamedTuple):
+    """A worker's wish to run turns: who asks, for how long, and what it has at hand.
+
+    `lease` is in seconds. `history` is how many messages a handler sees; `known(session, epoch)`
+    tells the `seq` up to which the worker holds that session's messages already.
+    """
+
+    worker: str
+    lease: float
+    max_attempts: int
+    history: int
+    known: Callable[[str, Epoch], int]
+
+
+@dataclass(slots=True)
+class Claim:
+    """The exclusive right to run one turn (or, with `turn` 0, to change the state).
+
+    `history` are the session's last messages whose `seq` is above `history_from`, placed and
+    encoded, up to `seq`.
+    """
+
+    session: str
+    token: str
+    turn: int = 0
+    attempt: int = 0
+    name: str | None = None
+    metadata: bytes = b"{}"
+    message: bytes = b""
+    state: bytes = b"{}"
+    seq: int = 0
+    history: Sequence[bytes] = ()
+    history_from: int = 0
+    epoch: Epoch = (0.0, 0)
+    queued_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a turn ended. `replies` are encoded messages; `drafts` events to append before them.
+
+    `state` is the new state, or None where it did not change. `next_desk` asks to claim the
+    session's next turn in the same act; `keep` says that this worker holds the session's `local`.
+    """
+
+    status: Literal["completed", "failed", "cancelled"]
+    replies: Sequence[bytes] = ()
+    drafts: Sequence[Draft] = ()
+    state: bytes | None = None
+    error: Mapping[str, Any] | None = None
+    usage: bytes | None = None
+    next_desk: Desk | None = None
+    keep: str | None = None
+
+
+@dataclass(slots=True)
+class Submission:
+    """A message that wants to be a turn. `message` is encoded.
+
+    `key` makes the act idempotent: the same key and `fingerprint` give the turn that is there.
+    `generation` is the token's, checked inside the act (None: the caller is trusted). `create`
+    makes the session when it does not exist yet. `limit` bounds the mailbox.
+    """
+
+    session: str
+    message: bytes
+    key: str | None = None
+    fingerprint: str = ""
+    limit: int = 100
+    generation: int | None = None
+    create: bool = False
+    ttl: float = 0.0
+
+
+class Submitted(NamedTuple):
+    """The answer to a submission: the turn and whether this call made it."""
+
+    turn: TurnRecord
+    created: bool
+
+
+class Renewal(NamedTuple):
+    """The answer to a renewal: the tokens that are lost and the turns someone wants stopped."""
+
+    lost: frozenset[str]
+    cancelled: frozenset[str]
+
+
+class Page(NamedTuple):
+    """A stretch of a session's history or turns, oldest first, and whether there is more."""
+
+    items: list[bytes]
+    has_more: bool
+
+
+class History(NamedTuple):
+    """The history, what is still open, and the event number up to which both are true."""
+
+    messages: list[bytes]
+    has_more: bool
+    open: list[TurnRecord]
+    cursor: int
+
+
+class Log(NamedTuple):
+    """A stretch of a session's event log, from one moment.
+
+    `events` are those after the cursor that was asked for; the log holds events from `floor` + 1
+    to `last`. A cursor below `floor` or above `last` cannot be continued: that is a gap.
+    """
+
+    events: list[Event]
+    floor: int
+    last: int
+
+
+# What a listener hears.
+
+
+class Appended(NamedTuple):
+    """Events were appended to a session's log."""
+
+    session: str
+    events: list[Event]
+
+
+class Ready(NamedTuple):
+    """A turn may be waiting for a worker."""
+
+
+class Signal(NamedTuple):
+    """Something that concerns whoever holds or follows a session, and is no event of its log.
+
+    cancel: `turn` should stop. lost: the running claim was taken away. gone: the session was
+    deleted. token: its tokens were made anew.
+    """
+
+    kind: Literal["cancel", "lost", "gone", "token"]
+    session: str
+    turn: int = 0
+
+
+Notice = Appended | Ready | Signal
+Listener = Callable[[Notice], None]
+
+
+class Store(ABC):
+    """Keeps sessions, mailboxes and event logs. All times are seconds by the store's clock."""
+
+    durability: str = ""
+    """What an acknowledgement is worth here, in a sentence for people."""
+
+    # Life
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect, and bring the schema up to this version. Raises StoreUnavailable."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what is under way and disconnect."""
+
+    @abstractmethod
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` for every notice until the function returned is called."""
+
+    @abstractmethod
+    async def secret(self) -> bytes:
+        """The 32 bytes that sign tokens: made on first use, the same for every process."""
+
+    @abstractmethod
+    async def sweep(self, *, retention: float, limit: int = 200) -> int:
+        """Delete sessions that expired and events older than `retention` seconds.
+
+        Events of a turn that is not finished stay. Returns how many sessions were deleted; at
+        most about `limit` a call, so that nobody waits long.
+        """
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return when the store answers. Raises StoreUnavailable."""
+
+    @abstractmethod
+    async def facts(self) -> dict[str, str]:
+        """What `turnwise check` prints: versions, sizes, settings."""
+
+    # Sessions
+
+    @abstractmethod
+    async def create(
+        self, session: str, *, name: str | None, metadata: bytes, ttl: float
+    ) -> Session:
+        """Make a session, or return the one that is there. It expires `ttl` after its last turn."""
+
+    @abstractmethod
+    async def session(self, session: str) -> Session | None:
+        """The session, or None when there is none or it has expired."""
+
+    @abstractmethod
+    async def sessions(self, *, after: str = "", limit: int = 100) -> list[Session]:
+        """Sessions in order of their ids."""
+
+    @abstractmethod
+    async def update(self, session: str, changes: Mapping[str, Any]) -> Session:
+        """Change `name`, `metadata` (encoded) or `ttl`. Raises NotFound."""
+
+    @abstractmethod
+    async def rotate(self, session: str) -> int:
+        """Begin a new generation of tokens and return it. Raises NotFound."""
+
+    @abstractmethod
+    async def reset(self, session: str) -> Session:
+        """Forget messages, state, mailbox and log; open turns are cancelled; numbers go on."""
+
+    @abstractmethod
+    async def delete(self, session: str) -> bool:
+        """Leave nothing of the session. Returns whether it was there."""
+
+    # Turns
+
+    @abstractmethod
+    async def submit(
+        self,
+        submission: Submission,
+        desk: Desk | None = None,
+        take: Callable[[Claim | None], None] | None = None,
+    ) -> Submitted:
+        """Put a message into the mailbox; claim it for `desk` if the session is idle.
+
+        `take` is called exactly once when `desk` is given: with the claim after the commit, even
+        if the caller is gone by then, or with None. Raises NotFound, Unauthorized (the
+        generation is not the session's), KeyReused, QueueFull.
+        """
+
+    @abstractmethod
+    async def claim(self, desk: Desk, limit: int) -> list[Claim]:
+        """Claim up to `limit` sessions, longest waiting first; lapsed leases count as waiting."""
+
+    @abstractmethod
+    async def append(self, claim: Claim, drafts: Sequence[Draft]) -> bool:
+        """Append events of the running turn; returns whether someone wants the turn stopped."""
+
+    @abstractmethod
+    async def finish(self, claim: Claim, outcome: Outcome) -> Claim | None:
+        """End the turn: question, replies, state and final event in one act.
+
+        Returns the claim on the session's next turn if `outcome.next_desk` asked for one.
+        """
+
+    @abstractmethod
+    async def release(self, claim: Claim) -> None:
+        """Give the turn back to the mailbox; the attempt does not count. Not an error if lost."""
+
+    @abstractmethod
+    async def renew(self, claims: Sequence[Claim], lease: float) -> Renewal:
+        """Hold the leases of `claims` for `lease` seconds from now."""
+
+    @abstractmethod
+    async def hold(self, session: str, owner: str, lease: float) -> Claim | None:
+        """Claim the session itself, between turns; None while a turn runs.
+
+        A hold that came back None keeps its place: no new turn starts for the next seconds.
+        Raises NotFound.
+        """
+
+    @abstractmethod
+    async def save(self, claim: Claim, state: bytes | None) -> None:
+        """End a hold; write `state` unless it is None."""
+
+    @abstractmethod
+    async def forget(self, worker: str, sessions: Sequence[str]) -> None:
+        """`worker` no longer keeps these sessions: any worker may take their next turn at once."""
+
+    @abstractmethod
+    async def cancel(self, session: str, turn: int) -> TurnRecord:
+        """Withdraw a queued turn, ask a running one to stop, leave a finished one as it is.
+
+        Raises NotFound.
+        """
+
+    # Reading
+
+    @abstractmethod
+    async def turn(self, session: str, n: int) -> TurnRecord | None:
+        """One turn, or None."""
+
+    @abstractmethod
+    async def turns(
+        self,
+        session: str,
+        *,
+        status: Status | None,
+        before: int | None,
+        after: int | None,
+        limit: int,
+    ) -> tuple[list[TurnRecord], bool]:
+        """Turns in order, and whether there are more (the latest ones unless `after` is given)."""
+
+    @abstractmethod
+    async def history(
+        self, session: str, *, before: int | None = None, after: int | None = None, limit: int = 50
+    ) -> History:
+        """The latest messages (or those around a `seq`), with what is open, from one moment."""
+
+    @abstractmethod
+    async def state(self, session: str) -> bytes:
+        """The session's state as JSON."""
+
+    @abstractmethod
+    async def log(
+        self, session: str, after: int, *, limit: int = 500, turn: int | None = None
+    ) -> Log | None:
+        """The events after number `after` (of one `turn` if given), or None: no such session."""

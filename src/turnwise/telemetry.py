@@ -1,0 +1,115 @@
+"""Metrics, spans and logs. None of them ever holds a message's text, a token or a whole id."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+REGISTRY = CollectorRegistry()
+"""Turnwise's own metrics; a host application may expose them beside its own."""
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+TURNS = Counter(
+    "turnwise_turns", "Attempts at turns that ended, by outcome.", ["outcome"], registry=REGISTRY
+)
+QUEUE_WAIT = Histogram(
+    "turnwise_queue_wait_seconds",
+    "Seconds from a message's arrival to its attempt.",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+TURN_TIME = Histogram(
+    "turnwise_turn_seconds", "Seconds an attempt took.", buckets=_FAST, registry=REGISTRY
+)
+FIRST_DELTA = Histogram(
+    "turnwise_first_delta_seconds",
+    "Seconds from the start of an attempt to its first delta in the log.",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+STREAMS = Gauge(
+    "turnwise_open_streams",
+    "Readers following a session.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+RUNNING = Gauge(
+    "turnwise_running_turns",
+    "Turns being answered.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+BATCH = Histogram(
+    "turnwise_store_batch_size",
+    "Acts that shared one transaction of the store.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    registry=REGISTRY,
+)
+
+
+def turn_ended(outcome: str, *, queued: float, took: float, first: float | None) -> None:
+    """Count an attempt; times in seconds, `first` None where no delta was sent ahead."""
+    TURNS.labels(outcome).inc()
+    QUEUE_WAIT.observe(queued)
+    TURN_TIME.observe(took)
+    if first is not None:
+        FIRST_DELTA.observe(first)
+
+
+def batch(size: int) -> None:
+    """Count a transaction of the store."""
+    BATCH.observe(size)
+
+
+def exposition() -> bytes:
+    """All metrics in Prometheus's text format, of all processes of this server."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    everyone = CollectorRegistry()
+    multiprocess.MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
+    return generate_latest(everyone)
+
+
+def short(session: str) -> str:
+    """A session's name in logs: enough to find its lines, too little to open or to read it."""
+    return blake2b(session.encode("utf-8", "replace"), digest_size=4).hexdigest()
+
+
+try:
+    from opentelemetry import trace
+
+    _tracer: Any = trace.get_tracer("turnwise")
+except ImportError:
+    _tracer = None
+
+
+@contextmanager
+def span(name: str, *, session: str, turn: int) -> Iterator[None]:
+    """An OpenTelemetry span around the block, where the `telemetry` extra is installed."""
+    if _tracer is None:
+        yield
+        return
+    with _tracer.start_as_current_span(
+        f"turnwise.{name}",
+        attributes={"turnwise.session": short(session), "turnwise.turn": turn},
+    ):
+        yield
+
+
+def setup_logging(level: str) -> None:
+    """Readable lines on standard error for the command line's servers."""
+    logging.basicConfig(
+        level=level.upper(),
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,0 +1,73 @@
+"""For the tests of your bot: talk to it in one line, script its model, check a store of your own.
+
+    async with talk(bot) as say:
+        assert (await say("hi")).text == "Hello!"
+
+A store of your own is held to the promise by subclassing `turnwise.conformance.StoreConformance`.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from turnwise.bot import Bot, Handler
+from turnwise.conversation import Message, Reply
+from turnwise.runtime import Runtime
+from turnwise.settings import Settings
+from turnwise.turn import Turn
+
+
+class Say:
+    """Says something to the bot under test, and returns its reply."""
+
+    def __init__(self, runtime: Runtime, session_id: str) -> None:
+        self.runtime = runtime
+        self.session_id = session_id
+
+    async def __call__(self, text: str, *, session: str | None = None) -> Reply:
+        """The reply to `text`, in this conversation or in another `session`.
+
+        Raises TurnError when the turn failed, ReplyTimeout after 30 seconds.
+        """
+        return await self.runtime.ask(session or self.session_id, text, timeout=30.0)
+
+
+@asynccontextmanager
+async def talk(bot: Bot | Handler, *, session: str = "test") -> AsyncIterator[Say]:
+    """A conversation with `bot` (or a bare reply handler) on a store that is thrown away."""
+    whole = bot if isinstance(bot, Bot) else Bot(bot)
+    with tempfile.TemporaryDirectory(prefix="turnwise-test-") as folder:
+        url = f"sqlite:///{Path(folder) / 'test.db'}"
+        settings = Settings(_env_file=None, grace=1.0)
+        async with Runtime(whole, url, settings=settings) as runtime:
+            yield Say(runtime, session)
+
+
+class ScriptedModel:
+    """Stands where a language model would, and says `replies` one after another, word by word.
+
+    An exception among them is raised. `prompts` holds what it was asked with.
+    """
+
+    def __init__(self, replies: Sequence[str | Exception]) -> None:
+        self._replies = list(replies)
+        self.prompts: list[list[Message]] = []
+
+    async def __call__(self, turn: Turn) -> AsyncIterator[str]:
+        """Answer a turn with the next reply."""
+        async for piece in self.stream(turn):
+            yield piece
+
+    async def stream(self, conversation: Turn | Sequence[Message]) -> AsyncIterator[str]:
+        """The pieces of the next reply. Raises IndexError when there is none left."""
+        messages = conversation.messages if isinstance(conversation, Turn) else conversation
+        self.prompts.append(list(messages))
+        reply = self._replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        for word in re.findall(r"\S+\s*|\s+", reply):
+            yield word

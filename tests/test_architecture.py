@@ -1,0 +1,76 @@
+"""The house keeps its floors: what may import what, read from the code itself."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import turnwise
+
+ROOT = Path(turnwise.__file__).parent
+
+NEVER = {
+    "worker": {"channels", "gateway", "bot", "runtime", "server", "cli"},
+    "channels": {"stores.sqlite", "stores.acts", "stores.open", "worker", "bot", "runtime"},
+    "script": {"stores", "models"},
+    "stores": {"turn", "worker", "gateway", "bot", "channels", "runtime"},
+    "bot": {"stores", "worker", "gateway", "channels", "runtime"},
+    "gateway": {"worker", "bot", "channels", "runtime"},
+    "turn": {"stores", "worker", "bot"},
+}
+
+
+def imports() -> dict[str, set[str]]:
+    """Every module of the package and the modules of the package it imports, typing-only too."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        targets = found.setdefault(name, set())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("turnwise"):
+                base = (node.module or "").removeprefix("turnwise").lstrip(".")
+                for alias in node.names:
+                    inner = f"{base}.{alias.name}".lstrip(".")
+                    is_module = (ROOT / (inner.replace(".", "/") + ".py")).exists()
+                    targets.add(inner if is_module else base)
+    return found
+
+
+def test_no_circles() -> None:
+    """No module reaches itself through what it imports."""
+    graph = imports()
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"circle: {' -> '.join((*path, name))}"
+        if name in done:
+            return
+        for target in graph.get(name, ()):
+            visit(target, (*path, name))
+        done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_nevers() -> None:
+    """The two towers meet at the store and nowhere else."""
+    for name, targets in imports().items():
+        for room, forbidden in NEVER.items():
+            if name == room or name.startswith(f"{room}."):
+                bad = {t for t in targets for f in forbidden if t == f or t.startswith(f"{f}.")}
+                assert not bad, f"{name} must not import {bad}"
+
+
+def test_files_open_with_a_sentence() -> None:
+    """Each file says what lives there before anything else."""
+    for path in ROOT.rglob("*.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+
+
+def test_public_names() -> None:
+    """What the package offers is a closed list, and all of it is there."""
+    expected = {"Attachment", "Bot", "Message", "Refusal", "Reply", "Runtime", "Turn"}
+    expected |= {"TurnError", "TurnwiseError", "router"}
+    assert set(turnwise.__all__) == expected
+    assert all(hasattr(turnwise, name) for name in turnwise.__all__)
