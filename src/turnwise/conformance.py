@@ -623,6 +623,25 @@ class StoreConformance:
         later = await store.history("s", after=8, limit=100)
         assert (texts(later.messages), later.has_more) == (["m4", "r4"], False)
 
+    async def test_following_from_the_histories_cursor(self, store: Store) -> None:
+        """In mid-turn the events after the cursor hold the whole answer so far, and no message
+        that the history holds already."""
+        await self.made(store)
+        await self.say(store, "one")
+        first = await self.claimed(store)
+        await self.say(store, "two")
+        outcome = answer("1")
+        outcome.next_desk = desk()
+        second = await store.finish(first, outcome)
+        assert second is not None
+        await store.append(second, [delta(2, 1, "par"), delta(2, 1, "tial")])
+        history = await store.history("s")
+        assert texts(history.messages) == ["one", "1"]
+        assert [turn.n for turn in history.open] == [2]
+        log = await store.log("s", history.cursor)
+        assert log is not None
+        assert [event.type for event in log.events] == ["turn.started", "delta", "delta"]
+
     async def test_turns_by_pages(self, store: Store) -> None:
         """The latest, those before and after a number, and by status."""
         await self.made(store)

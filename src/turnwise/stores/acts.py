@@ -116,6 +116,7 @@ class TurnRow:
     started_at: float | None
     finished_at: float | None
     first_event: int
+    started_event: int | None
 
 
 class Acts:
@@ -326,13 +327,13 @@ class Acts:
                 row.ready_at = now
         state: Status = "queued" if claim is None else "running"
         if claim is None:
-            values = (row.id, n, wish.message, wish.key, wish.fingerprint, now, first_event)
-            self._execute(self._sql["submit"], values)
+            waiting = (row.id, n, wish.message, wish.key, wish.fingerprint, now, first_event)
+            self._execute(self._sql["submit"], waiting)
             if row.ready_at is not None:
                 self.notices.append(Ready())
         else:
-            started = (row.id, n, wish.message, wish.key, wish.fingerprint, now, now, first_event)
-            self._execute(self._sql["submit_started"], started)
+            values = (row.id, n, wish.message, wish.key, wish.fingerprint, now, now)
+            self._execute(self._sql["submit_started"], (*values, first_event, first_event + 1))
         self._append(row, drafts, now)
         self._save(row)
         record = TurnRecord(
@@ -427,8 +428,8 @@ class Acts:
             after(turn.status, "claim")
             if turn.attempt < desk.max_attempts:
                 attempt = turn.attempt + 1
-                self._do("start_turn", attempt, now, row.id, turn.n)
                 self._append(row, [draft(events.STARTED, turn.n, now, attempt=attempt)], now)
+                self._do("start_turn", attempt, now, row.last_event, row.id, turn.n)
                 return self._lease(row, desk, turn.n, attempt, turn.message, turn.queued_at, now)
             self._close(row, turn.n, turn.message, Outcome("failed", error=EXHAUSTED), now)
         return None
@@ -679,8 +680,12 @@ class Acts:
         if start is None:
             found.reverse()
         messages = [placed(body, turn, seq) for seq, turn, body in found]
-        open_turns = [self._record(row, turn) for turn in self._open_turns(row)]
-        return History(messages, has_more, open_turns, row.last_event)
+        open_turns = self._open_turns(row)
+        cursor = row.last_event
+        if open_turns and open_turns[0].status == "running":
+            cursor = (open_turns[0].started_event or 1) - 1
+        records = [self._record(row, turn) for turn in open_turns]
+        return History(messages, has_more, records, cursor)
 
     def state(self, session: str) -> bytes:
         self._get(session)

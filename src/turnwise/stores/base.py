@@ -124,7 +124,11 @@ class Page(NamedTuple):
 
 
 class History(NamedTuple):
-    """The history, what is still open, and the event number up to which both are true."""
+    """The history, what is still open, and the event number to follow from.
+
+    The events after `cursor` show all that the running turn has said and whatever comes next, and
+    nothing of the messages that are in the history already.
+    """
 
     messages: list[bytes]
     has_more: bool

@@ -36,6 +36,7 @@ CREATE INDEX session_expiry ON session (expires_at);
 CREATE TABLE state (session TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 -- turn: `message` is kept here while the turn is open or when it was withdrawn; a finished turn
 -- has its question at `seq` of message and its `replies` behind it. stop: someone asked to cancel.
+-- first_event, started_event: the numbers of its turn.queued and its latest turn.started.
 CREATE TABLE turn (
     session TEXT NOT NULL,
     n INTEGER NOT NULL,
@@ -53,6 +54,7 @@ CREATE TABLE turn (
     started_at REAL,
     finished_at REAL,
     first_event INTEGER NOT NULL,
+    started_event INTEGER,
     PRIMARY KEY (session, n)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX turn_key ON turn (session, key) WHERE key IS NOT NULL;
@@ -128,7 +130,7 @@ INSERT INTO turn (session, n, status, message, key, fingerprint, queued_at, firs
     VALUES (?, ?, 'queued', ?, ?, ?, ?, ?);
 -- name: submit_started
 INSERT INTO turn (session, n, status, attempt, message, key, fingerprint, queued_at, started_at,
-    first_event) VALUES (?, ?, 'running', 1, ?, ?, ?, ?, ?, ?);
+    first_event, started_event) VALUES (?, ?, 'running', 1, ?, ?, ?, ?, ?, ?, ?);
 -- name: turn
 SELECT * FROM turn WHERE session = ? AND n = ?;
 -- name: turn_by_key
@@ -147,7 +149,8 @@ SELECT * FROM turn WHERE session = ? AND n > ? AND n < ? AND (? IS NULL OR statu
 SELECT * FROM turn WHERE session = ? AND n > ? AND n < ? AND (? IS NULL OR status = ?)
     AND NOT (message IS NULL AND seq IS NULL) ORDER BY n LIMIT ?;
 -- name: start_turn
-UPDATE turn SET status = 'running', attempt = ?, started_at = ? WHERE session = ? AND n = ?;
+UPDATE turn SET status = 'running', attempt = ?, started_at = ?, started_event = ?
+    WHERE session = ? AND n = ?;
 -- name: requeue_turn
 UPDATE turn SET status = 'queued', attempt = ? WHERE session = ? AND n = ?;
 -- name: stop_turn
