@@ -62,6 +62,7 @@ class Bot:
         self.queue_limit = queue_limit
         self._services: list[Service] = []
         self._handler: Handler | None = None
+        self._threaded = False
         if reply is not None:
             self.reply(reply)
 
@@ -77,6 +78,7 @@ class Bot:
         if self._handler is not None:
             raise ConfigurationError("This bot has a reply handler already.")
         self._handler = handler
+        self._threaded = not _is_async(handler)
         return handler
 
     def service(self, service: S) -> S:
@@ -109,10 +111,10 @@ class Bot:
 
     async def _reply(self, turn: Turn) -> None:
         assert self._handler is not None
-        if _is_async(self._handler):
-            result = self._handler(turn)
-        else:
+        if self._threaded:
             result = await turn.in_thread(self._handler, turn)
+        else:
+            result = self._handler(turn)
         await _drain(turn, result)
 
 

@@ -16,14 +16,14 @@ A message is encoded once, without its place in the session, because the store g
 
 from __future__ import annotations
 
-import os
+import random
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
-from uuid import UUID
 
 import orjson
 
@@ -74,18 +74,25 @@ def checked_session_id(session_id: str) -> str:
     return session_id
 
 
+_bits = random.Random(secrets.randbits(256)).getrandbits  # ids need to differ, not to be secret
+
+
 def new_message_id() -> str:
     """A UUIDv7 (RFC 9562): 48 bits of milliseconds, then 74 random bits, so ids sort by time."""
     stamp = time.time_ns() // 1_000_000
-    value = (stamp << 80) | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | (0x7 << 76)
-    value = value & ~(0x3 << 62) | (0x2 << 62)
-    return str(UUID(int=value))
+    text = f"{stamp:012x}7{_bits(12):03x}{0x8 | _bits(2):x}{_bits(60):015x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def iso(moment: float) -> str:
     """Seconds since 1970 as RFC 3339 in UTC with milliseconds: `2026-01-31T12:00:00.000Z`."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    millis = int(moment * 1000)
+    return f"{_iso_second(millis // 1000)}.{millis % 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)  # many stamps fall into the same second
+def _iso_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
 
 
 def seconds(text: str) -> float:

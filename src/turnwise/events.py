@@ -50,6 +50,8 @@ def loads(data: bytes) -> Any:
 
 def one_line(encoded: bytes) -> bytes:
     """JSON that is already encoded, with the same characters escaped as `dumps` does."""
+    if encoded.isascii():
+        return encoded
     for raw, escaped in _ESCAPES:
         if raw in encoded:
             encoded = encoded.replace(raw, escaped)
@@ -66,15 +68,21 @@ class Draft(NamedTuple):
 
 def draft(type: str, turn: int | None, at: float, **carries: Any) -> Draft:
     """An event of `type` at `at` (seconds since 1970) with what it carries."""
-    body: dict[str, Any] = {} if turn is None else {"turn": turn}
-    body["at"] = iso(at)
-    return Draft(type, turn, dumps(body | carries)[1:])
+    return Draft(
+        type, turn, b"%b%b" % (_head(turn, at), b",%b" % dumps(carries)[1:] if carries else b"}")
+    )
 
 
 def message_draft(turn: int, at: float, message: bytes, type: str = MESSAGE, **more: Any) -> Draft:
     """An event around a message that is already encoded and placed."""
-    head = dumps({"turn": turn, "at": iso(at), **more})
-    return Draft(type, turn, b'%b,"message":%b}' % (head[1:-1], one_line(message)))
+    extra = b",%b" % dumps(more)[1:-1] if more else b""
+    return Draft(type, turn, b'%b%b,"message":%b}' % (_head(turn, at), extra, one_line(message)))
+
+
+def _head(turn: int | None, at: float) -> bytes:
+    """What the JSON of every event holds behind its type."""
+    moment = iso(at).encode()
+    return b'"at":"%b"' % moment if turn is None else b'"turn":%d,"at":"%b"' % (turn, moment)
 
 
 @dataclass(slots=True)

@@ -196,7 +196,8 @@ class Gateway:
         text = self._checked_text(text, bool(attachments))
         if len(attachments) > MAX_ATTACHMENTS:
             raise TooLarge(f"A message has at most {MAX_ATTACHMENTS} attachments.")
-        _checked_metadata(metadata or {})
+        if metadata:
+            _checked_metadata(metadata)
         message = Message(
             text=text, attachments=list(attachments), metadata=dict(metadata or {}), role="user"
         )

@@ -204,18 +204,19 @@ class Reader:
         self.close()
 
     async def _wait(self, deadline: float | None) -> bool:
-        self._waiter = asyncio.get_running_loop().create_future()
+        """Wait for a push; returns whether one came before `deadline`."""
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = None
+        if deadline is not None:
+            timer = loop.call_later(max(0.0, deadline - time.monotonic()), self._wake)
         try:
-            if deadline is None:
-                await self._waiter
-            else:
-                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                    await self._waiter
-        except TimeoutError:
-            return False
+            await self._waiter
         finally:
             self._waiter = None
-        return True
+            if timer is not None:
+                timer.cancel()
+        return deadline is None or bool(self._buffer) or self._behind or time.monotonic() < deadline
 
     def _live(self) -> list[Event]:
         """What the hub handed over, as far as it continues the cursor."""

@@ -155,13 +155,16 @@ class Keeper:
         self._extend(kept, history)
 
     def _extend(self, kept: Kept, messages: Sequence[bytes]) -> None:
+        if not messages:
+            return
         kept.history.extend(messages)
+        change = sum(map(len, messages))
         extra = len(kept.history) - self._history
         if extra > 0:
+            change -= sum(map(len, kept.history[:extra]))
             del kept.history[:extra]
-        size = sum(map(len, kept.history))
-        self._bytes += size - kept.bytes
-        kept.bytes = size
+        kept.bytes += change
+        self._bytes += change
 
     def _shrink(self) -> list[str]:
         dropped: list[str] = []

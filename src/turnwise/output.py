@@ -150,6 +150,11 @@ class Output:
             self._timer.cancel()
             self._timer = None
 
+    def untie(self) -> None:
+        """Forget who writes: nothing more is written."""
+        self._closed = True
+        self._write = _written_off
+
     async def settle(self) -> None:
         """Close, and wait for the write that is under way."""
         self.close()
@@ -228,6 +233,10 @@ class Output:
             for piece in pieces
             if piece
         ]
+
+
+async def _written_off(_drafts: Sequence[Draft]) -> None:
+    """Where the deltas of an attempt go that is over."""
 
 
 def _valid(text: str) -> str:

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from turnwise import telemetry
 from turnwise.bot import Bot
 from turnwise.channels.access import Access, Authorize, bearer
-from turnwise.channels.http import HTTPChannel
+from turnwise.channels.http import HTTPChannel, ShortCut
 from turnwise.channels.websocket import WebSocketChannel
 from turnwise.channels.wire import ProblemRoute, as_problem, read_body
 from turnwise.demo import demo_bot
@@ -52,6 +52,12 @@ def router(runtime: Runtime, *, authorize: Authorize | None = None) -> APIRouter
     `authorize(connection, session_id)` returns whether this connection may use that session
     (`session_id` None: may make one); where it is given, tokens and API keys are not asked for.
     """
+    routes = APIRouter()
+    _add_channels(routes, runtime, authorize)
+    return routes
+
+
+def _add_channels(routes: APIRouter, runtime: Runtime, authorize: Authorize | None) -> HTTPChannel:
     settings = runtime.settings
     access = Access(
         lambda: runtime.gateway,
@@ -59,10 +65,8 @@ def router(runtime: Runtime, *, authorize: Authorize | None = None) -> APIRouter
         origins=settings.origins(),
         authorize=authorize,
     )
-    routes = APIRouter()
-    routes.include_router(HTTPChannel(lambda: runtime.gateway, access, settings).router)
-    routes.include_router(WebSocketChannel(lambda: runtime.gateway, access, settings).router)
-    return routes
+    WebSocketChannel(routes, lambda: runtime.gateway, access, settings)
+    return HTTPChannel(routes, lambda: runtime.gateway, access, settings)
 
 
 def create_app(runtime: Runtime) -> FastAPI:
@@ -74,7 +78,8 @@ def create_app(runtime: Runtime) -> FastAPI:
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
     )
-    app.include_router(router(runtime))
+    channel = _add_channels(app.router, runtime, None)
+    app.add_middleware(ShortCut, channel=channel)
     app.include_router(_operations(runtime))
     app.include_router(_page(runtime))
     app.add_exception_handler(HTTPException, _as_problem)

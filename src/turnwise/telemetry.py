@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -58,11 +58,16 @@ BATCH = Histogram(
 
 def turn_ended(outcome: str, *, queued: float, took: float, first: float | None) -> None:
     """Count an attempt; times in seconds, `first` None where no delta was sent ahead."""
-    TURNS.labels(outcome).inc()
+    _outcome(outcome).inc()
     QUEUE_WAIT.observe(queued)
     TURN_TIME.observe(took)
     if first is not None:
         FIRST_DELTA.observe(first)
+
+
+@cache
+def _outcome(outcome: str) -> Counter:
+    return TURNS.labels(outcome)
 
 
 def batch(size: int) -> None:
@@ -84,25 +89,28 @@ def short(session: str) -> str:
     return blake2b(session.encode("utf-8", "replace"), digest_size=4).hexdigest()
 
 
+trace: Any
 try:
     from opentelemetry import trace
-
-    _tracer: Any = trace.get_tracer("turnwise")
 except ImportError:
-    _tracer = None
+    trace = None
+NO_SPAN: AbstractContextManager[Any] = nullcontext()
 
 
-@contextmanager
-def span(name: str, *, session: str, turn: int) -> Iterator[None]:
-    """An OpenTelemetry span around the block, where the `telemetry` extra is installed."""
-    if _tracer is None:
-        yield
-        return
-    with _tracer.start_as_current_span(
-        f"turnwise.{name}",
-        attributes={"turnwise.session": short(session), "turnwise.turn": turn},
-    ):
-        yield
+def traced() -> bool:
+    """Whether the `telemetry` extra is installed and the program has set up a tracer provider."""
+    return trace is not None and not isinstance(
+        trace.get_tracer_provider(), trace.ProxyTracerProvider
+    )
+
+
+def span(name: str, *, session: str, turn: int) -> AbstractContextManager[Any]:
+    """An OpenTelemetry span around the block."""
+    attributes = {"turnwise.session": short(session), "turnwise.turn": turn}
+    made: AbstractContextManager[Any] = trace.get_tracer("turnwise").start_as_current_span(
+        f"turnwise.{name}", attributes=attributes
+    )
+    return made
 
 
 def setup_logging(level: str) -> None:

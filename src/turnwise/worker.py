@@ -20,7 +20,8 @@ import contextvars
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, TypeVar
 
 import orjson
@@ -85,6 +86,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._draining = False
+        self._traced = telemetry.traced()
         self._tasks: list[asyncio.Task[None]] = []
         self._unlisten: Callable[[], None] = lambda: None
         earlier = max(0, options.history - 1)  # the message itself is the last of them
@@ -205,11 +207,25 @@ class Worker:
     # Leases
 
     async def _renew_forever(self) -> None:
+        """Renew every third of a lease, and stop in time what could not be renewed."""
+        renewed = time.monotonic()
         while True:
-            await asyncio.sleep(self.lease / 3)
+            await asyncio.sleep(min(1.0, self.lease / 10))
+            now = time.monotonic()
             attempts = list(self._attempts.values())
-            if attempts:
-                await self._renew(attempts)
+            for attempt in attempts:
+                if attempt.good_until < now:
+                    attempt.stop("lost")
+            if attempts and now - renewed >= self.lease / 3:
+                renewed = now
+                # Beside this loop: a store that hangs must not keep it from stopping attempts.
+                self._beside(self._renew(attempts))
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a small task of the worker's own until it is done."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
 
     async def _renew(self, attempts: list[Attempt]) -> None:
         asked = time.monotonic()
@@ -222,11 +238,17 @@ class Worker:
             if attempt.claim.token in renewal.lost:
                 attempt.stop("lost")
                 continue
-            attempt.hold_until(asked + self.lease * (1 - MARGIN))
+            attempt.good_until = asked + self.lease * (1 - MARGIN)
             if attempt.claim.token in renewal.cancelled:
                 attempt.stop("cancel")
 
     # What an attempt asks of its worker
+
+    def span(self, claim: Claim) -> AbstractContextManager[Any]:
+        """The span of an attempt, where somebody traces."""
+        if not self._traced:
+            return telemetry.NO_SPAN
+        return telemetry.span("turn", session=claim.session, turn=claim.turn)
 
     def next_desk(self) -> Desk | None:
         """The desk at which a session's next turn goes on at once, unless others are waiting."""
@@ -240,9 +262,7 @@ class Worker:
         last = claim.seq + len(said)
         dropped = self._keeper.give_back(claim.session, said, last)
         if dropped:
-            forget = asyncio.get_running_loop().create_task(self._forget(dropped))
-            self._tasks.append(forget)
-            forget.add_done_callback(self._tasks.remove)
+            self._beside(self._forget(dropped))
         if next_claim is not None:
             self._begin(next_claim)
         self._free()
@@ -271,13 +291,14 @@ class Attempt:
         self._over = False
         self._began = time.monotonic()
         self._task: asyncio.Task[None] | None = None
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers: list[asyncio.TimerHandle] = []
+        self.good_until = self._began + worker.lease * (1 - MARGIN)
+        """Until when, on the monotonic clock, the lease cannot have run out."""
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
         timeout = self._worker.options.timeout
-        self._timers["timeout"] = loop.call_later(timeout, self.stop, "timeout")
-        self.hold_until(self._began + self._worker.lease * (1 - MARGIN))
+        self._timers.append(loop.call_later(timeout, self.stop, "timeout"))
         # A context of its own: the submitting request's variables must not leak into the turn.
         self._task = loop.create_task(self._run(), context=contextvars.Context())
 
@@ -290,17 +311,6 @@ class Attempt:
         elif signal.kind in ("lost", "gone"):
             self.stop("lost")
 
-    def hold_until(self, deadline: float) -> None:
-        """The lease is good until `deadline` on the monotonic clock; without another word the
-        attempt stops then."""
-        previous = self._timers.pop("lease", None)
-        if previous is not None:
-            previous.cancel()
-        if not self._over:
-            delay = deadline - time.monotonic()
-            loop = asyncio.get_running_loop()
-            self._timers["lease"] = loop.call_later(delay, self.stop, "lost")
-
     def stop(self, why: Stop) -> None:
         """Cancel the handler; if it has not ended after a moment, go on without it."""
         if self._stopped is not None or self._over or self._task is None:
@@ -309,7 +319,7 @@ class Attempt:
         self._output.close()
         self._task.cancel()
         loop = asyncio.get_running_loop()
-        self._timers["abandon"] = loop.call_later(STOP_PATIENCE, self._abandon)
+        self._timers.append(loop.call_later(STOP_PATIENCE, self._abandon))
 
     def _abandon(self) -> None:
         if not self._over:
@@ -328,7 +338,7 @@ class Attempt:
     async def _run(self) -> None:
         error: BaseException | None = None
         turn = self._turn()
-        with telemetry.span("turn", session=self.claim.session, turn=self.claim.turn):
+        with self._worker.span(self.claim):
             try:
                 await self._worker.answer(turn)
             except BaseException as raised:
@@ -355,7 +365,7 @@ class Attempt:
     async def _end(self, turn: Turn | None, error: BaseException | None = None) -> None:
         """Commit what came of the attempt, and let go."""
         self._over = True
-        for timer in self._timers.values():
+        for timer in self._timers:
             timer.cancel()
         said: list[bytes] = []
         next_claim = None
@@ -378,6 +388,13 @@ class Attempt:
         finally:
             self._measure(outcome_name)
             self._worker.ended(self, said, next_claim)
+            self._untie()
+
+    def _untie(self) -> None:
+        """Let go of what points back here, so that it is freed now and not by a collector."""
+        self._timers.clear()
+        self._output.untie()
+        self._task = None
 
     async def _commit(self, outcome: Outcome) -> Claim | None:
         """Finish the turn; while the store is away, try again as long as the lease is good."""

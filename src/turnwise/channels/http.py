@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, Header, Path, Query, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from turnwise.channels import wire
 from turnwise.channels.access import Access, Principal
@@ -22,6 +23,7 @@ from turnwise.stores.base import Submitted
 MAX_WAIT = 60.0
 """Seconds that one request may wait for a reply or an event."""
 MAX_NUMBER = 2**53
+_TURNS = re.compile(r"/sessions/([^/]+)/turns")
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b")
 
 SessionId = Annotated[str, Path(description="The session's id.", examples=["1yKk2XnB3Hq0dG9c"])]
@@ -33,10 +35,6 @@ Prefer = Annotated[
     str | None, Header(description="`wait=20`: answer when the turn has ended, or after 20 s.")
 ]
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for an event.")]
-Key = Annotated[
-    str | None,
-    Header(alias="Idempotency-Key", max_length=255, description="The same key is one turn."),
-]
 LastEventId = Annotated[
     str | None,
     Header(alias="Last-Event-ID", max_length=20, description="Continue after this event."),
@@ -59,21 +57,58 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": wire.TITLES[status], "content": content} for status in statuses}
 
 
-class HTTPChannel:
-    """The HTTP door; `router` holds its routes."""
+class ShortCut:
+    """ASGI middleware that answers the busiest request, POST .../turns, without the framework.
 
-    def __init__(self, gateway: Callable[[], Gateway], access: Access, settings: Settings) -> None:
+    The same endpoint is a route as well: there it shows in OpenAPI, and there it is found when a
+    host application includes the router, with whatever dependencies the host puts on it.
+    """
+
+    def __init__(self, app: ASGIApp, channel: HTTPChannel) -> None:
+        self._app = app
+        self._submit = wire.answering(channel.submit)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            found = _TURNS.fullmatch(scope["path"])
+            if found:
+                scope["path_params"] = {"session_id": found[1]}
+                response = await self._submit(Request(scope, receive, send))
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class HTTPChannel:
+    """The HTTP door: adds its routes to `routes`, the busiest first, because the first that
+    matches is taken."""
+
+    def __init__(
+        self,
+        routes: APIRouter,
+        gateway: Callable[[], Gateway],
+        access: Access,
+        settings: Settings,
+    ) -> None:
+        self._routes = routes
         self._gateway = gateway
         self._access = access
         self._settings = settings
-        self.router = APIRouter(route_class=wire.ProblemRoute, tags=["sessions"])
-        self._add_session_routes()
         self._add_turn_routes()
         self._add_reading_routes()
+        self._add_session_routes()
 
     def _add(self, method: str, path: str, endpoint: Any, *problems: int, **more: Any) -> None:
         responses = {**_problems(*problems, 429, 503), **more.pop("responses", {})}
-        self.router.add_api_route(path, endpoint, methods=[method], responses=responses, **more)
+        self._routes.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            responses=responses,
+            tags=["sessions"],
+            route_class_override=wire.ProblemRoute,
+            **more,
+        )
 
     def _add_session_routes(self) -> None:
         body = wire.body_schema(wire.SessionIn)
@@ -93,6 +128,13 @@ class HTTPChannel:
         path = "/sessions/{session_id}/turns"
         one = {"response_model": wire.TurnOut}
         body = wire.body_schema(wire.TurnIn)
+        body["parameters"] = [
+            _parameter("path", "session_id", "The session's id.", "1yKk2XnB3Hq0dG9c"),
+            _parameter(
+                "header", "Prefer", "`wait=20`: answer when the turn has ended, or after 20 s."
+            ),
+            _parameter("header", "Idempotency-Key", "The same key is one turn.", maxLength=255),
+        ]
         done = {200: {"model": wire.TurnOut, **_STREAM}}
         bad = (400, 401, 404, 408, 413, 415, 422)
         self._add(
@@ -119,7 +161,7 @@ class HTTPChannel:
         gateway = self._gateway()
         session = await gateway.create(name=body.name, metadata=body.metadata, ttl=body.ttl)
         content = {**session.as_dict(), "token": gateway.token(session)}
-        where = f"{request.url.path.rstrip('/')}/{quote(session.id, safe='')}"
+        where = f"{_path(request)}/{quote(session.id, safe='')}"
         return _json(orjson.dumps(content), 201, Location=where)
 
     async def session(self, request: Request, session_id: SessionId) -> Response:
@@ -156,27 +198,24 @@ class HTTPChannel:
 
     # Turns
 
-    async def submit(
-        self,
-        request: Request,
-        session_id: SessionId,
-        prefer: Prefer = None,
-        idempotency_key: Key = None,
-    ) -> Response:
+    async def submit(self, request: Request) -> Response:
         """Say something. It is kept before the answer comes, and waits its turn if it must."""
+        # Its parameters are described in OpenAPI by hand: resolving them costs more than the rest.
+        session_id = request.path_params["session_id"]
+        headers = request.headers
         principal = await self._access.to_session(request, session_id)
         body = await self._body(request, wire.TurnIn)
         message: dict[str, Any] = {
             "text": body.text,
             "attachments": [attachment.plain() for attachment in body.attachments],
             "metadata": body.metadata,
-            "key": idempotency_key,
+            "key": headers.get("idempotency-key"),
             "generation": principal.generation,
         }
-        where = f"{request.url.path.rstrip('/')}/"
+        where = f"{_path(request)}/"
         if _wants_stream(request):
             return await self._submit_and_stream(session_id, message, principal, where)
-        patience = _patience(prefer)
+        patience = _patience(headers.get("prefer"))
         if patience is None:
             submitted = await self._gateway().submit(session_id, **message)
             return self._accepted(submitted.turn, where)
@@ -297,9 +336,25 @@ class HTTPChannel:
         )
 
 
+def _parameter(
+    where: str, name: str, text: str, example: str | None = None, **schema: Any
+) -> dict[str, Any]:
+    """A parameter as OpenAPI describes it."""
+    found = {"in": where, "name": name, "description": text, "required": where == "path"}
+    found["schema"] = {"type": "string", **schema}
+    return found if example is None else {**found, "example": example}
+
+
 def _json(content: bytes, status: int = 200, **headers: str) -> Response:
     headers["Cache-Control"] = "no-store"
     return Response(content, status, headers=headers, media_type="application/json")
+
+
+def _path(request: Request) -> str:
+    """The path as it was asked for, percent-encoded."""
+    raw: bytes | None = request.scope.get("raw_path")
+    path = quote(request.scope["path"]) if raw is None else raw.decode("latin-1")
+    return path.rstrip("/")
 
 
 def _patience(prefer: str | None) -> float | None:

@@ -44,14 +44,19 @@ CLOSES = {"gone": 4404, "token": 4401, "shutdown": 1012}
 
 
 class WebSocketChannel:
-    """The WebSocket door; `router` holds its route."""
+    """The WebSocket door: adds its route to `routes`."""
 
-    def __init__(self, gateway: Callable[[], Gateway], access: Access, settings: Settings) -> None:
+    def __init__(
+        self,
+        routes: APIRouter,
+        gateway: Callable[[], Gateway],
+        access: Access,
+        settings: Settings,
+    ) -> None:
         self._gateway = gateway
         self._access = access
         self._settings = settings
-        self.router = APIRouter()
-        self.router.add_api_websocket_route("/sessions/{session_id}/ws", self.connect)
+        routes.add_api_websocket_route("/sessions/{session_id}/ws", self.connect)
 
     async def connect(
         self,

@@ -230,17 +230,23 @@ class ProblemRoute(APIRoute):
     """A route whose errors are problems, whatever the host application does with exceptions."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
-        handle = super().get_route_handler()
+        return answering(super().get_route_handler())
 
-        async def handler(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except ClientDisconnect:
-                return Response(status_code=499)
-            except Exception as error:
-                return as_problem(error)
 
-        return handler
+def answering(
+    handle: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """`handle`, with a problem for an answer where it raises."""
+
+    async def handler(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except Exception as error:
+            return as_problem(error)
+
+    return handler
 
 
 # Bodies

@@ -653,8 +653,8 @@ class Acts:
         return [Row(*row).as_session() for row in found]
 
     def turn(self, session: str, n: int) -> TurnRecord | None:
-        row = self._find(session)
-        found = self._one("turn", session, n) if row else None
+        found = self._one("turn", session, n)  # first: once finished it does not change any more
+        row = self._find(session) if found else None
         return self._record(row, TurnRow(*found)) if row and found else None
 
     def turns(

@@ -55,6 +55,8 @@ T = TypeVar("T")
 
 TAIL_PERIOD = 0.01
 """Seconds between two looks at what other processes wrote."""
+TAIL_PAGE = 1000
+"""Rows read at one look."""
 LOCK_PATIENCE = 1.5
 """Seconds to wait for another process's write lock before saying that the store is away."""
 
@@ -137,6 +139,8 @@ class SQLiteStore(Store):
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")
+        db.execute("PRAGMA cache_size = -65536")
+        db.execute("PRAGMA wal_autocheckpoint = 4000")
         db.execute("BEGIN IMMEDIATE")
         with_version = db.pragma("user_version")
         try:
@@ -172,21 +176,28 @@ class SQLiteStore(Store):
     # Writing
 
     async def _act(self, act: Callable[[Acts], T]) -> T:
-        """Run `act` in a transaction. It runs to its end even if the caller is cancelled."""
-        result: T = await asyncio.shield(self._batcher.submit(act))
+        """Run `act` in a transaction; one that has begun runs to its end whoever waits for it."""
+        result: T = await self._batcher.submit(act)
         return result
 
     async def _commit(self, acts: list[Act]) -> list[Any]:
-        """One transaction for all `acts`; if one breaks it, each in a transaction of its own."""
+        """Run the acts of a batch, and hand over the claims that came of them."""
+        results = await self._run(acts)
+        for act, result in zip(acts, results, strict=True):
+            if isinstance(act, _Submission):
+                act.hand_over(committed=isinstance(result, Submitted))
+        return results
+
+    async def _run(self, acts: list[Act]) -> list[Any]:
+        """One transaction for all acts; if one of them breaks it, one for each."""
         try:
             return await self._transact(acts)
-        except (StoreUnavailable, apsw.Error) as error:
-            if len(acts) == 1 or isinstance(error, StoreUnavailable):
-                return [_unavailable(error) for _ in acts]
+        except StoreUnavailable as error:
+            return [error] * len(acts)
         except Exception as error:
             if len(acts) == 1:
-                return [error]
-        return [result for act in acts for result in await self._commit([act])]
+                return [_unavailable(error) if isinstance(error, apsw.Error) else error]
+        return [result for act in acts for result in await self._run([act])]
 
     async def _transact(self, acts: list[Act]) -> list[Any]:
         await self._begin()
@@ -236,26 +247,37 @@ class SQLiteStore(Store):
             self._version = 0  # look again next time
 
     def _read_tail(self) -> None:
+        """Tell what others appended since the last look, from one moment."""
+        self._reader.execute("BEGIN")
+        try:
+            events = self._foreign("events", self._position)
+            signals = self._foreign("signals", self._signal_position)
+            # Where all was read, the next look starts behind our own rows as well.
+            self._position = self._end_of(events, "tail_position")
+            self._signal_position = self._end_of(signals, "tail_signal_position")
+        finally:
+            self._reader.execute("COMMIT")
         appended: dict[str, list[Event]] = {}
-        position, rows, queued = self._position, 0, False
-        for pos, session, *event in self._reader.execute(
-            STATEMENTS["tail_events"], (self._position, self._origin, 1000)
-        ):
-            id, type, turn, tail = event
+        queued = False
+        for _, session, id, type, turn, tail in events:
             appended.setdefault(session, []).append(Event(id, type, turn, tail))
             queued = queued or type == QUEUED
-            position, rows = pos, rows + 1
         notices: list[Notice] = [Appended(session, log) for session, log in appended.items()]
-        for pos, kind, session, turn in self._reader.execute(
-            STATEMENTS["tail_signals"], (self._signal_position, self._origin, 1000)
-        ):
+        for _, kind, session, turn in signals:
             notices.append(Ready() if kind == "ready" else Signal(kind, session, turn))
-            self._signal_position = pos
-        self._position = position
-        if rows == 1000:
-            self._version = 0  # there is more: look again next time
         self._others_write = self._others_write or bool(notices)
         self._tell([*notices, Ready()] if queued else notices)
+
+    def _foreign(self, table: str, start: int) -> list[Any]:
+        values = (start, self._origin, TAIL_PAGE)
+        found: list[Any] = self._reader.execute(STATEMENTS[f"tail_{table}"], values).fetchall()
+        return found
+
+    def _end_of(self, rows: list[Any], position: str) -> int:
+        if len(rows) == TAIL_PAGE:
+            self._version = 0  # there is more: look again next time
+            return int(rows[-1][0])
+        return int(self._reader.execute(STATEMENTS[position]).get)
 
     # Sessions
 
@@ -314,20 +336,14 @@ class SQLiteStore(Store):
         desk: Desk | None = None,
         take: Callable[[Claim | None], None] | None = None,
     ) -> Submitted:
-        def hand_over(done: asyncio.Future[tuple[Submitted, Claim | None]]) -> None:
-            if take is not None:
-                failed = done.cancelled() or done.exception() is not None
-                take(None if failed else done.result()[1])
-
-        inner: asyncio.Future[tuple[Submitted, Claim | None]] = self._batcher.submit(
-            lambda acts: acts.submit(submission, desk)
-        )
-        inner.add_done_callback(hand_over)
-        submitted, _ = await asyncio.shield(inner)
-        return submitted
+        under_way = _Submission(submission, desk, take)
+        future: asyncio.Future[Submitted] = self._batcher.submit(under_way)
+        future.add_done_callback(under_way.given_up)
+        return await future
 
     async def claim(self, desk: Desk, limit: int) -> list[Claim]:
-        return await self._act(lambda acts: acts.claim(desk, limit))
+        # A caller that gives up must not leave claims that nobody runs.
+        return await asyncio.shield(self._act(lambda acts: acts.claim(desk, limit)))
 
     async def append(self, claim: Claim, drafts: Sequence[Draft]) -> bool:
         return await self._act(lambda acts: acts.append(claim, drafts))
@@ -355,9 +371,14 @@ class SQLiteStore(Store):
 
     # Reading
 
-    def _read(self, read: Callable[[Acts], T]) -> T:
-        """Read from one moment. Readers never wait for writers, so this is on the loop too."""
+    def _read(self, read: Callable[[Acts], T], *, together: bool = True) -> T:
+        """Read, on the loop too, because readers never wait for writers.
+
+        All from one moment, unless `together` is false: for a reading that is right without.
+        """
         try:
+            if not together:
+                return read(self._reading)
             self._reader.execute("BEGIN")
             try:
                 return read(self._reading)
@@ -367,13 +388,13 @@ class SQLiteStore(Store):
             raise _unavailable(error) from error
 
     async def session(self, session: str) -> Session | None:
-        return self._read(lambda acts: acts.session(session))
+        return self._read(lambda acts: acts.session(session), together=False)
 
     async def sessions(self, *, after: str = "", limit: int = 100) -> list[Session]:
         return self._read(lambda acts: acts.sessions(after, limit))
 
     async def turn(self, session: str, n: int) -> TurnRecord | None:
-        return self._read(lambda acts: acts.turn(session, n))
+        return self._read(lambda acts: acts.turn(session, n), together=False)
 
     async def turns(
         self,
@@ -398,6 +419,35 @@ class SQLiteStore(Store):
         self, session: str, after: int, *, limit: int = 500, turn: int | None = None
     ) -> Log | None:
         return self._read(lambda acts: acts.log(session, after, limit, turn))
+
+
+class _Submission:
+    """A submission under way. Its claim goes to the worker even if the submitter has gone."""
+
+    def __init__(
+        self, wish: Submission, desk: Desk | None, take: Callable[[Claim | None], None] | None
+    ) -> None:
+        self._wish = wish
+        self._desk = desk
+        self._take = take
+        self._claim: Claim | None = None
+        self._begun = False
+
+    def __call__(self, acts: Acts) -> Submitted:
+        self._begun = True
+        submitted, self._claim = acts.submit(self._wish, self._desk)
+        return submitted
+
+    def hand_over(self, *, committed: bool) -> None:
+        """Tell the worker once: with the claim after the commit, or that there is none."""
+        take, self._take = self._take, None
+        if take is not None:
+            take(self._claim if committed else None)
+
+    def given_up(self, future: asyncio.Future[Submitted]) -> None:
+        """The future is done; where the act never began, nothing was claimed."""
+        if not self._begun:
+            self.hand_over(committed=False)
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:

@@ -1,0 +1,83 @@
+"""The contestants, as ASGI applications: Turnwise with trivial bots, bare FastAPI, bare Starlette.
+
+BENCH_STORE names the store's file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+from turnwise import Bot, Runtime, Turn
+from turnwise.server import create_app
+from turnwise.settings import Settings
+
+FRAME = (
+    'id: {id}\nevent: delta\ndata: {{"id":{id},"type":"delta","turn":1,'
+    '"at":"2026-01-31T12:00:00.000Z","attempt":1,"text":"word {id} "}}\n\n'
+)
+
+# Bare FastAPI: what it costs to take a JSON message and answer it, with nothing kept.
+
+echo = FastAPI()
+
+
+class Prompt(BaseModel):
+    text: str
+
+
+@echo.post("/echo")
+async def answer(prompt: Prompt) -> dict[str, str]:
+    return {"text": prompt.text}
+
+
+# Bare Starlette: a stream of frames as large as Turnwise's, made from nothing.
+
+
+async def stream(request: Request) -> StreamingResponse:
+    count = int(request.query_params["count"])
+
+    async def frames() -> AsyncIterator[bytes]:
+        for i in range(count):
+            yield FRAME.format(id=i).encode()
+            await asyncio.sleep(0)
+
+    return StreamingResponse(frames(), media_type="text/event-stream")
+
+
+bare = Starlette(routes=[Route("/stream", stream)])
+
+# Turnwise.
+
+
+def _runtime(bot: Bot) -> Runtime:
+    settings = Settings(_env_file=None, concurrency=200, log_level="warning")
+    return Runtime(bot, f"sqlite:///{os.environ['BENCH_STORE']}", settings=settings)
+
+
+def turns() -> FastAPI:
+    """Answers at once."""
+
+    async def reply(turn: Turn) -> str:
+        return turn.text
+
+    return create_app(_runtime(Bot(reply)))
+
+
+def deltas() -> FastAPI:
+    """Streams as many words as the message says, without a pause."""
+
+    async def reply(turn: Turn) -> AsyncIterator[str]:
+        for i in range(int(turn.text)):
+            yield f"word {i} "
+            await asyncio.sleep(0)
+
+    return create_app(_runtime(Bot(reply, coalesce=0.0)))
