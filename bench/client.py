@@ -66,11 +66,13 @@ class Talker:
         made: dict[str, Any] = json.loads(await connection.request("POST", "/sessions", b"{}"))
         return cls(connection, made["id"], made["token"])
 
-    async def turn(self, text: str = "hello") -> None:
-        """Say something and wait for the reply."""
-        body = json.dumps({"text": text}).encode()
+    async def turn(self, text: str = "hello") -> int:
+        """Say something and wait for the reply; returns the turn's number."""
+        body = b'{"text": "%b"}' % text.encode()
         headers = f"{self.auth}prefer: wait=30\r\n"
-        await self.connection.request("POST", f"{self.path}/turns", body, headers)
+        answer = await self.connection.request("POST", f"{self.path}/turns", body, headers)
+        n, _, _ = answer.partition(b'"n":')[2].partition(b",")
+        return int(n)
 
     async def stream(self, text: str) -> AsyncIterator[bytes]:
         """Say something and stream the turn's events."""

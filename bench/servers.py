@@ -73,11 +73,12 @@ def turns() -> FastAPI:
 
 
 def deltas() -> FastAPI:
-    """Streams as many words as the message says, without a pause."""
+    """Streams as many words as the message says, without a pause, or slowly one by one."""
 
     async def reply(turn: Turn) -> AsyncIterator[str]:
-        for i in range(int(turn.text)):
+        count, _, slowly = turn.text.partition(" ")
+        for i in range(int(count)):
             yield f"word {i} "
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.003 if slowly else 0)
 
-    return create_app(_runtime(Bot(reply, coalesce=0.0)))
+    return create_app(_runtime(Bot(reply, coalesce=0.001)))

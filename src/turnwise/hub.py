@@ -119,6 +119,7 @@ class Reader:
         "_buffer",
         "_hub",
         "_missed",
+        "_nudged",
         "_store",
         "_turn",
         "_waiter",
@@ -148,6 +149,7 @@ class Reader:
         self.ended = False
         self._behind = True
         self._missed = False
+        self._nudged = False
         self._buffer: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
@@ -167,6 +169,11 @@ class Reader:
         self.closed = self.closed or why
         self._wake()
 
+    def nudge(self) -> None:
+        """Let a `read` that waits return with nothing."""
+        self._nudged = True
+        self._wake()
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -178,20 +185,28 @@ class Reader:
         self._turn, self.cursor, self._behind = turn, first_event - 1, self._missed
 
     async def read(self, timeout: float | None = None) -> list[Event]:
-        """The next events, or an empty list after `timeout` seconds, or when closed or ended.
+        """The next events, or an empty list after `timeout` seconds, a nudge, or at the end.
 
         Raises NotFound when the session is not there.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not (self.closed or self.ended):
-            found = await self._replay() if self._behind else self._live()
-            if found:
-                return found
-            if self._behind or self.ended:
-                continue
-            if not await self._wait(deadline):
-                break
-        return []
+        timer = None
+        if timeout is not None:
+            timer = asyncio.get_running_loop().call_later(max(0.0, timeout), self.nudge)
+        try:
+            while not (self.closed or self.ended):
+                found = await self._replay() if self._behind else self._live()
+                if found:
+                    return found
+                if self._behind or self.ended:
+                    continue
+                if self._nudged:
+                    break
+                await self._wait()
+            return []
+        finally:
+            self._nudged = False
+            if timer is not None:
+                timer.cancel()
 
     def close(self) -> None:
         """Leave the hub."""
@@ -203,20 +218,12 @@ class Reader:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    async def _wait(self, deadline: float | None) -> bool:
-        """Wait for a push; returns whether one came before `deadline`."""
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = None
-        if deadline is not None:
-            timer = loop.call_later(max(0.0, deadline - time.monotonic()), self._wake)
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
-            if timer is not None:
-                timer.cancel()
-        return deadline is None or bool(self._buffer) or self._behind or time.monotonic() < deadline
 
     def _live(self) -> list[Event]:
         """What the hub handed over, as far as it continues the cursor."""

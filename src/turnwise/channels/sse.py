@@ -36,40 +36,84 @@ class EventStream(Response):
         self._expires = expires
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watcher = asyncio.get_running_loop().create_task(self._until_disconnect(receive))
+        loop = asyncio.get_running_loop()
+        leaving = loop.create_task(self._until_disconnect(receive))
+        watch = Watch(self._reader, self._send_timeout, self._expires)
         try:
-            await self._stream(send)
+            await self._stream(send, watch)
         except TimeoutError:
             return  # it does not read; uvicorn closes the connection
         finally:
+            watch.stop()
             self._reader.close()
-            watcher.cancel()
+            leaving.cancel()
 
     async def _until_disconnect(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         self._reader.shut("left")
 
-    async def _stream(self, send: Send) -> None:
+    async def _stream(self, send: Send, watch: Watch) -> None:
+        async def put(body: bytes) -> None:
+            with watch:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+
         head = {"type": "http.response.start", "status": self.status_code}
         await send({**head, "headers": self.raw_headers})
-        await self._send(send, b": turnwise\nretry: 1000\n\n")
+        await put(b": turnwise\nretry: 1000\n\n")
         reader = self._reader
         while not (reader.ended or reader.closed):
-            found = await reader.read(self._patience())
+            found = await reader.read()
             if found:
-                await self._send(send, b"".join([event.sse for event in found]))
+                await put(found[0].sse if len(found) == 1 else b"".join([e.sse for e in found]))
             elif not (reader.ended or reader.closed):
-                if self._expires is not None and self._expires <= time.time():
-                    break
-                await self._send(send, b": still here\n\n")
+                await put(b": still here\n\n")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _patience(self) -> float:
-        if self._expires is None:
-            return HEARTBEAT
-        return max(0.0, min(HEARTBEAT, self._expires - time.time()))
 
-    async def _send(self, send: Send, body: bytes) -> None:
-        async with asyncio.timeout(self._send_timeout):
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+class Watch:
+    """Looks after a stream every few seconds, so that sending itself costs nothing extra.
+
+    A send that hangs for `send_timeout` seconds is cancelled and raises TimeoutError; a reader
+    that was silent for HEARTBEAT is nudged; when `expires` has passed it is shut.
+    """
+
+    def __init__(self, reader: Reader, send_timeout: float, expires: float | None) -> None:
+        self._reader = reader
+        self._patience = send_timeout
+        self._expires = expires
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._sending = False
+        self._stuck = False
+        self._since = self._loop.time()
+        self._timer = self._loop.call_later(self._pause(), self._look)
+
+    def __enter__(self) -> None:
+        self._sending = True
+        self._since = self._loop.time()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._sending = False
+        if kind is asyncio.CancelledError and self._stuck and self._task is not None:
+            self._task.uncancel()
+            raise TimeoutError
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+
+    def _pause(self) -> float:
+        pause = min(HEARTBEAT / 3, self._patience / 2)
+        return pause if self._expires is None else min(pause, self._expires - time.time())
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(max(0.05, self._pause()), self._look)
+        if self._expires is not None and self._expires <= time.time():
+            self._reader.shut("token")
+        quiet = self._loop.time() - self._since
+        if self._sending and quiet >= self._patience and self._task is not None:
+            self._stuck = True
+            self._task.cancel()
+        elif not self._sending and quiet >= HEARTBEAT:
+            self._reader.nudge()

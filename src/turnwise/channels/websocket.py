@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 from starlette.exceptions import WebSocketException
 
 from turnwise.channels.access import Access, Principal
+from turnwise.channels.sse import Watch
 from turnwise.channels.wire import BadJSON, TurnIn, validated
 from turnwise.errors import (
     Forbidden,
@@ -39,7 +39,6 @@ from turnwise.settings import Settings
 PROTOCOL = "turnwise.v1"
 AUTH_PATIENCE = 10.0
 """Seconds to send the token in a first frame."""
-HEARTBEAT = 30.0
 CLOSES = {"gone": 4404, "token": 4401, "shutdown": 1012}
 
 
@@ -136,8 +135,8 @@ class Connection:
     async def serve(self, settings: Settings) -> None:
         """Run both loops until one ends."""
         self._max_frame = settings.max_body
-        self._send_timeout = settings.send_timeout
         receiving = asyncio.get_running_loop().create_task(self._receive())
+        self._watch = Watch(self._reader, settings.send_timeout, self._principal.expires)
         code = 1001
         try:
             code = await self._send()
@@ -146,27 +145,26 @@ class Connection:
         except (WebSocketDisconnect, RuntimeError):
             return  # the client has gone
         finally:
+            self._watch.stop()
             receiving.cancel()
             await asyncio.wait({receiving})
         with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
-            async with asyncio.timeout(self._send_timeout):
+            async with asyncio.timeout(settings.send_timeout):
                 await self._socket.close(code)
 
     async def _send(self) -> int:
         """Send events; returns the code to close with."""
-        reader, expires = self._reader, self._principal.expires
+        reader = self._reader
         while not reader.closed:
-            left = HEARTBEAT if expires is None else min(HEARTBEAT, expires - time.time())
-            if left <= 0:
-                return 4401
-            for event in await reader.read(left):
-                await self._send_text(event.data.decode())
+            for event in await reader.read():
+                with self._watch:
+                    await self._socket.send_text(event.data.decode())
         if reader.closed == "left":
             raise WebSocketDisconnect
         return CLOSES[reader.closed]
 
-    async def _send_text(self, text: str) -> None:
-        async with asyncio.timeout(self._send_timeout):
+    async def _answer(self, text: str) -> None:
+        async with asyncio.timeout(AUTH_PATIENCE):
             await self._socket.send_text(text)
 
     async def _receive(self) -> None:
@@ -184,7 +182,7 @@ class Connection:
             key = frame.get("key") if isinstance(frame.get("key"), str) else None
             await self._obey(frame)
         except TurnwiseError as error:
-            await self._send_text(_error(error, key))
+            await self._answer(_error(error, key))
 
     async def _obey(self, frame: dict[str, Any]) -> None:
         kind = frame.get("type")
@@ -196,7 +194,7 @@ class Connection:
                 raise Invalid("cancel names a turn by its number.")
             await self._gateway.cancel(self._session_id, n, patience=0.0)
         elif kind == "ping":
-            await self._send_text('{"type":"pong"}')
+            await self._answer('{"type":"pong"}')
         else:
             raise Invalid("A frame's type is message, cancel or ping.")
 
