@@ -1,8 +1,218 @@
-"""What the tests share: a store in a temporary file, and real servers as real processes."""
+"""What the tests share: a server in the test's own loop, and real servers as real processes."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-os.environ.pop("OPENAI_API_KEY", None)
-os.environ.pop("OPENAI_BASE_URL", None)
+import httpx
+import pytest
+import uvicorn
+
+from turnwise import Bot, Runtime
+from turnwise.server import create_app
+from turnwise.settings import Settings
+
+for name in [n for n in os.environ if n.startswith(("OPENAI_", "AZURE_OPENAI_", "TURNWISE_"))]:
+    del os.environ[name]
+
+HERE = Path(__file__).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def needs(found: bool, what: str) -> None:
+    """Skip at home when something is missing, fail in CI."""
+    if found:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is missing")
+    pytest.skip(f"{what} is missing")
+
+
+class Talker:
+    """An HTTP client of one session."""
+
+    def __init__(self, client: httpx.AsyncClient, made: dict[str, Any]) -> None:
+        self.client = client
+        self.id: str = made["id"]
+        self.token: str = made["token"]
+        self.path = f"/sessions/{self.id}"
+
+    @classmethod
+    async def make(cls, client: httpx.AsyncClient, **body: Any) -> Talker:
+        response = await client.post("/sessions", json=body)
+        assert response.status_code == 201, response.text
+        return cls(client, response.json())
+
+    @property
+    def auth(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    async def call(self, method: str, path: str = "", **more: Any) -> httpx.Response:
+        headers = {**self.auth, **more.pop("headers", {})}
+        return await self.client.request(method, self.path + path, headers=headers, **more)
+
+    async def say(self, text: str, wait: int | None = 20, **headers: str) -> dict[str, Any]:
+        """Say something; the turn, finished if `wait` is given."""
+        if wait is not None:
+            headers["Prefer"] = f"wait={wait}"
+        response = await self.call("POST", "/turns", json={"text": text}, headers=headers)
+        assert response.status_code in (200, 202), response.text
+        turn: dict[str, Any] = response.json()
+        return turn
+
+    async def history(self) -> list[str]:
+        response = await self.call("GET", "/messages", params={"limit": 500})
+        return [message["text"] for message in response.json()["messages"]]
+
+    async def events(self, after: int = 0, **params: Any) -> list[dict[str, Any]]:
+        """The log from a cursor, by one long poll."""
+        response = await self.call(
+            "GET",
+            "/events",
+            params={"after": after, "limit": 500, **params},
+            headers={"Accept": "application/json"},
+        )
+        assert response.status_code == 200, response.text
+        events: list[dict[str, Any]] = response.json()["events"]
+        return events
+
+
+@dataclass
+class Door:
+    """A server in this loop: its address, a client, its runtime."""
+
+    url: str
+    client: httpx.AsyncClient
+    runtime: Runtime
+
+    async def session(self, **body: Any) -> Talker:
+        return await Talker.make(self.client, **body)
+
+
+Opener = Callable[..., contextlib.AbstractAsyncContextManager[Door]]
+
+
+@contextlib.asynccontextmanager
+async def _open_door(
+    folder: Path, bot: Bot, *, app: Any = None, **given: Any
+) -> AsyncIterator[Door]:
+    settings = Settings(_env_file=None, grace=1.0, **given)
+    runtime = Runtime(bot, f"sqlite:///{folder / 'door.db'}", settings=settings)
+    application = create_app(runtime) if app is None else app(runtime)
+    config = uvicorn.Config(application, log_level="warning", lifespan="on")
+    config.timeout_graceful_shutdown = 3
+    server = uvicorn.Server(config)
+    with socket.socket(proto=socket.IPPROTO_TCP) as listening:
+        listening.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        task = asyncio.create_task(server._serve([listening]))
+        while not server.started:
+            assert not task.done(), task.exception()
+            await asyncio.sleep(0.01)
+        try:
+            async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+                yield Door(url, client, runtime)
+        finally:
+            server.should_exit = True
+            runtime.retire()
+            await task
+
+
+@pytest.fixture
+def open_door(tmp_path: Path) -> Opener:
+    """`async with open_door(bot) as door`: a whole server on a fresh store."""
+    return lambda bot, **given: _open_door(tmp_path, bot, **given)
+
+
+class Process:
+    """`turnwise serve` as a process of its own, that can be killed and started again."""
+
+    def __init__(self, folder: Path, bot: str | None, *flags: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = [sys.executable, "-m", "turnwise", "serve", *([bot] if bot else [])]
+        self._command += [
+            "--port",
+            str(self.port),
+            "--store",
+            f"sqlite:///{folder / 'p.db'}",
+            *flags,
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(HERE)}
+        self.log = (self.folder / "log").open("ab")
+        self._process = subprocess.Popen(
+            self._command, cwd=self.folder, env=environment, stdout=self.log, stderr=self.log,
+            start_new_session=True,
+        )  # fmt: skip
+        self._await_ready()
+
+    def _await_ready(self) -> None:
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            assert self._process is not None
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/health/ready").status_code == 200:
+                    return
+            time.sleep(0.05)
+        raise AssertionError("the server did not become ready")
+
+    def kill(self) -> None:
+        """kill -9, all of its processes at once."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self.log.close()
+
+    def stop(self, patience: float = 15.0) -> int:
+        """SIGTERM; returns the exit status."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        status = self._process.wait(patience)
+        self.log.close()
+        return status
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.url, timeout=30)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """`serve("bots:echo", "--workers", "4")`: a started Process, stopped after the test."""
+    started: list[Process] = []
+
+    def begin(bot: str | None = None, *flags: str) -> Process:
+        process = Process(tmp_path, bot, *flags)
+        started.append(process)
+        process.start()
+        return process
+
+    yield begin
+    for process in started:
+        if process.running:
+            process.kill()

@@ -123,7 +123,8 @@ def _settings(given: dict[str, Any]) -> Settings:
 def _listen(settings: Settings) -> socket.socket:
     """The listening socket; a client that is silently gone is dropped after a while."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family)
+    # Named as TCP: asyncio turns Nagle's delay off (40 ms an answer) only where it knows that.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         patience = int(settings.send_timeout * 1000)

@@ -26,23 +26,17 @@ BACKLOG = 64_000
 BREATH = 64
 """Pieces after which everyone else has a turn on the event loop."""
 
-_SENTENCE = re.compile(r"[^.!?…。！？\n]*(?:[.!?…]+[\"'”’)\]]*(?=\s)|[。！？\n])\s*")  # noqa: RUF001 the full-width marks end sentences in Chinese and Japanese
+# Full-width marks end sentences in Chinese and Japanese, where no space follows.
+_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*\s+|[。！？\n]+\s*")  # noqa: RUF001
 
 
 def split_sentences(text: str) -> tuple[list[str], str]:
     """The whole sentences at the start of `text`, and the rest that may still grow."""
-    sentences, end = [], 0
-    for found in _SENTENCE.finditer(text):
-        if found.start() != end:
-            break
-        if found.group().strip():
-            sentences.append(found.group())
-        elif sentences:
-            sentences[-1] += found.group()
-        else:
-            break
-        end = found.end()
-    return sentences, text[end:]
+    sentences, start = [], 0
+    for end in _SENTENCE_END.finditer(text):
+        sentences.append(text[start : end.end()])
+        start = end.end()
+    return sentences, text[start:]
 
 
 class Output:

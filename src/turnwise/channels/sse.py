@@ -60,7 +60,7 @@ class EventStream(Response):
 
         head = {"type": "http.response.start", "status": self.status_code}
         await send({**head, "headers": self.raw_headers})
-        await put(b": turnwise\nretry: 1000\n\n")
+        await put(b": turnwise\n\n")
         reader = self._reader
         while not (reader.ended or reader.closed):
             found = await reader.read()

@@ -253,7 +253,7 @@ class Acts:
         ]
         for turn in drafts:
             self._do("withdraw_turn", now, session, turn.turn)
-        self._do("forget_turns", session)
+        self._do("forget_turns", session, row.head)
         self._do("blank_turns", session)
         self._do("delete_messages", session)
         self._do("delete_state", session)

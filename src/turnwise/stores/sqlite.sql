@@ -161,9 +161,10 @@ UPDATE turn SET status = 'cancelled', finished_at = ? WHERE session = ? AND n = 
 UPDATE turn SET status = ?, message = NULL, seq = ?, replies = ?, error = ?, usage = ?,
     finished_at = ? WHERE session = ? AND n = ?;
 -- name: forget_turns
-DELETE FROM turn WHERE session = ? AND key IS NULL;
+DELETE FROM turn WHERE session = ? AND key IS NULL AND n < ?;
 -- name: blank_turns
--- What an idempotency key stands for outlives a reset; what was said does not.
+-- What an idempotency key stands for outlives a reset, and that a turn was open and is cancelled;
+-- what was said does not.
 UPDATE turn SET message = NULL, seq = NULL, replies = 0, error = NULL, usage = NULL
     WHERE session = ?;
 -- name: delete_turns
