@@ -367,7 +367,7 @@ async def test_the_host_decides(open_door: Opener) -> None:
     """`router(runtime, authorize=...)` under a prefix: the host's word instead of tokens."""
 
     async def authorize(connection: Any, session_id: str | None) -> bool:
-        return connection.headers.get("x-user") == "ada"
+        return bool(connection.headers.get("x-user") == "ada")
 
     def app(runtime: Runtime) -> FastAPI:
         host = FastAPI(lifespan=runtime.lifespan)

@@ -166,7 +166,7 @@ async def test_allowed_origins(open_door: Opener) -> None:
                 await frames(socket, "pong")
 
 
-BAD_FRAMES = [
+BAD_FRAMES: list[str | bytes] = [
     "",
     "{",
     "null",

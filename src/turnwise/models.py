@@ -89,6 +89,10 @@ class OpenAIChat:
         except openai.OpenAIError as error:
             raise _model_error(error) from error
 
+    async def aclose(self) -> None:
+        """Close the connections to the model."""
+        await self._client.close()
+
     def prompt(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """The messages as the model gets them: the system's first, images by reference."""
         start = 0 if self._history is None else max(0, len(messages) - self._history)

@@ -20,6 +20,7 @@ import contextvars
 import logging
 import secrets
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, TypeVar
@@ -430,7 +431,7 @@ class Attempt:
             log.info("session %s turn %d failed: %s", *self._where(), error.error_code)
             body = {"code": error.error_code, "message": error.message}
             return self._failed({**body, "retryable": error.may_retry})
-        log.error("session %s turn %d: the handler failed", *self._where(), exc_info=error)
+        log.error("session %s turn %d: the handler failed: %s", *self._where(), _trace(error))
         return self._failed(FAILED)
 
     def _failed(self, error: dict[str, Any]) -> Outcome:
@@ -504,3 +505,10 @@ class Attempt:
         if self._kept.thread is None:
             self._kept.thread = SessionThread(f"turnwise-{telemetry.short(self.claim.session)}")
         return self._kept.thread.run(fn, *args)
+
+
+def _trace(error: BaseException | None) -> str:
+    """Where an exception came from. Its own words may quote a message, so they are left out."""
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    path = "".join(f"\n    {f.filename}:{f.lineno} in {f.name}" for f in frames)
+    return f"{type(error).__name__}{path}"

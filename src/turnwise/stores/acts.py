@@ -78,6 +78,7 @@ class Row:
     ready_at: float | None
     keeper: str | None
     reserved_until: float
+    owner: int | None
 
     def as_session(self) -> Session:
         status = "idle" if not self.open else "running" if self.running else "queued"
@@ -176,6 +177,7 @@ class Acts:
             row.ready_at,
             row.keeper,
             row.reserved_until,
+            row.owner,
             row.id,
         )
 
@@ -372,7 +374,7 @@ class Acts:
         """Give `desk` the session: the row is changed, the caller saves it."""
         row.running, row.ready_at = n, None
         row.token = f"{desk.worker}.{secrets.token_hex(8)}"
-        row.lease_until = now + desk.lease
+        row.lease_until, row.owner = now + desk.lease, self._origin
         epoch = (row.created_at, row.base_seq)
         first = max(row.base_seq, row.last_seq - desk.history, desk.known(row.id, epoch))
         state = self._one("state", row.id)
@@ -394,7 +396,7 @@ class Acts:
 
     @staticmethod
     def _let_go(row: Row) -> None:
-        row.running = row.token = row.lease_until = None
+        row.running = row.token = row.lease_until = row.owner = None
 
     def _line_up(self, row: Row, now: float) -> TurnRow | None:
         """Find the session's next queued turn and mark since when it is ready for a worker.
@@ -408,8 +410,12 @@ class Acts:
         row.ready_at = now if turn and row.token is None else None
         return turn
 
-    def claim(self, desk: Desk, limit: int) -> list[Claim]:
+    def claim(self, desk: Desk, limit: int, dead: Sequence[int] = ()) -> list[Claim]:
+        """`dead` are processes that hold leases and live no more."""
         now = self._clock()
+        for owner in dead:
+            for (session,) in self._all("orphans", owner):
+                self._lapse(Row(*self._one("session", session)), now)
         for (session,) in self._all("lapsed", now):
             self._lapse(Row(*self._one("session", session)), now)
         claims = []
@@ -643,6 +649,10 @@ class Acts:
             finished_at=turn.finished_at,
             first_event=turn.first_event,
         )
+
+    def owners(self) -> list[int]:
+        """The processes that hold a lease."""
+        return [owner for (owner,) in self._all("owners")]
 
     def session(self, session: str) -> Session | None:
         row = self._find(session)

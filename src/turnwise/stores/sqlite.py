@@ -50,6 +50,7 @@ from turnwise.stores.base import (
     Submission,
     Submitted,
 )
+from turnwise.stores.pulse import Pulse
 
 T = TypeVar("T")
 
@@ -111,12 +112,15 @@ class SQLiteStore(Store):
         self._signal_position = 0
         self._others_write = False
         self._trim_from = 0
+        self._pulse = Pulse(self.path.with_name(f"{self.path.name}-pulse"), self._origin)
+        self._next_look = 0.0
 
     # Life
 
     async def open(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._pulse.start()
             self._writer = await self._connect()
             self._reader = await self._connect()
         except (apsw.Error, OSError) as error:
@@ -163,6 +167,7 @@ class SQLiteStore(Store):
         self._thread.shutdown(wait=True)
         self._reader.close()
         self._writer.close()
+        self._pulse.stop()
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         self._listeners.append(listener)
@@ -343,7 +348,17 @@ class SQLiteStore(Store):
 
     async def claim(self, desk: Desk, limit: int) -> list[Claim]:
         # A caller that gives up must not leave claims that nobody runs.
-        return await asyncio.shield(self._act(lambda acts: acts.claim(desk, limit)))
+        dead = self._dead()
+        return await asyncio.shield(self._act(lambda acts: acts.claim(desk, limit, dead)))
+
+    def _dead(self) -> list[int]:
+        """The processes that hold leases and have died, looked for twice a second at most."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return []
+        self._next_look = now + 0.45
+        owners = self._read(lambda acts: acts.owners(), together=False)
+        return [owner for owner in owners if not self._pulse.alive(owner)]
 
     async def append(self, claim: Claim, drafts: Sequence[Draft]) -> bool:
         return await self._act(lambda acts: acts.append(claim, drafts))

@@ -6,7 +6,7 @@
 -- session: one row a conversation, small and rewritten by every act; `state` is apart from it
 -- because it may be large. head: the first unfinished turn. running: the turn under claim, 0 for
 -- a hold, NULL for none. ready_at: since when the head waits for a worker (NULL: nothing to
--- claim). keeper: the worker that holds this session's `local`. floor: events up to it are gone.
+-- claim). owner: the process that holds the lease. keeper: the worker that holds this session's `local`. floor: events up to it are gone.
 CREATE TABLE session (
     id TEXT PRIMARY KEY,
     name TEXT,
@@ -28,7 +28,8 @@ CREATE TABLE session (
     lease_until REAL,
     ready_at REAL,
     keeper TEXT,
-    reserved_until REAL NOT NULL DEFAULT 0
+    reserved_until REAL NOT NULL DEFAULT 0,
+    owner INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX session_ready ON session (ready_at) WHERE ready_at IS NOT NULL;
 CREATE INDEX session_lease ON session (lease_until) WHERE lease_until IS NOT NULL;
@@ -97,8 +98,8 @@ SELECT * FROM session WHERE id > ? AND (expires_at > ? OR open > 0) ORDER BY id 
 INSERT INTO session (id, name, metadata, created_at, ttl, expires_at) VALUES (?, ?, ?, ?, ?, ?);
 -- name: save
 UPDATE session SET expires_at = ?, last_event = ?, last_turn = ?, last_seq = ?, open = ?, head = ?,
-    running = ?, token = ?, lease_until = ?, ready_at = ?, keeper = ?, reserved_until = ?
-    WHERE id = ?;
+    running = ?, token = ?, lease_until = ?, ready_at = ?, keeper = ?, reserved_until = ?,
+    owner = ? WHERE id = ?;
 -- name: save_events
 UPDATE session SET last_event = ? WHERE id = ?;
 -- name: save_lease
@@ -217,6 +218,10 @@ SELECT id FROM session WHERE ready_at IS NOT NULL AND reserved_until <= ?
     AND (keeper IS NULL OR keeper = ? OR ready_at <= ?) ORDER BY ready_at LIMIT ?;
 -- name: lapsed
 SELECT id FROM session WHERE lease_until <= ? LIMIT 100;
+-- name: owners
+SELECT DISTINCT owner FROM session WHERE lease_until IS NOT NULL;
+-- name: orphans
+SELECT id FROM session WHERE lease_until IS NOT NULL AND owner = ? LIMIT 100;
 
 -- name: fact
 SELECT value FROM fact WHERE name = ?;

@@ -1,0 +1,217 @@
+"""Real processes: four on one file, killed, stopped, started again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import aconnect_sse
+
+from conftest import Process, Talker
+
+Serve = Callable[..., Process]
+
+
+async def eventually_ready(process: Process) -> None:
+    async with process.client() as client, asyncio.timeout(30):
+        while True:
+            try:
+                if (await client.get("/health/ready")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.slow
+async def test_two_hundred_sessions_through_four_processes(serve: Serve) -> None:
+    """Bursts of five messages each: every history is the exact sequence, each answered once."""
+    process = serve("bots:echo", "--workers", "4")
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, limits=limits) as client:
+        talkers = await asyncio.gather(*(Talker.make(client) for _ in range(200)))
+        order = random.Random(7)
+
+        async def burst(talker: Talker) -> None:
+            await asyncio.sleep(order.random() * 0.5)
+            for i in range(5):  # one after another: their order is the order of arrival
+                await talker.say(f"m{i}", None)
+
+        await asyncio.gather(*(burst(talker) for talker in talkers))
+
+        async def check(talker: Talker) -> None:
+            await talker.call("GET", "/turns/5", headers={"Prefer": "wait=60"})
+            expected = [text for i in range(5) for text in (f"m{i}", f"{i + 1}: m{i}")]
+            assert await talker.history() == expected
+            events = await talker.events()
+            assert [event["id"] for event in events] == list(range(1, len(events) + 1))
+            ends = [event["turn"] for event in events if event["type"] == "turn.completed"]
+            assert ends == [1, 2, 3, 4, 5]
+            assert {e["attempt"] for e in events if e["type"] == "turn.started"} == {1}
+
+        await asyncio.gather(*(check(talker) for talker in talkers))
+
+
+async def test_concurrent_messages_of_one_session_are_each_answered_once(serve: Serve) -> None:
+    """Twenty at once over four processes: each kept, each answered, one at a time."""
+    process = serve("bots:echo", "--workers", "4")
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, limits=limits) as client:
+        talker = await Talker.make(client)
+        turns = await asyncio.gather(*(talker.say(f"m{i}") for i in range(20)))
+        replies = {turn["message"]["text"]: turn["reply"]["text"] for turn in turns}
+        assert all(reply.endswith(f": {asked}") for asked, reply in replies.items())
+        counts = sorted(int(reply.split(":")[0]) for reply in replies.values())
+        assert counts == list(range(1, 21))
+
+
+@pytest.mark.slow
+async def test_killed_in_mid_answer(serve: Serve) -> None:
+    """kill -9, start again: the turn is answered, the reader resumes, nothing twice or missing."""
+    process = serve("bots:counter")
+    seen: list[dict[str, Any]] = []
+
+    async def follow(path: str, auth: dict[str, str], until: Callable[[], bool]) -> None:
+        """Follow as EventSource does: with the last id, again and again."""
+        async with process.client() as client:
+            while not until():
+                last = {"Last-Event-ID": str(seen[-1]["id"])} if seen else {}
+                try:
+                    async with aconnect_sse(
+                        client, "GET", f"{path}/events", headers={**auth, **last}
+                    ) as source:
+                        async for event in source.aiter_sse():
+                            seen.append(event.json())
+                            if until():
+                                return
+                except httpx.TransportError:
+                    await asyncio.sleep(0.05)
+
+    async with process.client() as client:
+        talker = await Talker.make(client)
+        await talker.say("12", None)
+        await talker.say("3", None)
+
+    def deltas() -> int:
+        return sum(event["type"] == "delta" for event in seen)
+
+    await follow(talker.path, talker.auth, lambda: deltas() >= 3)
+    process.kill()
+    process.start()
+    ends = ("turn.completed", "turn.failed")
+    await follow(
+        talker.path, talker.auth, lambda: sum(event["type"] in ends for event in seen) == 2
+    )
+    assert [event["id"] for event in seen] == list(range(1, len(seen) + 1))
+    started = [(e["turn"], e["attempt"]) for e in seen if e["type"] == "turn.started"]
+    assert started == [(1, 1), (1, 2), (2, 1)]
+    whole = "".join(f"{i} " for i in range(1, 13))
+    last_attempt = [e["text"] for e in seen if e["type"] == "delta" and e["turn"] == 1
+                    and e["attempt"] == 2]  # fmt: skip
+    assert "".join(last_attempt) == whole
+    async with process.client() as client:
+        talker.client = client
+        assert await talker.history() == ["12", whole, "3", "1 2 3 "]
+
+
+@pytest.mark.slow
+async def test_stopped_in_mid_answer(serve: Serve) -> None:
+    """SIGTERM with open streams: they end, the process exits in its grace, the turn goes on
+    elsewhere with its attempt not counted."""
+    process = serve("bots:counter", "--grace", "0.3")
+    async with process.client() as client:
+        talker = await Talker.make(client)
+        await talker.say("20", None)
+        streams = [
+            asyncio.create_task(client.get(f"{talker.path}/events", headers=talker.auth))
+            for _ in range(10)
+        ]
+        await talker.events(2, wait=5)
+        began = time.monotonic()
+        assert await asyncio.to_thread(process.stop) in (0, -signal.SIGTERM)
+        assert time.monotonic() - began < 6
+        for response in await asyncio.gather(*streams):
+            assert response.text.startswith(":")
+    process.start()
+    async with process.client() as client:
+        talker.client = client
+        turn = (await talker.call("GET", "/turns/1", headers={"Prefer": "wait=20"})).json()
+        assert (turn["status"], turn["attempt"]) == ("completed", 1)
+
+
+@pytest.mark.slow
+async def test_poison(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that kills its process each time fails; the other sessions are answered."""
+    monkeypatch.setenv("TURNWISE_LEASE", "1")
+    process = serve("bots:deadly", "--workers", "2")
+    async with process.client() as client:
+        victim, other = await Talker.make(client), await Talker.make(client)
+        await other.say("hi")
+    async with httpx.AsyncClient(base_url=process.url, timeout=5) as client:
+        victim.client = other.client = client
+        try:
+            await victim.say("die", None)
+        except httpx.TransportError:
+            pass  # it died before the answer came; it was kept all the same
+        status, answers = "", 0
+        async with asyncio.timeout(40):
+            while status != "failed":
+                try:
+                    answers += (await other.say("hi"))["reply"]["text"] == "alive"
+                    turn = (await victim.call("GET", "/turns/1")).json()
+                    status = turn["status"]
+                except (httpx.TransportError, AssertionError):
+                    await asyncio.sleep(0.1)
+        assert turn["error"]["code"] == "attempts_exhausted"
+        assert turn["attempt"] == 2
+        assert answers > 0
+
+
+@pytest.mark.slow
+async def test_a_zombie_is_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGSTOP past the lease, another process takes over, SIGCONT: the zombie writes nothing."""
+    monkeypatch.setenv("TURNWISE_LEASE", "1")
+    first = serve("bots:counter")
+    second = Process(first.folder, "bots:counter")
+    second.start()
+    try:
+        async with first.client() as client:
+            talker = await Talker.make(client)
+            await talker.say("15", None)
+            await talker.events(2, wait=5)
+        assert first._process is not None
+        first._process.send_signal(signal.SIGSTOP)
+        async with second.client() as client:
+            talker.client = client
+            turn = (await talker.call("GET", "/turns/1", headers={"Prefer": "wait=30"})).json()
+            first._process.send_signal(signal.SIGCONT)
+            assert (turn["status"], turn["attempt"]) == ("completed", 2)
+            await talker.say("2")
+            events = await talker.events()
+        whole = [e["text"] for e in events if e["type"] == "delta" and e["attempt"] == 2]
+        assert "".join(whole) == "".join(f"{i} " for i in range(1, 16))
+        assert [e["type"] for e in events].count("turn.completed") == 2
+        assert [event["id"] for event in events] == list(range(1, len(events) + 1))
+        await eventually_ready(first)
+    finally:
+        second.stop()
+
+
+async def test_logs_hold_no_secrets(serve: Serve) -> None:
+    """The server's output names neither tokens nor texts nor whole session ids."""
+    process = serve("bots:counter", "--log-level", "debug")
+    async with process.client() as client:
+        talker = await Talker.make(client)
+        turn = await talker.say("a canary that is no number")
+        assert turn["status"] == "failed"
+    await asyncio.to_thread(process.stop)
+    log = (process.folder / "log").read_text()
+    assert "the handler failed" in log
+    assert talker.token not in log
+    assert talker.id not in log
+    assert "canary" not in log
