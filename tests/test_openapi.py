@@ -32,7 +32,7 @@ CONTRACT = {
 }
 
 
-FEW = settings(
+FEW: Any = settings(
     max_examples=25,
     deadline=None,
     derandomize=True,
@@ -79,5 +79,6 @@ def test_fuzzing_finds_no_server_error(serve: Callable[..., Process]) -> None:
     operations: list[Any] = list(schema.get_all_operations())
     assert len(operations) == len(CONTRACT)
     for operation in operations:
-        FEW(given(operation.ok().as_strategy())(lambda case: call(case)))()
+        fuzz: Any = given(operation.ok().as_strategy())
+        FEW(fuzz(lambda case: call(case)))()
     assert httpx.get(f"{server.url}/health/ready").status_code == 200

@@ -95,9 +95,9 @@ class Batcher(Generic[Item, Result]):
         return batch
 
     async def _answer(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
-        if self._observe is not None:
-            self._observe(len(batch))
         try:
+            if self._observe is not None:
+                self._observe(len(batch))
             results = await self._fn([item for item, _ in batch])
             if len(results) != len(batch):
                 raise BatchFailed(f"{len(batch)} items went in, {len(results)} results came out.")

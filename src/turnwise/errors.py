@@ -122,9 +122,11 @@ class TurnError(TurnwiseError):
     def __init__(
         self, message: str | None = None, *, code: str | None = None, retryable: bool | None = None
     ) -> None:
-        super().__init__(message)
-        self.error_code = code or self.code
-        self.may_retry = self.retryable if retryable is None else retryable
+        # Whatever was raised with, an exception for a message too, is told as valid text.
+        text = None if message is None else str(message).encode("utf-8", "replace").decode()
+        super().__init__(text)
+        self.error_code = str(code or self.code)
+        self.may_retry = self.retryable if retryable is None else bool(retryable)
 
 
 class Refusal(TurnError):

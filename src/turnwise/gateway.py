@@ -180,7 +180,12 @@ class Gateway:
             reader.start_at(record.n, record.first_event)
         else:
             reader.close()
-            reader = self.hub.join(session_id, record.first_event - 1, turn=record.n)
+            reader = self.hub.join(
+                session_id,
+                record.first_event - 1,
+                turn=record.n,
+                generation=more.get("generation"),
+            )
         return Following(submitted, reader)
 
     def _wish(

@@ -14,7 +14,7 @@ from collections import deque
 from typing import Literal
 
 from turnwise import events, telemetry
-from turnwise.errors import NotFound, QueueFull
+from turnwise.errors import QueueFull
 from turnwise.events import Event
 from turnwise.stores.base import Appended, Notice, Signal, Store
 
@@ -102,8 +102,8 @@ class Hub:
         elif isinstance(notice, Signal):
             for reader in self._readers.get(notice.session, ()):
                 if notice.kind == "gone":
-                    reader.shut("gone")
-                elif notice.kind == "token" and reader.generation is not None:
+                    reader.recheck()
+                elif notice.kind == "token" and (reader.generation or notice.turn) < notice.turn:
                     reader.shut("token")
 
 
@@ -164,6 +164,11 @@ class Reader:
             self._buffer.extend(appended)
         self._wake()
 
+    def recheck(self) -> None:
+        """The session, or an earlier one of its name, was deleted: the log will tell."""
+        self._behind = True
+        self._wake()
+
     def shut(self, why: Closed) -> None:
         """End the reader; `read` returns at once from now on."""
         self.closed = self.closed or why
@@ -185,10 +190,7 @@ class Reader:
         self._turn, self.cursor, self._behind = turn, first_event - 1, self._missed
 
     async def read(self, timeout: float | None = None) -> list[Event]:
-        """The next events, or an empty list after `timeout` seconds, a nudge, or at the end.
-
-        Raises NotFound when the session is not there.
-        """
+        """The next events, or an empty list after `timeout` seconds, a nudge, or at the end."""
         timer = None
         if timeout is not None:
             timer = asyncio.get_running_loop().call_later(max(0.0, timeout), self.nudge)
@@ -197,7 +199,7 @@ class Reader:
                 found = await self._replay() if self._behind else self._live()
                 if found:
                     return found
-                if self._behind or self.ended:
+                if self._behind or self.ended or self.closed:
                     continue
                 if self._nudged:
                     break
@@ -244,7 +246,7 @@ class Reader:
         log = await self._store.log(self.session, self.cursor, limit=PAGE, turn=self._turn)
         if log is None:
             self.shut("gone")
-            raise NotFound("There is no such session.")
+            return []
         if not log.floor <= self.cursor <= log.last:
             self._behind = True
             asked, self.cursor = self.cursor, min(max(self.cursor, log.floor), log.last)

@@ -25,6 +25,7 @@ class SessionThread:
 
     def __init__(self, name: str) -> None:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.busy = False
         # A daemon: a handler that hangs for ever must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
@@ -45,6 +46,7 @@ class SessionThread:
             fn, loop, future = job
             if future.cancelled():
                 continue
+            self.busy = True
             error: BaseException | None = None
             result = None
             try:
@@ -53,6 +55,7 @@ class SessionThread:
                 error = RuntimeError(f"StopIteration: {stop}")
             except BaseException as raised:
                 error = raised
+            self.busy = False
             try:
                 loop.call_soon_threadsafe(_deliver, future, result, error)
             except RuntimeError:
@@ -81,10 +84,23 @@ class Kept:
         self.epoch = epoch
         self.local: dict[str, Any] = {}
         self.thread: SessionThread | None = None
-        self.history: list[bytes] = []
+        self.history: list[bytes] | None = []
+        """The last messages; None while they have to be read again."""
         self.last = 0
         self.bytes = 0
         self.busy = False
+
+    def fill(self, messages: Sequence[bytes]) -> None:
+        """The last messages, read again."""
+        self.history = list(messages)
+        self.bytes = sum(map(len, messages))
+
+    def leave_hung_thread(self, timed_out: bool) -> None:
+        """After a turn's time was up in its thread: the next turn gets another, and a `local` that
+        nothing else writes to."""
+        if timed_out and self.thread is not None and self.thread.busy:
+            self.thread.end()
+            self.thread, self.local = None, {}
 
     @property
     def sticky(self) -> bool:
@@ -105,7 +121,7 @@ class Keeper:
     def known(self, session: str, epoch: Epoch) -> int:
         """The `seq` up to which this worker holds the session's messages; 0 for none."""
         kept = self._kept.get(session)
-        return kept.last if kept and kept.epoch == epoch else 0
+        return kept.last if kept and kept.epoch == epoch and kept.history is not None else 0
 
     def take(self, claim: Claim) -> Kept:
         """What is kept of the claim's session, brought up to date with the claim's messages."""
@@ -115,22 +131,22 @@ class Keeper:
             kept = self._kept[claim.session] = Kept(claim.epoch)
         self._kept.move_to_end(claim.session)
         kept.busy = True
-        if claim.history_from <= kept.last:
+        if claim.history_from <= kept.last and kept.history is not None:
             self._extend(kept, claim.history[kept.last - claim.history_from :])
-        else:
+        elif claim.whole:
             self._replace(kept, claim.history)
+        else:  # the claim has only what this worker did not know, and it knows it no more
+            self._bytes -= kept.bytes
+            kept.history, kept.bytes = None, 0
         kept.last = claim.seq
         return kept
 
-    def give_back(self, session: str, said: Sequence[bytes], last: int) -> list[str]:
-        """The turn ended with these placed messages; returns sticky sessions that were dropped."""
-        kept = self._kept.get(session)
-        if kept is not None:
-            kept.busy = False
-            if said:
-                self._extend(kept, said)
-                kept.last = last
-        return self._shrink()
+    def give_back(self, session: str, kept: Kept, said: Sequence[bytes], last: int) -> None:
+        """A turn of `session` ended with these placed messages."""
+        kept.busy = False
+        if said and self._kept.get(session) is kept and kept.history is not None:
+            self._extend(kept, said)
+            kept.last = last
 
     def sticky(self) -> list[str]:
         """The sessions whose next turn should come here."""
@@ -155,7 +171,7 @@ class Keeper:
         self._extend(kept, history)
 
     def _extend(self, kept: Kept, messages: Sequence[bytes]) -> None:
-        if not messages:
+        if not messages or kept.history is None:
             return
         kept.history.extend(messages)
         change = sum(map(len, messages))
@@ -166,7 +182,8 @@ class Keeper:
         kept.bytes += change
         self._bytes += change
 
-    def _shrink(self) -> list[str]:
+    def shrink(self) -> list[str]:
+        """Drop what is too much; returns the sticky sessions among it."""
         dropped: list[str] = []
         while len(self._kept) > self._limit or self._bytes > self._budget:
             idle = next((name for name, kept in self._kept.items() if not kept.busy), None)

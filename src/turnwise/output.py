@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from turnwise import events
 from turnwise.conversation import Message
-from turnwise.errors import TurnError
+from turnwise.errors import StoreUnavailable, TurnError
 from turnwise.events import Draft, draft
 
 Coalesce = float | Literal["sentence"]
@@ -65,7 +65,8 @@ class Output:
         self._messages: list[Message] = []
         self._said = 0
         self._size = 0
-        self._pending: list[str | tuple[str, Any]] = []
+        self._pending: list[str | Draft] = []
+        self._undelivered: list[Draft] = []
         self._pending_size = 0
         self._last_write = 0.0
         self._timer: asyncio.Handle | None = None
@@ -79,9 +80,7 @@ class Output:
     async def say(self, piece: str | Message) -> None:
         """Add a piece of text, or a whole message."""
         self._check()
-        self._said += 1
-        if self._said % BREATH == 0:
-            await asyncio.sleep(0)  # a handler that yields without waiting must not hold the loop
+        await self._breathe()
         if isinstance(piece, str):
             if piece:
                 self._add_text(_valid(piece))
@@ -92,19 +91,34 @@ class Output:
                 f"A reply is made of str and Message, not {type(piece).__name__}.",
                 code="bad_reply",
             )
+        await self._hold_back()
+
+    async def emit(self, name: str, data: Any) -> None:
+        """Add a custom event; `data` is encoded as it is now."""
+        self._check()
+        await self._breathe()
+        more = {"attempt": self._attempt, "name": str(name), "data": data}
+        try:
+            made = draft(events.CUSTOM, self._turn, time.time(), **more)
+        except TypeError as error:
+            raise TurnError(f"emit({name!r}) needs JSON: {error}", code="bad_reply") from error
+        self._grow(len(made.tail))
+        self._pending.append(made)
+        self._pending_size += len(made.tail)
+        self._schedule()
+        await self._hold_back()
+
+    async def _breathe(self) -> None:
+        """A handler that yields without waiting must not hold the event loop."""
+        self._said += 1
+        if self._said % BREATH == 0:
+            await asyncio.sleep(0)
+
+    async def _hold_back(self) -> None:
+        """While too much waits to be written, wait for the store."""
         if self._pending_size > BACKLOG and self._writing is not None:
             await asyncio.wait({self._writing})
             self._check()
-
-    async def emit(self, name: str, data: Any) -> None:
-        """Add a custom event."""
-        self._check()
-        try:
-            events.dumps(data)
-        except TypeError as error:
-            raise TurnError(f"emit({name!r}) needs JSON: {error}", code="bad_reply") from error
-        self._pending.append((name, data))
-        self._schedule()
 
     def _check(self) -> None:
         if self.failure is not None:
@@ -163,8 +177,9 @@ class Output:
         return self._messages
 
     def rest(self) -> list[Draft]:
-        """The drafts that were not written yet."""
-        return self._take(everything=True)
+        """The drafts that are not in the log."""
+        undelivered, self._undelivered = self._undelivered, []
+        return undelivered + self._take(everything=True)
 
     # Writing
 
@@ -189,6 +204,8 @@ class Output:
             await self._write(drafts)
             if self.first_delta is None:
                 self.first_delta = time.monotonic()
+        except StoreUnavailable:
+            self._undelivered = drafts  # the attempt is over: they travel with the commit
         except Exception as error:
             self.failure = error
         finally:
@@ -204,11 +221,8 @@ class Output:
             if isinstance(item, str):
                 text += item
                 continue
-            drafts += self._deltas(text, now, everything=True)
+            drafts += [*self._deltas(text, now, everything=True), item]
             text = ""
-            name, data = item
-            more = {"attempt": self._attempt, "name": name, "data": data}
-            drafts.append(draft(events.CUSTOM, self._turn, now, **more))
         return drafts + self._deltas(text, now, everything=everything)
 
     def _deltas(self, text: str, now: float, *, everything: bool) -> list[Draft]:

@@ -86,6 +86,7 @@ class Runtime:
         self._hub: Hub | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._restore: list[Callable[[], object]] = []
+        self._giving_back: asyncio.Future[None] | None = None
         self.stopping = False
 
     # Life
@@ -290,10 +291,22 @@ class Runtime:
     async def _hold(self, session_id: str) -> Claim:
         owner = f"hold-{secrets.token_hex(4)}"
         while True:
-            claim = await self._store.hold(session_id, owner, HOLD_LEASE)
+            holding = asyncio.ensure_future(self._store.hold(session_id, owner, HOLD_LEASE))
+            try:
+                claim = await asyncio.shield(holding)
+            except asyncio.CancelledError:
+                holding.add_done_callback(self._give_back)
+                raise
             if claim is not None:
                 return claim
             await asyncio.sleep(0.02)
+
+    def _give_back(self, holding: asyncio.Future[Claim | None]) -> None:
+        """Whoever asked to hold a session has gone: it is not held."""
+        if not holding.cancelled() and holding.exception() is None:
+            claim = holding.result()
+            if claim is not None:
+                self._giving_back = asyncio.ensure_future(self._store.save(claim, None))
 
     async def _renew(self, claim: Claim) -> None:
         while True:

@@ -90,9 +90,11 @@ class Worker:
         self._traced = telemetry.traced()
         self._tasks: list[asyncio.Task[None]] = []
         self._unlisten: Callable[[], None] = lambda: None
-        earlier = max(0, options.history - 1)  # the message itself is the last of them
-        self._keeper = Keeper(history=earlier)
-        self._desk = Desk(self.name, lease, options.max_attempts, earlier, self._keeper.known)
+        self.earlier = max(1, options.history - 1)  # the message itself is the last of them
+        self._keeper = Keeper(history=options.history - 1)
+        self._desk = Desk(
+            self.name, lease, options.max_attempts, options.history - 1, self._keeper.known
+        )
 
     # Life
 
@@ -113,6 +115,8 @@ class Worker:
     async def drain(self, grace: float) -> None:
         """Retire, give running turns `grace` seconds, hand the others back to their mailboxes."""
         self.retire()
+        # A claim under way comes to its end: what it brings is run or handed back, not left.
+        await asyncio.wait(self._tasks[:1], timeout=STOP_PATIENCE)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._until_idle()
@@ -196,6 +200,7 @@ class Worker:
             self._offered -= free
         for claim in claims:
             self._begin(claim)
+        self._idle.set()
 
     def _hear(self, notice: Notice) -> None:
         if isinstance(notice, Ready):
@@ -245,6 +250,10 @@ class Worker:
 
     # What an attempt asks of its worker
 
+    def check(self, attempt: Attempt) -> None:
+        """Ask the store whether an attempt's claim is still held."""
+        self._beside(self._renew([attempt]))
+
     def span(self, claim: Claim) -> AbstractContextManager[Any]:
         """The span of an attempt, where somebody traces."""
         if not self._traced:
@@ -260,12 +269,12 @@ class Worker:
         claim = attempt.claim
         self._attempts.pop(claim.token, None)
         telemetry.RUNNING.dec()
-        last = claim.seq + len(said)
-        dropped = self._keeper.give_back(claim.session, said, last)
-        if dropped:
-            self._beside(self._forget(dropped))
+        self._keeper.give_back(claim.session, attempt.kept, said, claim.seq + len(said))
         if next_claim is not None:
             self._begin(next_claim)
+        dropped = self._keeper.shrink()
+        if dropped:
+            self._beside(self._forget(dropped))
         self._free()
 
     async def _forget(self, sessions: list[str]) -> None:
@@ -279,7 +288,7 @@ class Attempt:
     def __init__(self, worker: Worker, claim: Claim, kept: Kept) -> None:
         self.claim = claim
         self._worker = worker
-        self._kept = kept
+        self.kept = kept
         options = worker.options
         self._output = Output(
             claim.turn,
@@ -309,8 +318,10 @@ class Attempt:
         """Someone cancelled this turn, or took the session away."""
         if signal.kind == "cancel" and signal.turn == self.claim.turn:
             self.stop("cancel")
-        elif signal.kind in ("lost", "gone"):
+        elif signal.kind == "lost" and signal.turn == self.claim.turn:
             self.stop("lost")
+        elif signal.kind == "gone":  # this session, or an earlier one of its name
+            self._worker.check(self)
 
     def stop(self, why: Stop) -> None:
         """Cancel the handler; if it has not ended after a moment, go on without it."""
@@ -329,6 +340,7 @@ class Attempt:
                 telemetry.short(self.claim.session),
                 self.claim.turn,
             )
+            self._over = True
             self._worker_task(self._end(None))
 
     def _worker_task(self, work: Any) -> None:
@@ -338,9 +350,10 @@ class Attempt:
 
     async def _run(self) -> None:
         error: BaseException | None = None
-        turn = self._turn()
+        turn: Turn | None = None
         with self._worker.span(self.claim):
             try:
+                turn = await self._turn()
                 await self._worker.answer(turn)
             except BaseException as raised:
                 error = raised
@@ -348,8 +361,14 @@ class Attempt:
             return  # it was abandoned; whoever went on has ended the turn
         await self._end(turn, error)
 
-    def _turn(self) -> Turn:
+    async def _turn(self) -> Turn:
         claim = self.claim
+        if self.kept.history is None:  # dropped between the claim and now
+            limit = self._worker.earlier
+            found = await self._worker.store.history(
+                claim.session, before=claim.seq + 1, limit=limit
+            )
+            self.kept.fill(found.messages)
         message = Message.decode(claim.message)
         message.turn = claim.turn
         return Turn(
@@ -358,8 +377,8 @@ class Attempt:
             claim.attempt,
             message,
             state=orjson.loads(claim.state),
-            local=self._kept.local,
-            history=tuple(self._kept.history),
+            local=self.kept.local,
+            history=tuple(self.kept.history or ()),
             tools=self,
         )
 
@@ -368,20 +387,20 @@ class Attempt:
         self._over = True
         for timer in self._timers:
             timer.cancel()
+        self.kept.leave_hung_thread(self._stopped == "timeout")
         said: list[bytes] = []
         next_claim = None
         outcome_name = "lost"
         try:
             await self._output.settle()
             outcome = self._outcome(turn, error)
-            if outcome is None:
-                if self._stopped == "release":
-                    await self._worker.store.release(self.claim)
-                    outcome_name = "released"
-            else:
+            if outcome is not None:
                 next_claim = await self._commit(outcome)
                 outcome_name = outcome.status
                 said = self._said(outcome)
+            elif self._stopped == "release":
+                await self._worker.store.release(self.claim)
+                outcome_name = "released"
         except ClaimLost:
             log.info("session %s turn %d: the claim was lost", *self._where())
         except Exception:
@@ -418,21 +437,27 @@ class Attempt:
         error = error or self._output.failure
         if isinstance(error, ClaimLost) or self._stopped in ("lost", "release"):
             return None
-        if self._stopped == "cancel":
-            return self._ended("cancelled", replies=self._encoded(partial=True))
         if self._stopped == "timeout":
             return self._failed(TIMED_OUT)
-        if error is None and turn is not None:
-            try:
+        try:
+            if self._stopped == "cancel":
+                return self._ended("cancelled", replies=self._encoded(partial=True))
+            if error is None and turn is not None:
                 return self._completed(turn)
-            except TurnError as bad:
-                error = bad
+        except Exception as bad:  # what was said cannot be committed as it is
+            if self._stopped == "cancel":
+                return self._ended("cancelled")
+            error = bad
+        return self._failed(self._explained(error))
+
+    def _explained(self, error: BaseException | None) -> dict[str, Any]:
+        """What people are told of an error: a TurnError's own words, of others nothing."""
         if isinstance(error, TurnError):
             log.info("session %s turn %d failed: %s", *self._where(), error.error_code)
             body = {"code": error.error_code, "message": error.message}
-            return self._failed({**body, "retryable": error.may_retry})
+            return {**body, "retryable": error.may_retry}
         log.error("session %s turn %d: the handler failed: %s", *self._where(), _trace(error))
-        return self._failed(FAILED)
+        return FAILED
 
     def _failed(self, error: dict[str, Any]) -> Outcome:
         return self._ended("failed", error=error)
@@ -442,7 +467,7 @@ class Attempt:
             status,
             drafts=self._output.rest(),
             next_desk=self._worker.next_desk(),
-            keep=self._worker.name if self._kept.sticky else None,
+            keep=self._worker.name if self.kept.sticky else None,
             **more,
         )
 
@@ -458,8 +483,8 @@ class Attempt:
     def _encoded(self, *, partial: bool = False) -> list[bytes]:
         try:
             return [message.encode() for message in self._output.messages(partial=partial)]
-        except TypeError as bad:
-            raise TurnError("A reply's metadata is not JSON.", code="bad_reply") from bad
+        except (TypeError, ValueError, AttributeError) as bad:
+            raise TurnError("A reply's message is not JSON.", code="bad_reply") from bad
 
     async def _write(self, drafts: Sequence[Draft]) -> None:
         """Append deltas. A store that is away delays them; a lost claim ends the attempt."""
@@ -472,7 +497,7 @@ class Attempt:
                 raise
             except StoreUnavailable:
                 if self._over or self._stopped is not None:
-                    return  # the commit carries the text
+                    raise  # the commit carries them
                 await asyncio.sleep(0.2)
         if stop:
             self.stop("cancel")
@@ -502,9 +527,9 @@ class Attempt:
         return [Message.decode(message) for message in found.messages]
 
     def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]:
-        if self._kept.thread is None:
-            self._kept.thread = SessionThread(f"turnwise-{telemetry.short(self.claim.session)}")
-        return self._kept.thread.run(fn, *args)
+        if self.kept.thread is None:
+            self.kept.thread = SessionThread(f"turnwise-{telemetry.short(self.claim.session)}")
+        return self.kept.thread.run(fn, *args)
 
 
 def _trace(error: BaseException | None) -> str:

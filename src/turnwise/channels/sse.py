@@ -54,12 +54,13 @@ class EventStream(Response):
         self._reader.shut("left")
 
     async def _stream(self, send: Send, watch: Watch) -> None:
-        async def put(body: bytes) -> None:
+        async def put(body: bytes, more: bool = True) -> None:
             with watch:
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+                await send({"type": "http.response.body", "body": body, "more_body": more})
 
         head = {"type": "http.response.start", "status": self.status_code}
-        await send({**head, "headers": self.raw_headers})
+        with watch:
+            await send({**head, "headers": self.raw_headers})
         await put(b": turnwise\n\n")
         reader = self._reader
         while not (reader.ended or reader.closed):
@@ -68,7 +69,7 @@ class EventStream(Response):
                 await put(found[0].sse if len(found) == 1 else b"".join([e.sse for e in found]))
             elif not (reader.ended or reader.closed):
                 await put(b": still here\n\n")
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await put(b"", more=False)
 
 
 class Watch:

@@ -223,11 +223,25 @@ class Acts:
     def create(self, session: str, name: str | None, metadata: bytes, ttl: float) -> Session:
         row = self._find(session)
         if row is None:
-            self._purge(session)  # what expired under this id and was not swept yet
             now = self._clock()
-            self._do("create", session, name, metadata, now, ttl, now + ttl)
+            expired = self._one("session", session)  # and not swept yet
+            if expired is not None:
+                self._purge(session)
+                self._signal("gone", session, 0, now)
+            self._do("create", session, name, metadata, now, ttl, now + ttl, _generation(now))
             row = self._get(session)
+            if expired is not None:
+                self._go_on(row, Row(*expired))
         return row.as_session()
+
+    def _go_on(self, row: Row, last: Row) -> None:
+        """Number on where an earlier session of this name ended: no number means two things."""
+        row.last_event = row.floor = last.last_event
+        row.last_turn = row.base_turn = last.last_turn
+        row.last_seq = row.base_seq = last.last_seq
+        row.head = row.last_turn + 1
+        self._do("save_bases", row.base_turn, row.base_seq, row.floor, row.id)
+        self._save(row)
 
     def update(self, session: str, changes: Mapping[str, Any]) -> Session:
         row = self._get(session)
@@ -240,10 +254,11 @@ class Acts:
         return row.as_session()
 
     def rotate(self, session: str) -> int:
-        row = self._get(session)
-        self._do("save_generation", row.generation + 1, session)
-        self._signal("token", session, 0, self._clock())
-        return row.generation + 1
+        row, now = self._get(session), self._clock()
+        generation = max(row.generation + 1, _generation(now))
+        self._do("save_generation", generation, session)
+        self._signal("token", session, generation, now)
+        return generation
 
     def reset(self, session: str) -> Session:
         row, now = self._get(session), self._clock()
@@ -376,7 +391,8 @@ class Acts:
         row.token = f"{desk.worker}.{secrets.token_hex(8)}"
         row.lease_until, row.owner = now + desk.lease, self._origin
         epoch = (row.created_at, row.base_seq)
-        first = max(row.base_seq, row.last_seq - desk.history, desk.known(row.id, epoch))
+        whole = max(row.base_seq, row.last_seq - desk.history)
+        first = max(whole, desk.known(row.id, epoch))
         state = self._one("state", row.id)
         return Claim(
             session=row.id,
@@ -390,6 +406,7 @@ class Acts:
             seq=row.last_seq,
             history=self._placed(row.id, first + 1, row.last_seq),
             history_from=first,
+            whole=first == whole,
             epoch=epoch,
             queued_at=queued_at,
         )
@@ -629,9 +646,11 @@ class Acts:
         position = None
         if turn.status == "queued":
             position = self._one("ahead", row.id, row.head, turn.n)[0]
-        message, replies = None, []
+        message: bytes | None = None
+        replies: list[bytes] = []
         if turn.seq is not None:
-            message, *replies = self._placed(row.id, turn.seq, turn.seq + turn.replies)
+            found = self._placed(row.id, turn.seq, turn.seq + turn.replies)
+            message, replies = (found[0], found[1:]) if found else (None, [])
         elif turn.message is not None:
             message = placed(turn.message, turn.n, None)
         return TurnRecord(
@@ -712,3 +731,8 @@ class Acts:
             found = self._all("log_of_turn", session, start, turn, limit)
         log = [Event(id, type, n, tail) for id, type, n, tail in found]
         return Log(log, row.floor, row.last_event)
+
+
+def _generation(now: float) -> int:
+    """The first generation of a session's tokens: above all of earlier sessions of its name."""
+    return int(now * 1000)

@@ -47,7 +47,7 @@ class Claim:
     """The exclusive right to run one turn (or, with `turn` 0, to change the state).
 
     `history` are the session's last messages whose `seq` is above `history_from`, placed and
-    encoded, up to `seq`.
+    encoded, up to `seq`; not `whole` when they begin where the worker said it knows them.
     """
 
     session: str
@@ -61,6 +61,7 @@ class Claim:
     seq: int = 0
     history: Sequence[bytes] = ()
     history_from: int = 0
+    whole: bool = True
     epoch: Epoch = (0.0, 0)
     queued_at: float = 0.0
 
@@ -165,8 +166,9 @@ class Ready(NamedTuple):
 class Signal(NamedTuple):
     """Something that concerns whoever holds or follows a session, and is no event of its log.
 
-    cancel: `turn` should stop. lost: the running claim was taken away. gone: the session was
-    deleted. token: its tokens were made anew.
+    cancel: `turn` should stop. lost: the claim on `turn` was taken away. gone: the session was
+    deleted. token: its tokens were made anew; `turn` is their generation. From other processes it
+    comes late, when the session may be another of the same name already.
     """
 
     kind: Literal["cancel", "lost", "gone", "token"]

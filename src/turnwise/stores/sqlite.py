@@ -104,8 +104,8 @@ class SQLiteStore(Store):
         self._clock = clock
         self._origin = secrets.randbits(31)
         self._listeners: list[Listener] = []
-        self._batcher: Batcher[Act, Any] = Batcher(self._commit, max_size=256, observe=observe)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="turnwise-commit")
+        self._observe = observe
+        self._locked_out = False
         self._tail: asyncio.TimerHandle | None = None
         self._version = 0
         self._position = 0
@@ -118,6 +118,10 @@ class SQLiteStore(Store):
     # Life
 
     async def open(self) -> None:
+        self._batcher: Batcher[Act, Any] = Batcher(
+            self._commit, max_size=256, observe=self._observe
+        )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="turnwise-commit")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._pulse.start()
@@ -140,7 +144,15 @@ class SQLiteStore(Store):
 
     def _prepare(self, db: apsw.Connection) -> None:
         db.set_busy_timeout(10_000)
-        db.execute("PRAGMA journal_mode = WAL")
+        until = time.monotonic() + 10
+        while True:  # this one does not wait for other processes by itself
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                break
+            except apsw.BusyError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")
         db.execute("PRAGMA cache_size = -65536")
@@ -232,9 +244,12 @@ class SQLiteStore(Store):
         while True:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
+                self._locked_out = False
                 return
             except apsw.BusyError:
-                if time.monotonic() > patience:
+                # Who waits behind a batch that was locked out is told at once.
+                if self._locked_out or time.monotonic() > patience:
+                    self._locked_out = True
                     raise StoreUnavailable("Another process holds the store's lock.") from None
             await asyncio.sleep(random.uniform(0.001, 0.002))
 
@@ -450,7 +465,9 @@ class _Submission:
 
     def __call__(self, acts: Acts) -> Submitted:
         self._begun = True
-        submitted, self._claim = acts.submit(self._wish, self._desk)
+        # Without anybody to take it (the submitter left while the batch waited), no claim.
+        desk = self._desk if self._take is not None else None
+        submitted, self._claim = acts.submit(self._wish, desk)
         return submitted
 
     def hand_over(self, *, committed: bool) -> None:

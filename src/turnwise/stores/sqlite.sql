@@ -14,7 +14,7 @@ CREATE TABLE session (
     created_at REAL NOT NULL,
     ttl REAL NOT NULL,
     expires_at REAL NOT NULL,
-    generation INTEGER NOT NULL DEFAULT 1,
+    generation INTEGER NOT NULL,
     last_event INTEGER NOT NULL DEFAULT 0,
     floor INTEGER NOT NULL DEFAULT 0,
     last_turn INTEGER NOT NULL DEFAULT 0,
@@ -95,7 +95,8 @@ SELECT * FROM session WHERE id = ?;
 -- name: sessions
 SELECT * FROM session WHERE id > ? AND (expires_at > ? OR open > 0) ORDER BY id LIMIT ?;
 -- name: create
-INSERT INTO session (id, name, metadata, created_at, ttl, expires_at) VALUES (?, ?, ?, ?, ?, ?);
+INSERT INTO session (id, name, metadata, created_at, ttl, expires_at, generation)
+    VALUES (?, ?, ?, ?, ?, ?, ?);
 -- name: save
 UPDATE session SET expires_at = ?, last_event = ?, last_turn = ?, last_seq = ?, open = ?, head = ?,
     running = ?, token = ?, lease_until = ?, ready_at = ?, keeper = ?, reserved_until = ?,
