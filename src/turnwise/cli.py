@@ -90,6 +90,12 @@ def serve(
     session_ttl: Annotated[float | None, _option("session_ttl", "--session-ttl")] = None,
     token_ttl: Annotated[float | None, _option("token_ttl", "--token-ttl")] = None,
     retention: Annotated[float | None, _option("retention", "--retention")] = None,
+    lease: Annotated[float | None, _option("lease", "--lease")] = None,
+    max_body: Annotated[int | None, _option("max_body", "--max-body")] = None,
+    max_text: Annotated[int | None, _option("max_text", "--max-text")] = None,
+    max_streams: Annotated[int | None, _option("max_streams", "--max-streams")] = None,
+    body_timeout: Annotated[float | None, _option("body_timeout", "--body-timeout")] = None,
+    send_timeout: Annotated[float | None, _option("send_timeout", "--send-timeout")] = None,
     log_level: Annotated[str | None, _option("log_level", "--log-level")] = None,
     no_work: Annotated[bool, typer.Option("--no-work", help="Only serve; others answer.")] = False,
 ) -> None:
@@ -98,7 +104,9 @@ def serve(
         "store": store, "host": host, "port": port, "workers": workers,
         "concurrency": concurrency, "grace": grace, "api_keys": api_keys,
         "allowed_origins": allowed_origins, "session_ttl": session_ttl, "token_ttl": token_ttl,
-        "retention": retention, "log_level": log_level,
+        "retention": retention, "lease": lease, "max_body": max_body, "max_text": max_text,
+        "max_streams": max_streams, "body_timeout": body_timeout, "send_timeout": send_timeout,
+        "log_level": log_level,
     }  # fmt: skip
     settings = _settings(given)
     server.load_bot(bot)  # a wrong name is told here, once, and not by every process
@@ -204,8 +212,13 @@ def chat(
     with suppress(ImportError):
         import readline  # noqa: F401 line editing and history for input()
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
+
+    def run() -> None:
+        if hasattr(signal, "pthread_sigmask"):  # Ctrl-C is for the thread that reads lines
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        loop.run_forever()
+
+    threading.Thread(target=run, daemon=True).start()
 
     def call(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, loop).result()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import suppress
+import signal
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import httpx
@@ -165,15 +167,12 @@ class Terminal:
         self._console.print(HELP, style="dim")
         while True:
             try:
-                text = self._console.input("[bold cyan]you ›[/] ").strip()
+                self._do(self._console.input("[bold cyan]you ›[/] ").strip())
             except EOFError:
                 self._console.print()
                 return
             except KeyboardInterrupt:
                 self._console.print("  (Ctrl-D leaves)", style="dim")
-                continue
-            try:
-                self._do(text)
             except TurnwiseError as error:
                 self._console.print(Text(error.message, style="red"))
 
@@ -195,18 +194,25 @@ class Terminal:
         arrivals: queue.Queue[Mapping[str, Any] | BaseException | None] = queue.Queue()
         asyncio.run_coroutine_threadsafe(self._collect(turn, arrivals), self._loop)
         self._console.print("bot › ", style="bold green", end="")
-        streamed = False
-        while True:
-            try:
-                event = arrivals.get()
-            except KeyboardInterrupt:
-                asyncio.run_coroutine_threadsafe(self._line.cancel(turn), self._loop)
-                continue
-            if event is None:
-                return
-            if isinstance(event, BaseException):
-                raise event
-            streamed = self._show(event, streamed)
+        with self._stopping(turn):
+            streamed = False
+            while (event := arrivals.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                streamed = self._show(event, streamed)
+
+    @contextmanager
+    def _stopping(self, turn: int) -> Iterator[None]:
+        """Inside, Ctrl-C cancels the turn and interrupts nothing else."""
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            asyncio.run_coroutine_threadsafe(self._line.cancel(turn), self._loop)
+
+        previous = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
 
     async def _collect(
         self, turn: int, arrivals: queue.Queue[Mapping[str, Any] | BaseException | None]
@@ -241,7 +247,7 @@ class Terminal:
     def _show_history(self) -> None:
         for message in self._call(self._line.history()):
             who, style = ("you", "cyan") if message["role"] == "user" else ("bot", "green")
-            line = Text(f"{who} › ", style=f"dim {style}")
+            line = Text(f"{who}: ", style=f"dim {style}")
             self._console.print(line.append(printable(message["text"]), style="dim"))
 
     def _print(self, text: str) -> None:

@@ -258,9 +258,10 @@ function settle(sentKey) {
 }
 
 async function send(text) {
-  if (!conversation) {
-    const session = await begin();
-    if (!session) return;
+  // Several messages may be sent before the first one's conversation is made.
+  if (!conversation && !(await (beginning ??= begin().finally(() => { beginning = null; })))) {
+    $("text").value ||= text;
+    return grow();
   }
   const { session } = conversation;
   outbox.push({ session: session.id, text, key: crypto.randomUUID() });
@@ -276,6 +277,7 @@ async function send(text) {
   await flush();
 }
 
+let beginning = null;
 let flushing = false;
 async function flush() {
   if (flushing) return;

@@ -1,0 +1,230 @@
+"""The chat page in a real browser: send, stream, stop, refresh, restart, queue, phone."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+
+from conftest import Process, needs
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+    "--disable-component-update", "--disable-sync", "--disable-quic",
+]  # fmt: skip
+PHONE = {"width": 390, "height": 780}
+Serve = Callable[..., Process]
+
+
+@contextlib.asynccontextmanager
+async def open_page(url: str, **context: Any) -> AsyncIterator[Page]:
+    """The chat page; whatever the browser complains of fails the test."""
+    chromium = shutil.which("chromium")
+    needs(chromium is not None, "chromium")
+    complaints: list[str] = []
+    elsewhere: list[str] = []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = await (await browser.new_context(**context)).new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda line: complaints.append(line.text) if "Content Security" in line.text else None,
+        )
+        page.on(
+            "request",
+            lambda r: None if re.match(r"(http|ws)://127", r.url) else elsewhere.append(r.url),
+        )
+        await page.goto(url)
+        yield page
+        await browser.close()
+    assert complaints == []
+    assert elsewhere == []
+
+
+async def say(page: Page, text: str) -> None:
+    await page.fill("#text", text)
+    await page.keyboard.press("Enter")
+
+
+def answers(page: Page) -> Any:
+    return page.locator("#messages .assistant .bubble")
+
+
+async def test_talking(serve: Serve) -> None:
+    """A message streams its answer, Markdown is rendered, the session has a name in the list."""
+    async with open_page(serve().url) as page:
+        await expect(page.locator("#welcome")).to_be_visible()
+        await say(page, "My name is Ada")
+        await expect(answers(page).locator("strong")).to_have_text("Ada")
+        await say(page, "Show me markdown")
+        await expect(answers(page).last.locator("table")).to_be_visible()
+        await expect(answers(page).last.locator("pre code")).to_be_visible()
+        await expect(page.locator("#sessions [aria-current]")).to_have_text("My name is Ada")
+        await page.click("#new")
+        await say(page, "hello")
+        await expect(answers(page)).to_have_count(1)
+        await page.locator("#sessions button").nth(1).click()
+        await expect(answers(page)).to_have_count(2)
+        await page.screenshot(path="/tmp/turnwise-page.png")
+
+
+async def test_stopping(serve: Serve) -> None:
+    """Escape stops the answer; what was said stays, also after a reload."""
+    async with open_page(serve().url) as page:
+        await say(page, "count to 100")
+        running = page.locator("#open .assistant .bubble")
+        await expect(running).to_contain_text("3,")
+        await expect(page.locator("#stop")).to_be_visible()
+        await page.keyboard.press("Escape")
+        await expect(page.locator("#messages .meta")).to_have_text("Stopped")
+        await expect(page.locator("#stop")).to_be_hidden()
+        text = await answers(page).inner_text()
+        assert text.startswith("Counting to 100: 1, 2, 3,")
+        await page.reload()
+        await expect(answers(page)).to_have_text(text)
+
+
+async def test_refresh_in_mid_stream(serve: Serve) -> None:
+    """After a reload the running answer is there from its first word and goes on."""
+    async with open_page(serve().url) as page:
+        await say(page, "count to 12")
+        running = page.locator("#open .assistant .bubble")
+        await expect(running).to_contain_text("3,")
+        await page.reload()
+        await expect(running).to_contain_text(re.compile(r"Counting to 12: 1, 2, 3, 4,"))
+        whole = "Counting to 12: " + ", ".join(map(str, range(1, 13))) + ". Done."
+        await expect(answers(page)).to_have_text(whole, timeout=15_000)
+        await expect(page.locator("#messages .user")).to_have_count(1)
+
+
+async def test_server_restart_in_mid_stream(serve: Serve) -> None:
+    """kill -9 and start again: the page comes back by itself, the answer is whole, once. What is
+    sent meanwhile is kept and sent."""
+    process = serve()
+    async with open_page(process.url) as page:
+        await say(page, "count to 8")
+        await expect(page.locator("#open .assistant .bubble")).to_contain_text("3,")
+        process.kill()
+        await expect(page.locator("#link")).to_have_text("Reconnecting…")
+        await say(page, "my name is Grace")
+        await expect(page.locator(".pending")).to_have_count(1)
+        process.start()
+        await expect(answers(page)).to_have_count(2, timeout=30_000)
+        whole = "Counting to 8: " + ", ".join(map(str, range(1, 9))) + ". Done."
+        await expect(answers(page).first).to_have_text(whole)
+        await expect(answers(page).last).to_contain_text("Grace")
+        await expect(page.locator("#messages .user")).to_have_count(2)
+        await expect(page.locator(".pending")).to_have_count(0)
+        await expect(page.locator("#link")).to_have_text("")
+        await expect(page.locator("#notice")).to_be_hidden()
+
+
+async def test_three_messages_at_once(serve: Serve) -> None:
+    """They stand in line with their place, one can be withdrawn, the others come in order."""
+    async with open_page(serve().url) as page:
+        for text in ("count to 6", "never mind", "my name is Ada"):
+            await say(page, text)
+        places = page.locator("#open .waiting .meta")
+        await expect(places).to_have_count(2)
+        await expect(places.nth(0)).to_contain_text("1 message ahead")
+        await expect(places.nth(1)).to_contain_text("2 messages ahead")
+        await places.nth(0).get_by_role("button", name="Withdraw").click()
+        await expect(places).to_have_count(1)
+        await expect(places.nth(0)).to_contain_text("1 message ahead")
+        await expect(answers(page)).to_have_count(2, timeout=15_000)
+        said = await page.locator("#messages .user .bubble").all_inner_texts()
+        assert said == ["count to 6", "my name is Ada"]
+
+
+async def test_on_a_phone(serve: Serve) -> None:
+    """Nothing is wider than the screen; the list is behind a button; dark when asked for."""
+    async with open_page(serve().url, viewport=PHONE, color_scheme="dark", has_touch=True) as page:
+        await say(page, "show me markdown")
+        await expect(answers(page).locator("table")).to_be_visible()
+        await say(page, "x" * 300)
+        await expect(answers(page)).to_have_count(2)
+        width = await page.evaluate("document.documentElement.scrollWidth")
+        assert width <= PHONE["width"]
+        await expect(page.locator("#sidebar")).to_be_hidden()
+        await page.click("#open-sidebar")
+        await expect(page.locator("#sidebar")).to_be_visible()
+        await page.keyboard.press("Escape")
+        await expect(page.locator("#sidebar")).to_be_hidden()
+        paper = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert paper == "rgb(21, 22, 28)"
+
+
+async def test_what_people_write_is_text(serve: Serve) -> None:
+    """Scripts, pictures and links to scripts do nothing, from people and from the bot."""
+    async with open_page(serve().url) as page:
+        attack = "<img src=x onerror=alert(1)> <script>alert(2)</script> [x](javascript:alert(3))"
+        await say(page, attack)
+        await expect(answers(page)).to_have_count(1)
+        await expect(page.locator("#messages .user .bubble")).to_have_text(attack)
+        assert await page.locator("#messages img, #messages script").count() == 0
+        assert await page.locator('#messages a[href^="javascript"]').count() == 0
+
+
+async def test_keyboard_and_screen_readers(serve: Serve) -> None:
+    """Every control has a name, the answer is announced once it is whole, Tab finds the way."""
+    async with open_page(serve().url) as page:
+        for button in await page.get_by_role("button").all():
+            name = await button.evaluate(
+                "b => (b.getAttribute('aria-label') || b.innerText).trim()"
+            )
+            assert name
+        await say(page, "my name is Ada")
+        await expect(page.locator("#spoken")).to_contain_text("Nice to meet you")
+        await expect(page.get_by_label("Message", exact=True)).to_be_focused()
+        await page.keyboard.press("Shift+Enter")
+        await page.keyboard.type("second line")
+        assert await page.locator("#text").input_value() == "\nsecond line"
+
+
+async def test_deleting_and_emptying(serve: Serve) -> None:
+    """Both ask first; an emptied conversation goes on, a deleted one is gone from the list."""
+    async with open_page(serve().url) as page:
+        await say(page, "hello")
+        await expect(answers(page)).to_have_count(1)
+        await page.click("#reset")
+        await page.get_by_role("button", name="Empty", exact=True).click()
+        await expect(answers(page)).to_have_count(0)
+        await say(page, "who am i?")
+        await expect(answers(page)).to_contain_text("do not know")
+        await page.click("#delete")
+        await page.get_by_role("button", name="Delete", exact=True).click()
+        await expect(page.locator("#sessions li")).to_have_count(0)
+        await expect(page.locator("#welcome")).to_be_visible()
+
+
+async def test_a_session_that_is_gone(serve: Serve) -> None:
+    """A conversation that was deleted elsewhere is told in words, and one can begin anew."""
+    process = serve()
+    async with open_page(process.url) as page:
+        await say(page, "hello")
+        await expect(answers(page)).to_have_count(1)
+        stored = await page.evaluate("JSON.parse(localStorage.getItem('turnwise.sessions'))[0]")
+        async with process.client() as client:
+            headers = {"Authorization": f"Bearer {stored['token']}"}
+            await client.delete(f"/sessions/{stored['id']}", headers=headers)
+        await expect(page.locator("#notice")).to_contain_text("no longer on the server")
+        await page.click("#new")
+        await say(page, "hello")
+        await expect(answers(page)).to_have_count(1)
+
+
+async def test_a_server_that_asks_for_a_key(serve: Serve) -> None:
+    """The page asks for it, once."""
+    async with open_page(serve(None, "--api-keys", "secret").url) as page:
+        await say(page, "hello")
+        await page.fill("#key", "secret")
+        await page.get_by_role("button", name="Continue").click()
+        await expect(answers(page)).to_have_count(1)

@@ -1,0 +1,236 @@
+"""The terminal channel in a real pseudo-terminal, and the command line's other verbs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from conftest import HERE, Process
+from turnwise.channels.terminal import printable
+
+PROMPT = "you \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} "
+
+
+class Terminal:
+    """A program in a pseudo-terminal: type and wait for what it prints."""
+
+    def __init__(self, *arguments: str, cwd: Path) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(cwd)
+            os.environ.update(PYTHONPATH=str(HERE), TERM="xterm", COLUMNS="100")
+            os.execv(sys.executable, [sys.executable, "-m", "turnwise", *arguments])
+        self.text = ""
+
+    def wait_for(self, pattern: str, patience: float = 20.0) -> str:
+        """What was printed up to and including `pattern`."""
+        until = time.monotonic() + patience
+        while not (found := re.search(pattern, self.text)):
+            assert time.monotonic() < until, f"no {pattern!r} in {self.text!r}"
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    data = os.read(self.fd, 65536).decode("utf-8", "replace")
+                except OSError:
+                    data = ""
+                self.text += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data)
+        seen, self.text = self.text[: found.end()], self.text[found.end() :]
+        return seen
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def end(self) -> int:
+        self.type("\x04")
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(status)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    opened: list[Terminal] = []
+
+    def begin(*arguments: str) -> Terminal:
+        opened.append(Terminal(*arguments, cwd=tmp_path))
+        return opened[-1]
+
+    yield begin
+    for one in opened:
+        try:
+            os.kill(one.pid, signal.SIGKILL)
+            os.waitpid(one.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+def test_chatting(terminal: Callable[..., Terminal]) -> None:
+    """Streams an answer; Ctrl-C stops the turn and not the program; history on return."""
+    chat = terminal("chat")
+    chat.wait_for(PROMPT)
+    chat.type("my name is Ada\r")
+    chat.wait_for(r"Nice to meet you, \*\*Ada\*\*")
+    chat.wait_for(PROMPT)
+    chat.type("count to 100\r")
+    chat.wait_for("3, ")
+    chat.type("\x03")
+    chat.wait_for(r"\(stopped\)")
+    chat.wait_for(PROMPT)
+    time.sleep(0.3)  # the prompt stands a moment before the line editor hears signals
+    chat.type("\x03")
+    chat.wait_for("Ctrl-D leaves")
+    chat.type("who am i?\r")
+    chat.wait_for(r"You are \*\*Ada\*\*")
+    chat.wait_for(PROMPT)
+    assert chat.end() == 0
+    again = terminal("chat")
+    again.wait_for("my name is Ada")
+    again.wait_for("count to 100")
+    again.wait_for(PROMPT)
+    again.type("/reset\r")
+    again.wait_for("empty")
+    again.type("who am i?\r")
+    again.wait_for("do not know")
+    again.wait_for(PROMPT)
+    assert again.end() == 0
+
+
+def test_chatting_with_a_server(
+    terminal: Callable[..., Terminal], serve: Callable[..., Process]
+) -> None:
+    """--url talks to a server, and goes on after the server was killed and restarted."""
+    process = serve("bots:counter")
+    chat = terminal("chat", "--url", process.url)
+    chat.wait_for(PROMPT)
+    chat.type("20\r")
+    chat.wait_for("3 ")
+    process.kill()
+    process.start()
+    chat.wait_for(r"\(again\)")
+    chat.wait_for("19 20 ")
+    chat.wait_for(PROMPT)
+    chat.type("zwei\r")
+    chat.wait_for("ran into an error")
+    chat.wait_for(PROMPT)
+    assert chat.end() == 0
+
+
+def turnwise(*arguments: str, cwd: Path, status: int = 0) -> str:
+    """Run the command line; its output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "turnwise", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(HERE), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_sessions_from_the_command_line(tmp_path: Path, serve: Callable[..., Process]) -> None:
+    """list, show, export and delete, as tables and as JSON, beside a running server."""
+    process = serve("bots:echo")
+    store = ("--store", f"sqlite:///{tmp_path / 'p.db'}")
+    ids = []
+    for n in range(25):
+        made = httpx.post(f"{process.url}/sessions", json={"name": f"n{n}"}).json()
+        headers = {"Authorization": f"Bearer {made['token']}", "Prefer": "wait=20"}
+        turns = f"{process.url}/sessions/{made['id']}/turns"
+        httpx.post(turns, json={"text": f"hi {n} \x1b[31m"}, headers=headers)
+        ids.append(made["id"])
+    assert "n7" in turnwise("sessions", "list", *store, cwd=tmp_path)
+    listed = json.loads(turnwise("sessions", "list", "--json", *store, cwd=tmp_path))
+    assert {session["id"] for session in listed} == set(ids)
+    shown = turnwise("sessions", "show", ids[0], *store, cwd=tmp_path)
+    assert "1: hi 0" in shown
+    assert "\x1b[31m" not in shown
+    whole = json.loads(turnwise("sessions", "show", ids[0], "--json", *store, cwd=tmp_path))
+    assert [m["role"] for m in whole["history"]] == ["user", "assistant"]
+    assert whole["state"] == {"count": 1}
+    turnwise("sessions", "export", "--all", "-o", "out.jsonl", *store, cwd=tmp_path)
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert {json.loads(line)["id"] for line in lines} == set(ids)
+    one = turnwise("sessions", "export", ids[1], *store, cwd=tmp_path)
+    assert json.loads(one)["history"][0]["text"].startswith("hi 1")
+    assert "Deleted 2" in turnwise("sessions", "delete", *ids[:2], *store, cwd=tmp_path)
+    turnwise("sessions", "show", ids[0], *store, cwd=tmp_path, status=1)
+    turnwise("sessions", "delete", ids[0], *store, cwd=tmp_path, status=1)
+    assert "Deleted 23" in turnwise("sessions", "delete", "--all", "-y", *store, cwd=tmp_path)
+    assert "No sessions" in turnwise("sessions", "list", *store, cwd=tmp_path)
+
+
+def test_check(tmp_path: Path) -> None:
+    """What the store is and what its word is worth; a store that cannot be is an error."""
+    found = turnwise("check", f"sqlite:///{tmp_path / 'c.db'}", cwd=tmp_path)
+    assert "FULL" in found
+    assert "The store answers" in found
+    facts = json.loads(turnwise("check", "--json", f"sqlite:///{tmp_path / 'c.db'}", cwd=tmp_path))
+    assert facts["journal"] == "wal"
+    assert "names no store" in turnwise("check", "mongodb://x", cwd=tmp_path, status=1)
+    (tmp_path / "text.db").write_text("this is no database, it is a text that is long enough" * 9)
+    told = turnwise("check", f"sqlite:///{tmp_path / 'text.db'}", cwd=tmp_path, status=1)
+    assert "Cannot open" in told
+
+
+def test_wrong_names_are_told_in_a_line(tmp_path: Path, serve: Callable[..., Process]) -> None:
+    """No module, no bot in it, a port that is taken."""
+    assert "no module" in turnwise("serve", "nowhere:bot", cwd=tmp_path, status=1)
+    assert "has no 'nothing'" in turnwise("serve", "bots:nothing", cwd=tmp_path, status=1)
+    port = str(serve("bots:echo").port)
+    assert "Try --port" in turnwise("serve", "--port", port, cwd=tmp_path, status=1)
+
+
+def test_serve_and_work_apart(tmp_path: Path, serve: Callable[..., Process]) -> None:
+    """Servers started with --no-work leave the turns to `turnwise work`."""
+    process = serve("bots:echo", "--no-work")
+    made = httpx.post(f"{process.url}/sessions", json={}).json()
+    headers = {"Authorization": f"Bearer {made['token']}", "Prefer": "wait=1"}
+    turns = f"{process.url}/sessions/{made['id']}/turns"
+    assert httpx.post(turns, json={"text": "hi"}, headers=headers).json()["status"] == "queued"
+    store = f"sqlite:///{tmp_path / 'p.db'}"
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "turnwise", "work", "bots:echo", "--store", store],
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        headers["Prefer"] = "wait=20"
+        done = httpx.get(f"{turns}/1", headers=headers, timeout=30).json()
+        assert done["reply"]["text"] == "1: hi"
+    finally:
+        worker.terminate()
+        assert worker.wait(15) == 0
+
+
+def test_help_names_every_setting(tmp_path: Path) -> None:
+    """`serve --help` shows each setting with its default and its variable."""
+    from turnwise.settings import Settings
+
+    shown = turnwise("serve", "--help", cwd=tmp_path)
+    for name in Settings.model_fields:
+        assert f"TURNWISE_{name.upper()}" in shown, name
+
+
+def test_settings_come_from_a_file_too(tmp_path: Path) -> None:
+    """`.env` counts below variables and flags."""
+    (tmp_path / ".env").write_text(f"TURNWISE_STORE=sqlite:///{tmp_path / 'env.db'}\n")
+    assert "env.db" in turnwise("check", cwd=tmp_path)
+
+
+def test_nothing_drives_the_terminal() -> None:
+    """Control characters of others are taken out, lines and tabs stay."""
+    assert printable("a\x1b[31mb\x07\n\tc\u202e") == "a\ufffd[31mb\ufffd\n\tc\ufffd"
