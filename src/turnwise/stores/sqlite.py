@@ -51,6 +51,7 @@ from turnwise.stores.base import (
     Submitted,
 )
 from turnwise.stores.pulse import Pulse
+from turnwise.stores.readings import Readings
 
 T = TypeVar("T")
 
@@ -130,7 +131,7 @@ class SQLiteStore(Store):
         except (apsw.Error, OSError) as error:
             raise StoreUnavailable(f"Cannot open {self.path}: {error}") from error
         self._acts = Acts(self._writer, STATEMENTS, self._clock, self._origin)
-        self._reading = Acts(self._reader, STATEMENTS, self._clock, self._origin)
+        self._reading = Readings(self._reader, STATEMENTS, self._clock)
         self._position = self._reader.execute(STATEMENTS["tail_position"]).get
         self._signal_position = self._reader.execute(STATEMENTS["tail_signal_position"]).get
         self._follow_others()
@@ -311,7 +312,7 @@ class SQLiteStore(Store):
         return swept
 
     async def ping(self) -> None:
-        self._read(lambda acts: acts.session(""))
+        self._read(lambda rows: rows.session(""))
         await self._act(lambda acts: None)
 
     async def facts(self) -> dict[str, str]:
@@ -372,7 +373,7 @@ class SQLiteStore(Store):
         if now < self._next_look:
             return []
         self._next_look = now + 0.45
-        owners = self._read(lambda acts: acts.owners(), together=False)
+        owners = self._read(lambda rows: rows.owners(), together=False)
         return [owner for owner in owners if not self._pulse.alive(owner)]
 
     async def append(self, claim: Claim, drafts: Sequence[Draft]) -> bool:
@@ -401,7 +402,7 @@ class SQLiteStore(Store):
 
     # Reading
 
-    def _read(self, read: Callable[[Acts], T], *, together: bool = True) -> T:
+    def _read(self, read: Callable[[Readings], T], *, together: bool = True) -> T:
         """Read, on the loop too, because readers never wait for writers.
 
         All from one moment, unless `together` is false: for a reading that is right without.
@@ -418,13 +419,13 @@ class SQLiteStore(Store):
             raise _unavailable(error) from error
 
     async def session(self, session: str) -> Session | None:
-        return self._read(lambda acts: acts.session(session), together=False)
+        return self._read(lambda rows: rows.session(session), together=False)
 
     async def sessions(self, *, after: str = "", limit: int = 100) -> list[Session]:
-        return self._read(lambda acts: acts.sessions(after, limit))
+        return self._read(lambda rows: rows.sessions(after, limit))
 
     async def turn(self, session: str, n: int) -> TurnRecord | None:
-        return self._read(lambda acts: acts.turn(session, n), together=False)
+        return self._read(lambda rows: rows.turn(session, n), together=False)
 
     async def turns(
         self,
@@ -435,20 +436,20 @@ class SQLiteStore(Store):
         after: int | None,
         limit: int,
     ) -> tuple[list[TurnRecord], bool]:
-        return self._read(lambda acts: acts.turns(session, status, before, after, limit))
+        return self._read(lambda rows: rows.turns(session, status, before, after, limit))
 
     async def history(
         self, session: str, *, before: int | None = None, after: int | None = None, limit: int = 50
     ) -> History:
-        return self._read(lambda acts: acts.history(session, before, after, limit))
+        return self._read(lambda rows: rows.history(session, before, after, limit))
 
     async def state(self, session: str) -> bytes:
-        return self._read(lambda acts: acts.state(session))
+        return self._read(lambda rows: rows.state(session))
 
     async def log(
         self, session: str, after: int, *, limit: int = 500, turn: int | None = None
     ) -> Log | None:
-        return self._read(lambda acts: acts.log(session, after, limit, turn))
+        return self._read(lambda rows: rows.log(session, after, limit, turn))
 
 
 class _Submission:

@@ -1,0 +1,327 @@
+"""Attempt: one attempt at one turn. Its task, its output, and what may stop it.
+
+It runs the handler, writes what is said under its claim, and commits. Whatever it writes names
+the claim, and a refusal (ClaimLost) ends it at once. A handler that will not stop is abandoned:
+its turn ends, and what it says later goes nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol, TypeVar
+
+import orjson
+
+from turnwise import telemetry
+from turnwise.conversation import Message, placed
+from turnwise.errors import ClaimLost, StoreUnavailable, TurnError
+from turnwise.events import Draft
+from turnwise.kept import Kept, SessionThread
+from turnwise.output import Output
+from turnwise.stores.base import Claim, Desk, Outcome, Signal, Store
+from turnwise.turn import Options, Turn, TurnSession
+
+T = TypeVar("T")
+log = logging.getLogger("turnwise.worker")
+
+STOP_PATIENCE = 2.0
+"""Seconds that a handler has to stop before it is abandoned."""
+MARGIN = 0.2
+"""The share of a lease before its end at which an attempt that could not renew it stops."""
+
+Answer = Callable[[Turn], Awaitable[None]]
+Stop = Literal["cancel", "timeout", "lost", "release"]
+Ending = Literal["completed", "failed", "cancelled"]
+
+FAILED = {
+    "code": "handler_error",
+    "message": "The bot ran into an error while answering.",
+    "retryable": True,
+}
+TIMED_OUT = {
+    "code": "timeout",
+    "message": "The bot took too long to answer.",
+    "retryable": True,
+}
+
+
+class Host(Protocol):
+    """What an attempt asks of the worker that runs it."""
+
+    name: str
+    store: Store
+    answer: Answer
+    options: Options
+    lease: float
+    earlier: int
+
+    def check(self, attempt: Attempt) -> None: ...
+
+    def span(self, claim: Claim) -> AbstractContextManager[Any]: ...
+
+    def next_desk(self) -> Desk | None: ...
+
+    def ended(self, attempt: Attempt, said: Sequence[bytes], next_claim: Claim | None) -> None: ...
+
+
+class Attempt:
+    """One attempt at one turn: its task, its output, and what may stop it."""
+
+    def __init__(self, worker: Host, claim: Claim, kept: Kept) -> None:
+        self.claim = claim
+        self._worker = worker
+        self.kept = kept
+        options = worker.options
+        self._output = Output(
+            claim.turn,
+            claim.attempt,
+            self._write,
+            coalesce=options.coalesce,
+            limit=options.max_reply,
+        )
+        self._stopped: Stop | None = None
+        self._over = False
+        self._began = time.monotonic()
+        self._task: asyncio.Task[None] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self.good_until = self._began + worker.lease * (1 - MARGIN)
+        """Until when, on the monotonic clock, the lease cannot have run out."""
+
+    def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        timeout = self._worker.options.timeout
+        self._timers.append(loop.call_later(timeout, self.stop, "timeout"))
+        # A context of its own: the submitting request's variables must not leak into the turn.
+        self._task = loop.create_task(self._run(), context=contextvars.Context())
+
+    # What may stop it
+
+    def hear(self, signal: Signal) -> None:
+        """Someone cancelled this turn, or took the session away."""
+        if signal.kind == "cancel" and signal.turn == self.claim.turn:
+            self.stop("cancel")
+        elif signal.kind == "lost" and signal.turn == self.claim.turn:
+            self.stop("lost")
+        elif signal.kind == "gone":  # this session, or an earlier one of its name
+            self._worker.check(self)
+
+    def stop(self, why: Stop) -> None:
+        """Cancel the handler; if it has not ended after a moment, go on without it."""
+        if self._stopped is not None or self._over or self._task is None:
+            return
+        self._stopped = why
+        self._output.close()
+        self._task.cancel()
+        loop = asyncio.get_running_loop()
+        self._timers.append(loop.call_later(STOP_PATIENCE, self._abandon))
+
+    def _abandon(self) -> None:
+        if not self._over:
+            log.warning(
+                "session %s turn %d: the handler does not stop; going on without it",
+                telemetry.short(self.claim.session),
+                self.claim.turn,
+            )
+            self._over = True
+            self._worker_task(self._end(None))
+
+    def _worker_task(self, work: Any) -> None:
+        self._task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+
+    # Running
+
+    async def _run(self) -> None:
+        error: BaseException | None = None
+        turn: Turn | None = None
+        with self._worker.span(self.claim):
+            try:
+                turn = await self._turn()
+                await self._worker.answer(turn)
+            except BaseException as raised:
+                error = raised
+        if self._over:
+            return  # it was abandoned; whoever went on has ended the turn
+        await self._end(turn, error)
+
+    async def _turn(self) -> Turn:
+        claim = self.claim
+        if self.kept.history is None:  # dropped between the claim and now
+            limit = self._worker.earlier
+            found = await self._worker.store.history(
+                claim.session, before=claim.seq + 1, limit=limit
+            )
+            self.kept.fill(found.messages)
+        message = Message.decode(claim.message)
+        message.turn = claim.turn
+        return Turn(
+            TurnSession(claim.session, claim.name, orjson.loads(claim.metadata)),
+            claim.turn,
+            claim.attempt,
+            message,
+            state=orjson.loads(claim.state),
+            local=self.kept.local,
+            history=tuple(self.kept.history or ()),
+            tools=self,
+        )
+
+    async def _end(self, turn: Turn | None, error: BaseException | None = None) -> None:
+        """Commit what came of the attempt, and let go."""
+        self._over = True
+        for timer in self._timers:
+            timer.cancel()
+        self.kept.leave_hung_thread(self._stopped == "timeout")
+        said: list[bytes] = []
+        next_claim = None
+        outcome_name = "lost"
+        try:
+            await self._output.settle()
+            outcome = self._outcome(turn, error)
+            if outcome is not None:
+                next_claim = await self._commit(outcome)
+                outcome_name = outcome.status
+                said = self._said(outcome)
+            elif self._stopped == "release":
+                await self._worker.store.release(self.claim)
+                outcome_name = "released"
+        except ClaimLost:
+            log.info("session %s turn %d: the claim was lost", *self._where())
+        except Exception:
+            log.exception("session %s turn %d: cannot be committed", *self._where())
+        finally:
+            self._measure(outcome_name)
+            self._worker.ended(self, said, next_claim)
+            self._untie()
+
+    def _untie(self) -> None:
+        """Let go of what points back here, so that it is freed now and not by a collector."""
+        self._timers.clear()
+        self._output.untie()
+        self._task = None
+
+    async def _commit(self, outcome: Outcome) -> Claim | None:
+        """Finish the turn; while the store is away, try again as long as the lease is good."""
+        until = self._began + self._worker.options.timeout + self._worker.lease
+        while True:
+            try:
+                return await self._worker.store.finish(self.claim, outcome)
+            except StoreUnavailable:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(0.2)
+
+    def _said(self, outcome: Outcome) -> list[bytes]:
+        bodies = [self.claim.message, *outcome.replies]
+        first = self.claim.seq + 1
+        return [placed(body, self.claim.turn, first + i) for i, body in enumerate(bodies)]
+
+    def _outcome(self, turn: Turn | None, error: BaseException | None) -> Outcome | None:
+        """How the attempt ended, or None when that is not ours to say."""
+        error = error or self._output.failure
+        if isinstance(error, ClaimLost) or self._stopped in ("lost", "release"):
+            return None
+        if self._stopped == "timeout":
+            return self._failed(TIMED_OUT)
+        try:
+            if self._stopped == "cancel":
+                return self._ended("cancelled", replies=self._encoded(partial=True))
+            if error is None and turn is not None:
+                return self._completed(turn)
+        except Exception as bad:  # what was said cannot be committed as it is
+            if self._stopped == "cancel":
+                return self._ended("cancelled")
+            error = bad
+        return self._failed(self._explained(error))
+
+    def _explained(self, error: BaseException | None) -> dict[str, Any]:
+        """What people are told of an error: a TurnError's own words, of others nothing."""
+        if isinstance(error, TurnError):
+            log.info("session %s turn %d failed: %s", *self._where(), error.error_code)
+            body = {"code": error.error_code, "message": error.message}
+            return {**body, "retryable": error.may_retry}
+        log.error("session %s turn %d: the handler failed: %s", *self._where(), _trace(error))
+        return FAILED
+
+    def _failed(self, error: dict[str, Any]) -> Outcome:
+        return self._ended("failed", error=error)
+
+    def _ended(self, status: Ending, **more: Any) -> Outcome:
+        return Outcome(
+            status,
+            drafts=self._output.rest(),
+            next_desk=self._worker.next_desk(),
+            keep=self._worker.name if self.kept.sticky else None,
+            **more,
+        )
+
+    def _completed(self, turn: Turn) -> Outcome:
+        try:
+            state = orjson.dumps(turn.state)
+            usage = orjson.dumps(turn.usage) if turn.usage is not None else None
+        except (TypeError, ValueError) as bad:
+            raise TurnError("The session's state is not JSON.", code="bad_state") from bad
+        changed = None if state == self.claim.state else state
+        return self._ended("completed", replies=self._encoded(), state=changed, usage=usage)
+
+    def _encoded(self, *, partial: bool = False) -> list[bytes]:
+        try:
+            return [message.encode() for message in self._output.messages(partial=partial)]
+        except (TypeError, ValueError, AttributeError) as bad:
+            raise TurnError("A reply's message is not JSON.", code="bad_reply") from bad
+
+    async def _write(self, drafts: Sequence[Draft]) -> None:
+        """Append deltas. A store that is away delays them; a lost claim ends the attempt."""
+        while True:
+            try:
+                stop = await self._worker.store.append(self.claim, drafts)
+                break
+            except ClaimLost:
+                self.stop("lost")
+                raise
+            except StoreUnavailable:
+                if self._over or self._stopped is not None:
+                    raise  # the commit carries them
+                await asyncio.sleep(0.2)
+        if stop:
+            self.stop("cancel")
+
+    def _where(self) -> tuple[str, int]:
+        return telemetry.short(self.claim.session), self.claim.turn
+
+    def _measure(self, outcome: str) -> None:
+        telemetry.turn_ended(
+            outcome,
+            queued=max(0.0, time.time() - self.claim.queued_at - (time.monotonic() - self._began)),
+            took=time.monotonic() - self._began,
+            first=self._output.first_delta and self._output.first_delta - self._began,
+        )
+
+    # What the turn may ask (see turn.Tools)
+
+    async def say(self, piece: str | Message) -> None:
+        await self._output.say(piece)
+
+    async def emit(self, name: str, data: Any) -> None:
+        await self._output.emit(name, data)
+
+    async def history(self, before: int | None, limit: int) -> list[Message]:
+        last = self.claim.seq + 1 if before is None else before
+        found = await self._worker.store.history(self.claim.session, before=last, limit=limit)
+        return [Message.decode(message) for message in found.messages]
+
+    def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]:
+        if self.kept.thread is None:
+            self.kept.thread = SessionThread(f"turnwise-{telemetry.short(self.claim.session)}")
+        return self.kept.thread.run(fn, *args)
+
+
+def _trace(error: BaseException | None) -> str:
+    """Where an exception came from. Its own words may quote a message, so they are left out."""
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    path = "".join(f"\n    {f.filename}:{f.lineno} in {f.name}" for f in frames)
+    return f"{type(error).__name__}{path}"
