@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
-import httpx
+import httpx2
 import orjson
 from rich.console import Console
 from rich.text import Text
@@ -80,7 +80,7 @@ class RemoteLine:
     """A session on a server at `url`, opened by `token`; the stream resumes when it breaks."""
 
     def __init__(self, url: str, session_id: str, token: str) -> None:
-        self._client = httpx.AsyncClient(
+        self._client = httpx2.AsyncClient(
             base_url=f"{url.rstrip('/')}/sessions/{session_id}/",
             headers={"Authorization": f"Bearer {token}"},
             timeout=30.0,
@@ -91,7 +91,7 @@ class RemoteLine:
         """A line to a session there; without a token a new one is made."""
         if token is not None:
             return cls(url, session_id or _session_in(token), token)
-        async with httpx.AsyncClient(timeout=30.0) as client:
+        async with httpx2.AsyncClient(timeout=30.0) as client:
             made = _checked(await client.post(f"{url.rstrip('/')}/sessions", json={}))
         return cls(url, made["id"], made["token"])
 
@@ -107,7 +107,7 @@ class RemoteLine:
             accept = {"Accept": "application/json"}
             try:
                 page = _checked(await self._client.get("events", params=params, headers=accept))
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 failures += 1
                 if failures > 60:
                     raise StoreUnavailable("The server is gone.") from None
@@ -131,7 +131,7 @@ class RemoteLine:
         _checked(await self._client.post("reset"))
 
 
-def _checked(response: httpx.Response) -> dict[str, Any]:
+def _checked(response: httpx2.Response) -> dict[str, Any]:
     if response.is_success:
         body: dict[str, Any] = response.json()
         return body
