@@ -87,16 +87,14 @@ class Attempt:
         )
         self._stopped: Stop | None = None
         self._over = False
-        self._began = time.monotonic()
+        self.began = time.monotonic()
         self._task: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
-        self.good_until = self._began + worker.lease * (1 - MARGIN)
+        self.good_until = self.began + worker.lease * (1 - MARGIN)
         """Until when, on the monotonic clock, the lease cannot have run out."""
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
-        timeout = self._worker.options.timeout
-        self._timers.append(loop.call_later(timeout, self.stop, "timeout"))
         # A context of its own: the submitting request's variables must not leak into the turn.
         self._task = loop.create_task(self._run(), context=contextvars.Context())
 
@@ -206,7 +204,7 @@ class Attempt:
 
     async def _commit(self, outcome: Outcome) -> Claim | None:
         """Finish the turn; while the store is away, try again as long as the lease is good."""
-        until = self._began + self._worker.options.timeout + self._worker.lease
+        until = self.began + self._worker.options.timeout + self._worker.lease
         while True:
             try:
                 return await self._worker.store.finish(self.claim, outcome)
@@ -296,9 +294,9 @@ class Attempt:
     def _measure(self, outcome: str) -> None:
         telemetry.turn_ended(
             outcome,
-            queued=max(0.0, time.time() - self.claim.queued_at - (time.monotonic() - self._began)),
-            took=time.monotonic() - self._began,
-            first=self._output.first_delta and self._output.first_delta - self._began,
+            queued=max(0.0, time.time() - self.claim.queued_at - (time.monotonic() - self.began)),
+            took=time.monotonic() - self.began,
+            first=self._output.first_delta and self._output.first_delta - self.began,
         )
 
     # What the turn may ask (see turn.Tools)

@@ -137,17 +137,19 @@ class Message:
 
     def encode(self) -> bytes:
         """JSON without `seq` and `turn`. Raises TypeError when metadata is not JSON."""
-        body: dict[str, Any] = {
-            "id": self.id,
-            "role": self.role,
-            "text": self.text,
-            "attachments": [attachment.as_dict() for attachment in self.attachments],
-            "metadata": self.metadata,
-            "created_at": iso(self.created_at),
-        }
-        if self.partial:
-            body["partial"] = True
-        return orjson.dumps(body)
+        attachments = [attachment.as_dict() for attachment in self.attachments]
+        return (
+            b'{"id":"%b","role":"%b","text":%b,"attachments":%b,"metadata":%b,"created_at":"%b"%b}'
+            % (
+                self.id.encode(),
+                self.role.encode(),
+                orjson.dumps(self.text),
+                orjson.dumps(attachments) if attachments else b"[]",
+                orjson.dumps(self.metadata) if self.metadata else b"{}",
+                iso(self.created_at).encode(),
+                b',"partial":true' if self.partial else b"",
+            )
+        )
 
     @classmethod
     def decode(cls, data: bytes | Mapping[str, Any]) -> Message:

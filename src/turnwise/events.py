@@ -73,6 +73,12 @@ def draft(type: str, turn: int | None, at: float, **carries: Any) -> Draft:
     )
 
 
+def attempt_draft(type: str, turn: int, at: float, attempt: int, text: str | None = None) -> Draft:
+    """The two that come most often: `turn.started`, and a `delta` with its text."""
+    more = b"" if text is None else b',"text":%b' % dumps(text)
+    return Draft(type, turn, b'%b,"attempt":%d%b}' % (_head(turn, at), attempt, more))
+
+
 def message_draft(turn: int, at: float, message: bytes, type: str = MESSAGE, **more: Any) -> Draft:
     """An event around a message that is already encoded and placed."""
     extra = b",%b" % dumps(more)[1:-1] if more else b""

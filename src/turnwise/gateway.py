@@ -6,6 +6,7 @@ HTTP and nothing of the bot.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -269,12 +270,12 @@ class Gateway:
     @staticmethod
     async def drain(reader: Reader, timeout: float | None) -> None:
         """Read until the reader's turn has ended, it was closed, or `timeout` has passed."""
-        until = None if timeout is None else time.monotonic() + timeout
-        while not (reader.ended or reader.closed):
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
-                return
-            await reader.read(left)
+        loop = asyncio.get_running_loop()
+        timer = None if timeout is None else loop.call_later(max(0.0, timeout), reader.nudge)
+        while await reader.read():
+            pass
+        if timer is not None:
+            timer.cancel()
 
     async def cancel(
         self, session_id: str, n: int, *, patience: float = CANCEL_PATIENCE

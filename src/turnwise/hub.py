@@ -13,7 +13,7 @@ import time
 from collections import deque
 from typing import Literal
 
-from turnwise import events, telemetry
+from turnwise import events
 from turnwise.errors import QueueFull
 from turnwise.events import Event
 from turnwise.stores.base import Appended, Notice, Signal, Store
@@ -68,7 +68,6 @@ class Hub:
         reader = Reader(self, self._store, session, after, turn, generation)
         self._readers.setdefault(session, set()).add(reader)
         self._count += 1
-        telemetry.STREAMS.inc()
         if self._shut:
             reader.shut("shutdown")
         return reader
@@ -80,7 +79,6 @@ class Hub:
             return
         followers.discard(reader)
         self._count -= 1
-        telemetry.STREAMS.dec()
         if not followers:
             del self._readers[reader.session]
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from turnwise import events
 from turnwise.conversation import Message
 from turnwise.errors import StoreUnavailable, TurnError
-from turnwise.events import Draft, draft
+from turnwise.events import Draft, attempt_draft, draft
 
 Coalesce = float | Literal["sentence"]
 BACKLOG = 64_000
@@ -237,7 +237,7 @@ class Output:
                 self._pending_size += len(rest)
         attempt = self._attempt
         return [
-            draft(events.DELTA, self._turn, now, attempt=attempt, text=piece)
+            attempt_draft(events.DELTA, self._turn, now, attempt, piece)
             for piece in pieces
             if piece
         ]

@@ -84,7 +84,7 @@ class Runtime:
         self._worker: Worker | None = None
         self._gateway: Gateway | None = None
         self._hub: Hub | None = None
-        self._sweeper: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
         self._restore: list[Callable[[], object]] = []
         self._giving_back: asyncio.Future[None] | None = None
         self.stopping = False
@@ -142,7 +142,11 @@ class Runtime:
         )
         if self._worker is not None:
             self._worker.start()
-        self._sweeper = asyncio.get_running_loop().create_task(self._sweep_forever())
+        loop = asyncio.get_running_loop()
+        self._chores = [
+            loop.create_task(self._sweep_forever()),
+            loop.create_task(self._count_forever()),
+        ]
 
     def retire(self) -> None:
         """Close open streams and take no more turns: this process is about to stop."""
@@ -158,9 +162,9 @@ class Runtime:
         for restore in self._restore:
             restore()
         self._restore.clear()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.wait({self._sweeper})
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
         if self._worker is not None:
             await self._worker.drain(self.settings.grace)
         if self._hub is not None:
@@ -183,6 +187,13 @@ class Runtime:
             with contextlib.suppress(ValueError):  # not in the main thread: the host's business
                 signal.signal(number, hear)
                 self._restore.append(partial(signal.signal, number, previous))
+
+    async def _count_forever(self) -> None:
+        """Set the gauges once a second: cheaper than with every reader and every turn."""
+        while True:
+            telemetry.STREAMS.set(self._hub.count if self._hub else 0)
+            telemetry.RUNNING.set(self._worker.running if self._worker else 0)
+            await asyncio.sleep(1.0)
 
     async def _sweep_forever(self) -> None:
         while True:

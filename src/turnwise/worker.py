@@ -142,7 +142,6 @@ class Worker:
     def _begin(self, claim: Claim) -> None:
         attempt = Attempt(self, claim, self._keeper.take(claim))
         self._attempts[claim.token] = attempt
-        telemetry.RUNNING.inc()
         attempt.start()
 
     async def _claim_forever(self) -> None:
@@ -188,15 +187,17 @@ class Worker:
     # Leases
 
     async def _renew_forever(self) -> None:
-        """Renew every third of a lease, and stop in time what could not be renewed."""
+        """Renew every third of a lease; stop what could not be renewed or takes too long."""
         renewed = time.monotonic()
         while True:
-            await asyncio.sleep(min(1.0, self.lease / 10))
+            await asyncio.sleep(min(1.0, self.lease / 10, self.options.timeout / 10))
             now = time.monotonic()
             attempts = list(self._attempts.values())
             for attempt in attempts:
                 if attempt.good_until < now:
                     attempt.stop("lost")
+                elif attempt.began + self.options.timeout < now:
+                    attempt.stop("timeout")
             if attempts and now - renewed >= self.lease / 3:
                 renewed = now
                 # Beside this loop: a store that hangs must not keep it from stopping attempts.
@@ -243,7 +244,6 @@ class Worker:
         """An attempt is over; its place goes to the session's next turn or is free."""
         claim = attempt.claim
         self._attempts.pop(claim.token, None)
-        telemetry.RUNNING.dec()
         self._keeper.give_back(claim.session, attempt.kept, said, claim.seq + len(said))
         if next_claim is not None:
             self._begin(next_claim)

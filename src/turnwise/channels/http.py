@@ -79,6 +79,22 @@ class ShortCut:
         await self._app(scope, receive, send)
 
 
+class JSON(Response):
+    """JSON that is encoded already, never to be stored by anybody on the way."""
+
+    def __init__(self, content: bytes, status: int, headers: dict[str, str]) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = content
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(content)),
+            (b"content-type", b"application/json"),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            *((name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()),
+        ]
+
+
 class HTTPChannel:
     """The HTTP door: adds its routes to `routes`, the busiest first, because the first that
     matches is taken."""
@@ -346,8 +362,7 @@ def _parameter(
 
 
 def _json(content: bytes, status: int = 200, **headers: str) -> Response:
-    headers["Cache-Control"] = "no-store"
-    return Response(content, status, headers=headers, media_type="application/json")
+    return JSON(content, status, headers)
 
 
 def _path(request: Request) -> str:

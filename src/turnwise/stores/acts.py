@@ -25,7 +25,7 @@ from turnwise.errors import (
     QueueFull,
     Unauthorized,
 )
-from turnwise.events import Draft, Event, draft, message_draft
+from turnwise.events import Draft, Event, attempt_draft, draft, message_draft
 from turnwise.stores.base import (
     Appended,
     Claim,
@@ -74,7 +74,6 @@ class Acts(Readings):
     def _save(self, row: Row) -> None:
         self._do(
             "save",
-            row.expires_at,
             row.last_event,
             row.last_turn,
             row.last_seq,
@@ -95,6 +94,13 @@ class Acts(Readings):
         if found is None:
             raise NotFound("There is no such turn.")
         return TurnRow(*found)
+
+    def _slide(self, row: Row, now: float) -> None:
+        """The session lives on from now; what moves its end by less than a hundredth of its life
+        is not worth a write to the index of ends."""
+        if abs(now + row.ttl - row.expires_at) > row.ttl / 100:
+            row.expires_at = now + row.ttl
+            self._do("save_expiry", row.expires_at, row.id)
 
     def _held(self, claim: Claim) -> Row:
         """The row of a session whose claim this is. Raises ClaimLost."""
@@ -190,7 +196,7 @@ class Acts(Readings):
         row.base_turn, row.base_seq, row.floor = row.last_turn, row.last_seq, floor
         self._do("save_bases", row.base_turn, row.base_seq, row.floor, session)
         row.open, row.head, row.ready_at = 0, row.last_turn + 1, None
-        row.expires_at = now + row.ttl
+        self._slide(row, now)
         self._let_go(row)
         self._save(row)
         return row.as_session()
@@ -242,13 +248,13 @@ class Acts(Readings):
         )
         drafts = [message_draft(n, now, message, events.QUEUED, **more)]
         row.open += 1
-        row.expires_at = now + row.ttl
+        self._slide(row, now)
         claim = None
         if position == 0:
             row.head = n
             if desk is not None and self._free(row, desk, now):
                 claim = self._lease(row, desk, n, 1, wish.message, now, now)
-                drafts.append(draft(events.STARTED, n, now, attempt=1))
+                drafts.append(attempt_draft(events.STARTED, n, now, 1))
             elif row.token is None:
                 row.ready_at = now
         state: Status = "queued" if claim is None else "running"
@@ -360,7 +366,7 @@ class Acts(Readings):
             after(turn.status, "claim")
             if turn.attempt < desk.max_attempts:
                 attempt = turn.attempt + 1
-                self._append(row, [draft(events.STARTED, turn.n, now, attempt=attempt)], now)
+                self._append(row, [attempt_draft(events.STARTED, turn.n, now, attempt)], now)
                 self._do("start_turn", attempt, now, row.last_event, row.id, turn.n)
                 return self._lease(row, desk, turn.n, attempt, turn.message, turn.queued_at, now)
             self._close(row, turn.n, turn.message, Outcome("failed", error=EXHAUSTED), now)
@@ -393,7 +399,7 @@ class Acts(Readings):
         if outcome.state is not None:
             self._do("save_state", row.id, outcome.state)
         row.keeper = outcome.keep
-        row.expires_at = now + row.ttl
+        self._slide(row, now)
         claimed = None
         if row.open:
             desk = outcome.next_desk
@@ -476,7 +482,7 @@ class Acts(Readings):
         if state is not None:
             self._do("save_state", row.id, state)
         self._let_go(row)
-        row.expires_at = now + row.ttl
+        self._slide(row, now)
         self._line_up(row, now)
         self._save(row)
         self._ready(row, now)

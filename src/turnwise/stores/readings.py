@@ -128,14 +128,15 @@ class Readings:
         found = self._all("messages_between", session, first, last)
         return [placed(body, turn, seq) for seq, turn, body in found]
 
-    def _record(self, row: Row, turn: TurnRow) -> TurnRecord:
+    def _record(self, row: Row | None, turn: TurnRow) -> TurnRecord:
+        """A turn as others see it; `row` tells where a queued one stands."""
         position = None
-        if turn.status == "queued":
+        if row is not None and turn.status == "queued":
             position = self._one("ahead", row.id, row.head, turn.n)[0]
         message: bytes | None = None
         replies: list[bytes] = []
         if turn.seq is not None:
-            found = self._placed(row.id, turn.seq, turn.seq + turn.replies)
+            found = self._placed(turn.session, turn.seq, turn.seq + turn.replies)
             message, replies = (found[0], found[1:]) if found else (None, [])
         elif turn.message is not None:
             message = placed(turn.message, turn.n, None)
@@ -171,8 +172,11 @@ class Readings:
 
     def turn(self, session: str, n: int) -> TurnRecord | None:
         found = self._one("turn", session, n)  # first: once finished it does not change any more
-        row = self._find(session) if found else None
-        return self._record(row, TurnRow(*found)) if row and found else None
+        if found is None:
+            return None
+        turn = TurnRow(*found)
+        row = self._find(session) if turn.status == "queued" else None
+        return self._record(row, turn)
 
     def turns(
         self, session: str, status: Status | None, before: int | None, start: int | None, limit: int

@@ -98,9 +98,11 @@ SELECT * FROM session WHERE id > ? AND (expires_at > ? OR open > 0) ORDER BY id 
 INSERT INTO session (id, name, metadata, created_at, ttl, expires_at, generation)
     VALUES (?, ?, ?, ?, ?, ?, ?);
 -- name: save
-UPDATE session SET expires_at = ?, last_event = ?, last_turn = ?, last_seq = ?, open = ?, head = ?,
-    running = ?, token = ?, lease_until = ?, ready_at = ?, keeper = ?, reserved_until = ?,
+UPDATE session SET last_event = ?, last_turn = ?, last_seq = ?, open = ?, head = ?, running = ?,
+    token = ?, lease_until = ?, ready_at = ?, keeper = ?, reserved_until = ?,
     owner = ? WHERE id = ?;
+-- name: save_expiry
+UPDATE session SET expires_at = ? WHERE id = ?;
 -- name: save_events
 UPDATE session SET last_event = ? WHERE id = ?;
 -- name: save_lease
