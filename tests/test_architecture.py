@@ -11,7 +11,15 @@ ROOT = Path(turnwise.__file__).parent
 
 NEVER = {
     "worker": {"channels", "gateway", "bot", "runtime", "server", "cli"},
-    "channels": {"stores.sqlite", "stores.acts", "stores.open", "worker", "bot", "runtime"},
+    "channels": {
+        "stores.sqlite",
+        "stores.engine",
+        "stores.acts",
+        "stores.open",
+        "worker",
+        "bot",
+        "runtime",
+    },
     "script": {"stores", "models"},
     "stores": {"turn", "worker", "gateway", "bot", "channels", "runtime"},
     "bot": {"stores", "worker", "gateway", "channels", "runtime"},

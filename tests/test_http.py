@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -316,6 +317,35 @@ async def test_too_many_streams(open_door: Opener) -> None:
             assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
             assert "retry-after" in refused.headers
         assert (await talker.say("hi"))["status"] == "completed"
+
+
+async def test_a_reader_that_does_not_read(open_door: Opener) -> None:
+    """It is dropped after the time for sending, also when only the end of the stream is left;
+    others go on, and it can resume."""
+
+    async def flood(turn: Turn) -> AsyncIterator[str]:
+        for _ in range(80):
+            yield "x" * 100_000
+            await asyncio.sleep(0.001)
+
+    async with open_door(Bot(flood, max_reply=10_000_000), send_timeout=1) as door:
+        talker = await door.session()
+        await talker.say("go", 60)
+        url = httpx.URL(door.url)
+        head = f"GET {talker.path}/events HTTP/1.1\r\nHost: x\r\n"
+        with socket.socket() as stalled:
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stalled.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(stalled, (url.host, url.port))
+            auth = f"Authorization: Bearer {talker.token}\r\n\r\n"
+            await loop.sock_sendall(stalled, (head + auth).encode())
+            await loop.sock_recv(stalled, 100)
+            assert door.runtime.gateway.hub.count == 1
+            async with asyncio.timeout(10):
+                while door.runtime.gateway.hub.count:  # noqa: ASYNC110 there is no event for it
+                    await asyncio.sleep(0.05)
+            assert (await talker.events())[-1]["type"] == "turn.completed"
 
 
 # Tokens and keys

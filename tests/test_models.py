@@ -170,7 +170,7 @@ async def test_errors_can_be_read(keep: Keep, said: str, code: str, retryable: b
         async with talk(Bot(chat)) as say:
             with pytest.raises(TurnError) as caught:
                 await say(said)
-            assert (caught.value.error_code, caught.value.may_retry) == (code, retryable)
+            assert (caught.value.code, caught.value.retryable) == (code, retryable)
             assert "secret" not in caught.value.message
             assert (await say("fine", session="other")).text == "echo: fine "
 
@@ -181,7 +181,7 @@ async def test_a_server_that_is_not_there(keep: Keep) -> None:
     async with talk(Bot(chat)) as say:
         with pytest.raises(TurnError) as caught:
             await say("hi")
-        assert caught.value.error_code == "model_unreachable"
+        assert caught.value.code == "model_unreachable"
 
 
 async def test_cancelling_the_turn_closes_the_request(keep: Keep) -> None:

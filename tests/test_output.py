@@ -104,7 +104,7 @@ async def test_what_is_no_piece(bad: object) -> None:
     """Anything but str and Message ends the turn with a readable code."""
     with pytest.raises(TurnError) as caught:
         await output(Log()).say(bad)  # type: ignore[arg-type]
-    assert caught.value.error_code == "bad_reply"
+    assert caught.value.code == "bad_reply"
 
 
 async def test_a_reply_has_a_limit() -> None:
@@ -113,7 +113,7 @@ async def test_a_reply_has_a_limit() -> None:
     await out.say("x" * 10)
     with pytest.raises(TurnError) as caught:
         await out.say("y")
-    assert caught.value.error_code == "reply_too_long"
+    assert caught.value.code == "reply_too_long"
 
 
 async def test_surrogates_are_mended() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -258,7 +259,7 @@ async def test_a_handler_that_raises() -> None:
     async with talk(Bot(reply)) as say:
         with pytest.raises(TurnError) as caught:
             await say("bad")
-        assert caught.value.error_code == "handler_error"
+        assert caught.value.code == "handler_error"
         assert "hunter2" not in caught.value.message
         assert (await say("good")).text == "fine"
         assert [m.text for m in await say.runtime.messages("test")] == ["bad", "good", "fine"]
@@ -277,7 +278,7 @@ async def test_replies_that_are_none(piece: Any, code: str) -> None:
     async with talk(Bot(reply)) as say:
         with pytest.raises(TurnError) as caught:
             await say("hi")
-        assert caught.value.error_code == code
+        assert caught.value.code == code
 
 
 async def test_a_handler_that_yields_for_ever() -> None:
@@ -293,7 +294,7 @@ async def test_a_handler_that_yields_for_ever() -> None:
         assert (await say("hi", session="other")).text == "quick"
         with pytest.raises(TurnError) as caught:
             await endless
-        assert caught.value.error_code == "reply_too_long"
+        assert caught.value.code == "reply_too_long"
 
 
 async def test_state_that_is_no_json() -> None:
@@ -307,7 +308,7 @@ async def test_state_that_is_no_json() -> None:
     async with talk(Bot(reply)) as say:
         with pytest.raises(TurnError) as caught:
             await say("bad")
-        assert caught.value.error_code == "bad_state"
+        assert caught.value.code == "bad_state"
         assert (await say("good")).text == "{}"
 
 
@@ -328,7 +329,7 @@ async def test_a_turn_has_a_time(stubborn: bool) -> None:
     async with talk(Bot(reply, timeout=0.1)) as say:
         with pytest.raises(TurnError) as caught:
             await say("slow")
-        assert caught.value.error_code == "timeout"
+        assert caught.value.code == "timeout"
         assert (await say("quick")).text == "ok"
         for task in asyncio.all_tasks():  # the stubborn one would outlive the loop
             if task.get_coro().__qualname__.endswith("Attempt._run"):  # type: ignore[union-attr]
@@ -349,7 +350,7 @@ async def test_a_blocking_handler_over_its_time_is_left_behind() -> None:
     async with talk(Bot(reply, timeout=0.1)) as say:
         with pytest.raises(TurnError) as caught:
             await say("slow")
-        assert caught.value.error_code == "timeout"
+        assert caught.value.code == "timeout"
         release.set()
         assert (await say("quick")).text == "ok"
         assert "too late" not in [m.text for m in await say.runtime.messages("test")]
@@ -422,6 +423,89 @@ async def test_ask_gives_up_and_the_turn_goes_on() -> None:
         assert (await say.runtime.gateway.wait("s", 1, 10)).status == "completed"
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Message("x", attachments=[{"type": "f"}]),  # type: ignore[list-item]
+        Message("x", metadata={"x": object()}),
+        Message(7),  # type: ignore[arg-type]
+    ],
+)
+async def test_messages_that_cannot_be_kept(bad: Message) -> None:
+    """They fail the turn at once, and a cancel that meets one ends the turn all the same."""
+    waiting = asyncio.Event()
+
+    async def reply(turn: Turn) -> AsyncIterator[Message]:
+        yield bad
+        if turn.text == "wait":
+            waiting.set()
+            await asyncio.sleep(30)
+
+    async with talk(Bot(reply)) as say:
+        with pytest.raises(TurnError):
+            await say("hi")
+        slow = asyncio.create_task(say("wait"))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await waiting.wait()
+        record = await say.runtime.gateway.cancel("test", 2)
+        assert record.status in ("cancelled", "failed")
+        with pytest.raises(TurnError):
+            await slow
+
+
+async def test_errors_with_odd_words() -> None:
+    """An exception or broken Unicode as a TurnError's message is told as text."""
+
+    async def reply(turn: Turn) -> str:
+        raise TurnError(ValueError("odd \ud800") if turn.n == 1 else "\ud800")  # type: ignore[arg-type]
+
+    async with talk(Bot(reply)) as say:
+        for _ in range(2):
+            with pytest.raises(TurnError, match=r"\?"):
+                await say("hi")
+
+
+async def test_a_hung_thread_is_left_behind() -> None:
+    """After a blocking call that never ended, the session's next turns are answered."""
+    release = threading.Event()
+
+    def reply(turn: Turn) -> str:
+        if turn.text == "hang":
+            release.wait(30)
+        return "ok"
+
+    async with talk(Bot(reply, timeout=0.2)) as say:
+        with pytest.raises(TurnError):
+            await say("hang")
+        assert (await say("a")).text == "ok"
+        assert (await say("b")).text == "ok"
+        release.set()
+
+
+async def test_emitted_data_is_taken_as_it_is() -> None:
+    """Changing it afterwards changes nothing; what is no JSON fails the turn; there is a limit."""
+
+    async def reply(turn: Turn) -> str:
+        if turn.text == "bad":
+            await turn.emit("x", object())
+        while turn.text == "flood":
+            await turn.emit("x", "y" * 100)
+        data = {"step": 0}
+        for step in range(3):
+            data["step"] = step
+            await turn.emit("progress", data)
+        return "ok"
+
+    async with talk(Bot(reply, max_reply=50_000)) as say:
+        found = await events(say.runtime, "s", "good")
+        assert [e["data"]["step"] for e in found if e["type"] == "custom"] == [0, 1, 2]
+        for text, code in (("bad", "bad_reply"), ("flood", "reply_too_long")):
+            with pytest.raises(TurnError) as caught:
+                await say(text)
+            assert caught.value.code == code
+
+
 # Services
 
 
@@ -472,7 +556,7 @@ async def test_a_service_answers_or_refuses() -> None:
         assert (await say("other")).text == "reply"
         with pytest.raises(TurnError, match="must not talk") as caught:
             await say("no")
-        assert caught.value.error_code == "refused"
+        assert caught.value.code == "refused"
 
 
 def test_bots_that_are_none() -> None:
@@ -486,6 +570,15 @@ def test_bots_that_are_none() -> None:
         bot.reply(_coroutine)
     with pytest.raises(ConfigurationError):
         bot.service(_plain)  # type: ignore[type-var]
+    with pytest.raises(ConfigurationError):
+        Runtime("no bot")  # type: ignore[arg-type]
+
+
+async def test_a_bot_without_a_handler_does_not_start() -> None:
+    """It is told when the runtime starts, and not to each person."""
+    with pytest.raises(ConfigurationError, match="no reply handler"):
+        async with talk(Bot()):
+            pass
 
 
 # Threads and local
@@ -618,6 +711,43 @@ async def test_stopping_hands_back_what_runs(tmp_path: Path) -> None:
         assert [m.text for m in await second.messages("s")] == ["hi", "attempt 1"]
 
 
+async def test_a_reset_elsewhere_stops_no_later_turn(tmp_path: Path) -> None:
+    """A signal that arrives late concerns the turn it names, not the one that runs by then."""
+
+    async def reply(turn: Turn) -> str:
+        await asyncio.sleep(0.05)
+        return f"attempt {turn.attempt}"
+
+    url = f"sqlite:///{tmp_path / 'late.db'}"
+    settings = Settings(_env_file=None, grace=1.0)
+    async with (
+        Runtime(Bot(reply), url, settings=settings) as here,
+        Runtime(Bot(reply), url, worker=False, settings=settings) as there,
+    ):
+        for _ in range(5):
+            await here.gateway.submit("s", "old", create=True)
+            await there.gateway.reset("s")
+            assert (await here.ask("s", "new", timeout=5)).text == "attempt 1"
+
+
+async def test_giving_up_to_hold_a_session(tmp_path: Path) -> None:
+    """Whoever is cancelled while asking for a session does not keep it from its turns."""
+    async with talk(Bot(_plain)) as say:
+        await say("hi")
+        for pause in (0.0, 0.0001, 0.0005, 0.001):
+
+            async def hold() -> None:
+                async with say.runtime.session("test"):
+                    await asyncio.sleep(30)
+
+            holding = asyncio.create_task(hold())
+            await asyncio.sleep(pause)
+            holding.cancel()
+            await asyncio.wait({holding})
+            async with asyncio.timeout(5):
+                await say("hi")
+
+
 async def test_sessions_that_are_not_there() -> None:
     """Reading an unknown session is NotFound; asking makes it."""
     async with talk(Bot(_plain)) as say:
@@ -642,5 +772,5 @@ async def test_the_scripted_model() -> None:
         assert (await say("a")).text == "one two"
         with pytest.raises(TurnError) as caught:
             await say("b")
-        assert caught.value.error_code == "quota"
+        assert caught.value.code == "quota"
     assert [[m.text for m in prompt] for prompt in model.prompts] == [["a"], ["a", "one two", "b"]]

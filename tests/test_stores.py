@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from turnwise import Message
 from turnwise.conformance import StoreConformance
-from turnwise.stores.base import Store
+from turnwise.errors import ConfigurationError
+from turnwise.stores.base import Appended, Notice, Ready, Signal, Store, Submission
 from turnwise.stores.sqlite import SQLiteStore
 
 
@@ -35,3 +39,100 @@ class TestSQLiteConformance(StoreConformance):
 
     async def pass_time(self, store: Store, seconds: float) -> None:
         self.clock.now += seconds
+
+
+# What the SQLite store says beyond the promise
+
+
+async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    """An older Turnwise refuses it in words and changes nothing."""
+    import apsw
+
+    path = tmp_path / "newer.db"
+    with apsw.Connection(str(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(ConfigurationError, match="newer"):
+        await SQLiteStore(path).open()
+
+
+async def test_the_schema_is_made_once_and_kept(tmp_path: Path) -> None:
+    """Opening again finds what was written; a store can be opened, closed and opened."""
+    store = SQLiteStore(tmp_path / "again.db")
+    for n in range(3):
+        await store.open()
+        await store.create(f"s{n}", name=None, metadata=b"{}", ttl=100.0)
+        assert len(await store.sessions()) == n + 1
+        await store.close()
+
+
+async def test_a_broken_act_breaks_no_other(tmp_path: Path) -> None:
+    """Acts that share a transaction with one that fails unexpectedly are done all the same."""
+    store = SQLiteStore(tmp_path / "broken.db")
+    await store.open()
+    bad: Any = object()
+    results = await asyncio.gather(
+        store.create("a", name=None, metadata=b"{}", ttl=100.0),
+        store.create("b", name=bad, metadata=b"{}", ttl=100.0),
+        store.create("c", name=None, metadata=b"{}", ttl=100.0),
+        return_exceptions=True,
+    )
+    assert isinstance(results[1], Exception)
+    assert [session.id for session in await store.sessions()] == ["a", "c"]
+    await store.close()
+
+
+async def test_a_listener_that_fails_hurts_nobody(tmp_path: Path) -> None:
+    """What is committed stays committed, and the other listeners hear of it."""
+    store = SQLiteStore(tmp_path / "listener.db")
+    await store.open()
+    heard: list[Notice] = []
+
+    def fail(_: Notice) -> None:
+        raise RuntimeError("no")
+
+    store.listen(fail)
+    store.listen(heard.append)
+    wish = Submission("s", Message("hi", role="user").encode(), create=True, ttl=100.0)
+    assert (await store.submit(wish)).created
+    assert heard
+    assert len((await store.history("s")).open) == 1
+    await store.close()
+
+
+async def test_what_others_write_is_heard_soon(tmp_path: Path) -> None:
+    """Another process's commit is heard within some tens of milliseconds, its signals too."""
+    here, there = SQLiteStore(tmp_path / "two.db"), SQLiteStore(tmp_path / "two.db")
+    await here.open()
+    await there.open()
+    heard: asyncio.Queue[Notice] = asyncio.Queue()
+    here.listen(heard.put_nowait)
+    wish = Submission("s", Message("hi", role="user").encode(), create=True, ttl=100.0)
+    await there.submit(wish)
+    async with asyncio.timeout(2):
+        appended = await heard.get()
+        assert isinstance(appended, Appended)
+        assert [event.type for event in appended.events] == ["turn.queued"]
+        assert await heard.get() == Ready()
+        await there.delete("s")
+        assert await heard.get() == Signal("gone", "s")
+    await here.close()
+    await there.close()
+
+
+async def test_recreated_sessions_do_not_open_to_old_tokens(tmp_path: Path) -> None:
+    """A session of the same name is another one: its generation is above, its numbers go on."""
+    clock = Clock()
+    store = SQLiteStore(tmp_path / "names.db", clock=clock)
+    await store.open()
+    first = await store.create("user 42", name=None, metadata=b"{}", ttl=10.0)
+    await store.submit(Submission("user 42", Message("hi", role="user").encode()))
+    await store.cancel("user 42", 1)
+    clock.now += 11.0
+    second = await store.create("user 42", name=None, metadata=b"{}", ttl=10.0)
+    assert second.generation > first.generation
+    assert (second.last_event, second.turns, second.messages) == (2, 0, 0)
+    await store.delete("user 42")
+    clock.now += 1.0
+    third = await store.create("user 42", name=None, metadata=b"{}", ttl=10.0)
+    assert third.generation > second.generation
+    await store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -19,6 +20,7 @@ import pytest
 
 from conftest import HERE, Process
 from turnwise.channels.terminal import printable
+from turnwise.stores.sqlite import SQLiteStore
 
 PROMPT = "you \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} "
 
@@ -116,6 +118,7 @@ def test_chatting_with_a_server(
     chat.type("20\r")
     chat.wait_for("3 ")
     process.kill()
+    chat.wait_for("connection is lost")
     process.start()
     chat.wait_for(r"\(again\)")
     chat.wait_for("19 20 ")
@@ -173,8 +176,17 @@ def test_sessions_from_the_command_line(tmp_path: Path, serve: Callable[..., Pro
     assert "No sessions" in turnwise("sessions", "list", *store, cwd=tmp_path)
 
 
+async def _make(path: Path) -> None:
+    store = SQLiteStore(path)
+    await store.open()
+    await store.close()
+
+
 def test_check(tmp_path: Path) -> None:
     """What the store is and what its word is worth; a store that cannot be is an error."""
+    missing = turnwise("check", f"sqlite:///{tmp_path / 'c.db'}", cwd=tmp_path, status=1)
+    assert "no file" in missing
+    asyncio.run(_make(tmp_path / "c.db"))
     found = turnwise("check", f"sqlite:///{tmp_path / 'c.db'}", cwd=tmp_path)
     assert "FULL" in found
     assert "The store answers" in found
@@ -190,6 +202,17 @@ def test_wrong_names_are_told_in_a_line(tmp_path: Path, serve: Callable[..., Pro
     """No module, no bot in it, a port that is taken."""
     assert "no module" in turnwise("serve", "nowhere:bot", cwd=tmp_path, status=1)
     assert "has no 'nothing'" in turnwise("serve", "bots:nothing", cwd=tmp_path, status=1)
+    assert "bots:echo" in turnwise("serve", "bots.py:echo", cwd=tmp_path, status=1)
+    assert "port" in turnwise("serve", "--port", "99999", cwd=tmp_path, status=1)
+    assert "log_level" in turnwise("serve", "--log-level", "loud", cwd=tmp_path, status=1)
+    assert "names no store" in turnwise("serve", "--store", "x.db", cwd=tmp_path, status=1)
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    store = f"sqlite:///{blocked / 'x.db'}"
+    assert "Cannot open" in turnwise("serve", "--store", store, cwd=tmp_path, status=1)
+    nobody = turnwise("chat", "--url", "http://127.0.0.1:9/", cwd=tmp_path, status=1)
+    assert "No server answers" in nobody
+    assert turnwise("--version", cwd=tmp_path).startswith("turnwise 0.")
     port = str(serve("bots:echo").port)
     assert "Try --port" in turnwise("serve", "--port", port, cwd=tmp_path, status=1)
 
@@ -227,6 +250,7 @@ def test_help_names_every_setting(tmp_path: Path) -> None:
 
 def test_settings_come_from_a_file_too(tmp_path: Path) -> None:
     """`.env` counts below variables and flags."""
+    asyncio.run(_make(tmp_path / "env.db"))
     (tmp_path / ".env").write_text(f"TURNWISE_STORE=sqlite:///{tmp_path / 'env.db'}\n")
     assert "env.db" in turnwise("check", cwd=tmp_path)
 

@@ -20,7 +20,7 @@ import orjson
 
 from turnwise import telemetry
 from turnwise.conversation import Message, placed
-from turnwise.errors import ClaimLost, StoreUnavailable, TurnError
+from turnwise.errors import ClaimLost, StoreUnavailable, TurnError, TurnwiseError
 from turnwise.events import Draft
 from turnwise.kept import Kept, SessionThread
 from turnwise.output import Output
@@ -239,9 +239,9 @@ class Attempt:
     def _explained(self, error: BaseException | None) -> dict[str, Any]:
         """What people are told of an error: a TurnError's own words, of others nothing."""
         if isinstance(error, TurnError):
-            log.info("session %s turn %d failed: %s", *self._where(), error.error_code)
-            body = {"code": error.error_code, "message": error.message}
-            return {**body, "retryable": error.may_retry}
+            log.info("session %s turn %d failed: %s", *self._where(), error.code)
+            body = {"code": error.code, "message": error.message}
+            return {**body, "retryable": error.retryable}
         log.error("session %s turn %d: the handler failed: %s", *self._where(), _trace(error))
         return FAILED
 
@@ -322,4 +322,5 @@ def _trace(error: BaseException | None) -> str:
     """Where an exception came from. Its own words may quote a message, so they are left out."""
     frames = traceback.extract_tb(error.__traceback__) if error is not None else []
     path = "".join(f"\n    {f.filename}:{f.lineno} in {f.name}" for f in frames)
-    return f"{type(error).__name__}{path}"
+    words = f": {error}" if isinstance(error, TurnwiseError) else ""  # ours quote nobody
+    return f"{type(error).__name__}{words}{path}"

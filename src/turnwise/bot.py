@@ -91,10 +91,14 @@ class Bot:
         self._services.append(service)
         return service
 
-    async def answer(self, turn: Turn) -> None:
-        """Run services and reply handler for one turn; returns when the handler is drained."""
+    def check(self) -> None:
+        """Raises ConfigurationError when this bot cannot answer."""
         if self._handler is None:
             raise ConfigurationError("This bot has no reply handler: decorate one with @bot.reply.")
+
+    async def answer(self, turn: Turn) -> None:
+        """Run services and reply handler for one turn; returns when the handler is drained."""
+        self.check()
         await self._call(0, turn)
 
     async def _call(self, index: int, turn: Turn) -> None:

@@ -11,25 +11,28 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import orjson
 import typer
 import uvicorn
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from uvicorn.supervisors import Multiprocess
 
 from turnwise import server, telemetry
 from turnwise.channels.terminal import LocalLine, RemoteLine, Terminal, printable
 from turnwise.conversation import iso
-from turnwise.errors import NotFound, TurnwiseError
+from turnwise.errors import ConfigurationError, NotFound, TurnwiseError
 from turnwise.runtime import Runtime
 from turnwise.settings import Settings
 from turnwise.stores.base import Store
 from turnwise.stores.open import open_store
+from turnwise.stores.sqlite import SQLiteStore
 
 T = TypeVar("T")
 app = typer.Typer(
@@ -62,6 +65,21 @@ BotTarget = Annotated[
 ]
 StoreUrl = Annotated[str | None, _option("store", "--store")]
 Json = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"turnwise {version('turnwise')}", highlight=False)
+        raise typer.Exit()
+
+
+@app.callback()
+def program(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")
+    ] = False,
+) -> None:
+    """Turnwise: stateful conversations that lose nothing."""
 
 
 def main() -> None:
@@ -109,7 +127,9 @@ def serve(
         "log_level": log_level,
     }  # fmt: skip
     settings = _settings(given)
-    server.load_bot(bot)  # a wrong name is told here, once, and not by every process
+    # What is wrong is told here, once, and not by every process.
+    server.load_bot(bot)
+    asyncio.run(_try_store(settings.store))
     if bot:
         os.environ["TURNWISE_BOT"] = bot
     os.environ["TURNWISE_WORK"] = "0" if no_work else "1"
@@ -125,7 +145,17 @@ def _settings(given: dict[str, Any]) -> Settings:
     for name, value in given.items():
         if value is not None:
             os.environ[f"TURNWISE_{name.upper()}"] = str(value)
-    return Settings()
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise ConfigurationError(f"{wrong['loc'][0]}: {wrong['msg']}") from None
+
+
+async def _try_store(url: str) -> None:
+    store = open_store(url)
+    await store.open()
+    await store.close()
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -183,7 +213,8 @@ def work(
     settings = _settings(given)
     telemetry.setup_logging(settings.log_level)
     runtime = Runtime(server.load_bot(bot), settings=settings)
-    out.print(f"[bold]Turnwise[/] works on {settings.store}. Ctrl-C stops.")
+    named = bot or "the demo bot"
+    out.print(f"[bold]Turnwise[/] answers with [cyan]{named}[/] on {settings.store}. Ctrl-C stops.")
     asyncio.run(_work(runtime))
 
 
@@ -240,7 +271,11 @@ def chat(
 
 @asynccontextmanager
 async def _opened(url: str | None) -> AsyncIterator[Store]:
-    store = open_store(_settings({"store": url}).store)
+    """The store, which must be there: a mistyped name should not look like an empty store."""
+    named = _settings({"store": url}).store
+    store = open_store(named)
+    if isinstance(store, SQLiteStore) and not store.path.exists():
+        raise ConfigurationError(f"There is no file {store.path} (store {named}).")
     await store.open()
     try:
         yield store
@@ -264,10 +299,11 @@ def list_sessions(
     if as_json:
         print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
         return
-    table = Table("session", "name", "status", "turns", "messages", "created", "expires")
+    table = Table("name", "status", "turns", "messages", "created", "expires")
+    table.columns.insert(0, Column("session", overflow="fold", min_width=24))
     for one in found:
         row = [one["id"], one["name"] or "", one["status"], str(one["turns"])]
-        row += [str(one["messages"]), one["created_at"][:19], one["expires_at"][:19]]
+        row += [str(one["messages"]), one["created_at"][:10], one["expires_at"][:10]]
         table.add_row(*(printable(cell) for cell in row))
     out.print(table if found else "No sessions yet.")
 

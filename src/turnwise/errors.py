@@ -28,9 +28,9 @@ from typing import ClassVar
 class TurnwiseError(Exception):
     """Something went wrong in Turnwise."""
 
-    code: ClassVar[str] = "error"
+    code: str = "error"
     status: ClassVar[int] = 500
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(self, message: str | None = None) -> None:
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
@@ -125,8 +125,8 @@ class TurnError(TurnwiseError):
         # Whatever was raised with, an exception for a message too, is told as valid text.
         text = None if message is None else str(message).encode("utf-8", "replace").decode()
         super().__init__(text)
-        self.error_code = str(code or self.code)
-        self.may_retry = self.retryable if retryable is None else bool(retryable)
+        self.code = str(code or type(self).code)
+        self.retryable = type(self).retryable if retryable is None else bool(retryable)
 
 
 class Refusal(TurnError):

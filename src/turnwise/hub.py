@@ -20,7 +20,7 @@ from turnwise.stores.base import Appended, Notice, Signal, Store
 
 CAPACITY = 256
 """Events a reader may lag behind before it goes back to the log."""
-PAGE = 500
+PAGE = 200
 """Events read from the log at once."""
 
 Closed = Literal["gone", "token", "shutdown", "left"]

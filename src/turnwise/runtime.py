@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from turnwise import telemetry
-from turnwise.bot import Bot
+from turnwise.bot import Bot, Handler
 from turnwise.conversation import Message, Reply, checked_session_id
 from turnwise.errors import (
     ClaimLost,
@@ -61,20 +61,21 @@ class HeldSession:
 class Runtime:
     """Opens `store` and answers its turns with `bot`.
 
-    `store` is a URL such as `sqlite:///turnwise.db` or a Store; the default comes from the
-    settings. With `worker=False` turns are submitted and followed here and answered elsewhere.
+    `bot` may also be a bare reply handler. `store` is a URL such as `sqlite:///turnwise.db` or a
+    Store; the default comes from the settings. With `worker=False` turns are submitted and
+    followed here and answered elsewhere.
     Use it as `async with runtime:`, or give `runtime.lifespan` to a FastAPI application.
     """
 
     def __init__(
         self,
-        bot: Bot,
+        bot: Bot | Handler,
         store: str | Store | None = None,
         *,
         worker: bool = True,
         settings: Settings | None = None,
     ) -> None:
-        self.bot = bot
+        self.bot = bot if isinstance(bot, Bot) else Bot(bot)
         self.settings = settings or Settings()
         chosen = self.settings.store if store is None else store
         self._store = (
@@ -102,11 +103,11 @@ class Runtime:
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
         """For `FastAPI(lifespan=runtime.lifespan)`: runs while the application runs.
 
-        On SIGTERM and SIGINT open streams are closed and no more turns are taken at once, before
-        the server begins to wait for its connections.
+        In a lifespan of your own: `async with runtime: yield`. Either way on SIGTERM and SIGINT
+        open streams are closed and no more turns are taken at once, before the server begins to
+        wait for its connections; a second signal hands back the running turns without a grace.
         """
         await self.start()
-        self._watch_signals()
         # What is loaded by now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -119,6 +120,7 @@ class Runtime:
         """Open the store and begin to answer. Raises StoreUnavailable, ConfigurationError."""
         if self._gateway is not None:
             raise ConfigurationError("This runtime is running already.")
+        self.bot.check()
         self.stopping = False
         settings, store = self.settings, self._store
         await store.open()
@@ -142,6 +144,7 @@ class Runtime:
         )
         if self._worker is not None:
             self._worker.start()
+        self._watch_signals()
         loop = asyncio.get_running_loop()
         self._chores = [
             loop.create_task(self._sweep_forever()),
@@ -156,12 +159,14 @@ class Runtime:
         if self._hub is not None:
             self._hub.shutdown()
 
+    def _hear_signal(self) -> None:
+        if self.stopping and self._worker is not None:
+            self._worker.hurry()
+        self.retire()
+
     async def stop(self) -> None:
         """Drain: running turns get `settings.grace` seconds, the rest go back to the mailbox."""
         self.retire()
-        for restore in self._restore:
-            restore()
-        self._restore.clear()
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
@@ -171,6 +176,9 @@ class Runtime:
             self._hub.close()
         await self._store.close()
         self._gateway = self._worker = self._hub = None
+        for restore in self._restore:
+            restore()
+        self._restore.clear()
 
     def _watch_signals(self) -> None:
         """Hear SIGTERM and SIGINT before the handler that is installed (the server's)."""
@@ -181,7 +189,7 @@ class Runtime:
                 continue
 
             def hear(n: int, frame: FrameType | None, previous: Any = previous) -> None:
-                loop.call_soon_threadsafe(self.retire)
+                loop.call_soon_threadsafe(self._hear_signal)
                 previous(n, frame)
 
             with contextlib.suppress(ValueError):  # not in the main thread: the host's business
@@ -211,7 +219,10 @@ class Runtime:
     def gateway(self) -> Gateway:
         """Submit, follow, cancel, read. Raises ConfigurationError when not running."""
         if self._gateway is None:
-            raise ConfigurationError("The runtime is not running: use `async with runtime:`.")
+            raise ConfigurationError(
+                "The runtime is not running: use `async with runtime:`, or give its lifespan to "
+                "the application: FastAPI(lifespan=runtime.lifespan)."
+            )
         return self._gateway
 
     @property

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel, Field
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from turnwise import telemetry
@@ -177,6 +178,9 @@ def load_bot(target: str | None) -> Bot:
     if not target:
         return demo_bot()
     module_name, _, name = target.partition(":")
+    if module_name.endswith(".py") or "/" in module_name:
+        guess = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise ConfigurationError(f"Name a module, not a file: {guess}:{name or 'bot'}")
     sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module_name), name or "bot")
@@ -186,7 +190,11 @@ def load_bot(target: str | None) -> Bot:
         raise ConfigurationError(f"There is no module {module_name!r} here.") from None
     except AttributeError:
         raise ConfigurationError(f"{module_name} has no {name or 'bot'!r}.") from None
-    return found if isinstance(found, Bot) else Bot(found)
+    if isinstance(found, Starlette):
+        raise ConfigurationError(f"{target} is an application: serve it with uvicorn.")
+    bot = found if isinstance(found, Bot) else Bot(found)
+    bot.check()
+    return bot
 
 
 def from_environment() -> FastAPI:

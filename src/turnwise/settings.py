@@ -5,6 +5,8 @@ The command line's flags come before all of them. Times are seconds, sizes bytes
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -37,7 +39,9 @@ class Settings(BaseSettings):
     max_streams: int = Field(10_000, ge=1, description="Open event streams of one process.")
     body_timeout: float = Field(20.0, gt=0, description="Seconds to receive a request's body.")
     send_timeout: float = Field(20.0, gt=0, description="Seconds a reader may refuse to read.")
-    log_level: str = Field("info", description="debug, info, warning or error.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug, info, warning or error."
+    )
 
     def keys(self) -> frozenset[str]:
         """The API keys as a set."""

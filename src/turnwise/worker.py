@@ -61,6 +61,7 @@ class Worker:
         self._backlog = False
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._draining = False
         self._traced = telemetry.traced()
         self._tasks: list[asyncio.Task[None]] = []
@@ -92,9 +93,13 @@ class Worker:
         self.retire()
         # A claim under way comes to its end: what it brings is run or handed back, not left.
         await asyncio.wait(self._tasks[:1], timeout=STOP_PATIENCE)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await self._until_idle()
+        if self._attempts:
+            log.warning("finishing %d running turns, up to %g s", len(self._attempts), grace)
+        idle = asyncio.ensure_future(self._until_idle())
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait({idle, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        hurry.cancel()
         for attempt in list(self._attempts.values()):
             attempt.stop("release")
         with contextlib.suppress(TimeoutError):
@@ -107,6 +112,10 @@ class Worker:
         with contextlib.suppress(StoreUnavailable):
             await self.store.forget(self.name, self._keeper.sticky())
         self._keeper.close()
+
+    def hurry(self) -> None:
+        """Cut the grace of a drain short."""
+        self._hurry.set()
 
     async def _until_idle(self) -> None:
         while self._attempts or self._offered:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from turnwise.events import Event
 from turnwise.hub import Reader
 
+CHUNK = 65_536
+"""Bytes sent at once."""
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment is sent, so that proxies keep the connection."""
 
@@ -65,11 +69,25 @@ class EventStream(Response):
         reader = self._reader
         while not (reader.ended or reader.closed):
             found = await reader.read()
-            if found:
-                await put(found[0].sse if len(found) == 1 else b"".join([e.sse for e in found]))
-            elif not (reader.ended or reader.closed):
+            for body in _chunks(found):
+                await put(body)
+            if not (found or reader.ended or reader.closed):
                 await put(b": still here\n\n")
         await put(b"", more=False)
+
+
+def _chunks(found: list[Event]) -> Iterator[bytes]:
+    """Events as bodies of some 64 kB: each waits until the client has taken the one before."""
+    body: list[bytes] = []
+    size = 0
+    for event in found:
+        body.append(event.sse)
+        size += len(event.sse)
+        if size > CHUNK:
+            yield b"".join(body)
+            body, size = [], 0
+    if body:
+        yield b"".join(body)
 
 
 class Watch:

@@ -91,8 +91,11 @@ class RemoteLine:
         """A line to a session there; without a token a new one is made."""
         if token is not None:
             return cls(url, session_id or _session_in(token), token)
-        async with httpx2.AsyncClient(timeout=30.0) as client:
-            made = _checked(await client.post(f"{url.rstrip('/')}/sessions", json={}))
+        try:
+            async with httpx2.AsyncClient(timeout=30.0) as client:
+                made = _checked(await client.post(f"{url.rstrip('/')}/sessions", json={}))
+        except (httpx2.TransportError, httpx2.InvalidURL) as error:
+            raise StoreUnavailable(f"No server answers at {url}: {error}") from None
         return cls(url, made["id"], made["token"])
 
     async def submit(self, text: str) -> int:
@@ -109,6 +112,8 @@ class RemoteLine:
                 page = _checked(await self._client.get("events", params=params, headers=accept))
             except httpx2.TransportError:
                 failures += 1
+                if failures == 1:
+                    yield {"type": "lost"}
                 if failures > 60:
                     raise StoreUnavailable("The server is gone.") from None
                 await asyncio.sleep(0.5)
@@ -230,6 +235,8 @@ class Terminal:
         if kind == "turn.started" and event["attempt"] > 1:
             self._console.print("\n(again)", style="dim")
             return False
+        if kind == "lost":
+            self._console.print("\n(the connection is lost; trying again)", style="dim")
         if kind == "delta":
             self._print(event["text"])
             return True

@@ -1,86 +1,34 @@
 """The SQLite store: one file, several processes, durable when it says so.
 
-How it works, and why:
-
-- All statements run on the event loop's thread, only COMMIT (which waits for the disk) in a
-  thread of its own. A statement takes microseconds; in a second thread each would wait for the
-  interpreter's lock, up to 5 ms a statement while the loop is busy.
-- Acts that arrive while a COMMIT is under way share the next transaction (group commit), so one
-  wait for the disk serves many turns.
-- BEGIN IMMEDIATE never waits inside SQLite: while another process writes, the loop tries again
-  every millisecond, and gives way for one after its own commit when others write too.
-- Every process looks every 10 ms whether another has committed (`PRAGMA data_version`, 2 us) and,
-  if so, reads what the others appended since. Nothing is asked per reader.
+Each method is an act (stores/acts.py) or a reading (stores/readings.py), which stores/engine.py
+runs in a transaction.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import random
-import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import apsw
-
-from turnwise.batching import Batcher
 from turnwise.conversation import Session, Status, TurnRecord
-from turnwise.errors import ConfigurationError, StoreUnavailable, TurnwiseError
-from turnwise.events import QUEUED, Draft, Event
+from turnwise.events import Draft
 from turnwise.stores.acts import Acts
 from turnwise.stores.base import (
-    Appended,
     Claim,
     Desk,
     History,
     Listener,
     Log,
-    Notice,
     Outcome,
-    Ready,
     Renewal,
-    Signal,
     Store,
     Submission,
     Submitted,
 )
-from turnwise.stores.pulse import Pulse
-from turnwise.stores.readings import Readings
-
-T = TypeVar("T")
-
-TAIL_PERIOD = 0.01
-"""Seconds between two looks at what other processes wrote."""
-TAIL_PAGE = 1000
-"""Rows read at one look."""
-LOCK_PATIENCE = 1.5
-"""Seconds to wait for another process's write lock before saying that the store is away."""
-
-
-def _load(text: str) -> tuple[list[str], dict[str, str]]:
-    """The migrations in order and the statements by name, out of sqlite.sql."""
-    migrations: list[str] = []
-    statements: dict[str, str] = {}
-    for part in re.split(r"^-- (?=migration: |name: )", text, flags=re.M)[1:]:
-        head, body = part.split("\n", 1)
-        kind, name = head.split(": ")
-        if kind == "migration":
-            migrations.append(body)
-        else:
-            lines = (line for line in body.splitlines() if not line.startswith("--"))
-            statements[name] = " ".join(" ".join(lines).split()).rstrip("; ")
-    return migrations, statements
-
-
-MIGRATIONS, STATEMENTS = _load(resources.files(__package__).joinpath("sqlite.sql").read_text())
-
-Act = Callable[[Acts], Any]
+from turnwise.stores.engine import Engine
 
 
 class SQLiteStore(Store):
@@ -102,252 +50,56 @@ class SQLiteStore(Store):
         observe: Callable[[int], None] | None = None,
     ) -> None:
         self.path = Path(path)
-        self._clock = clock
-        self._origin = secrets.randbits(31)
-        self._listeners: list[Listener] = []
-        self._observe = observe
-        self._locked_out = False
-        self._tail: asyncio.TimerHandle | None = None
-        self._version = 0
-        self._position = 0
-        self._signal_position = 0
-        self._others_write = False
+        self._engine = Engine(self.path, clock=clock, observe=observe, settle=_settle)
         self._trim_from = 0
-        self._pulse = Pulse(self.path.with_name(f"{self.path.name}-pulse"), self._origin)
-        self._next_look = 0.0
 
     # Life
 
     async def open(self) -> None:
-        self._batcher: Batcher[Act, Any] = Batcher(
-            self._commit, max_size=256, observe=self._observe
-        )
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="turnwise-commit")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._pulse.start()
-            self._writer = await self._connect()
-            self._reader = await self._connect()
-        except (apsw.Error, OSError) as error:
-            raise StoreUnavailable(f"Cannot open {self.path}: {error}") from error
-        self._acts = Acts(self._writer, STATEMENTS, self._clock, self._origin)
-        self._reading = Readings(self._reader, STATEMENTS, self._clock)
-        self._position = self._reader.execute(STATEMENTS["tail_position"]).get
-        self._signal_position = self._reader.execute(STATEMENTS["tail_signal_position"]).get
-        self._follow_others()
-
-    async def _connect(self) -> apsw.Connection:
-        """A connection on an up-to-date schema. Setting up waits for other processes' locks."""
-        db = apsw.Connection(os.fspath(self.path))
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._prepare, db)
-        db.set_busy_timeout(0)
-        return db
-
-    def _prepare(self, db: apsw.Connection) -> None:
-        db.set_busy_timeout(10_000)
-        until = time.monotonic() + 10
-        while True:  # this one does not wait for other processes by itself
-            try:
-                db.execute("PRAGMA journal_mode = WAL")
-                break
-            except apsw.BusyError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.01)
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA secure_delete = ON")
-        db.execute("PRAGMA cache_size = -65536")
-        db.execute("PRAGMA wal_autocheckpoint = 4000")
-        db.execute("BEGIN IMMEDIATE")
-        with_version = db.pragma("user_version")
-        try:
-            if with_version > len(MIGRATIONS):
-                raise ConfigurationError(
-                    f"{self.path} was written by a newer Turnwise (schema {with_version})."
-                )
-            for migration in MIGRATIONS[with_version:]:
-                db.execute(migration)
-            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
+        await self._engine.start()
 
     async def close(self) -> None:
-        if self._tail is not None:
-            self._tail.cancel()
-        await self._batcher.aclose()
-        self._thread.shutdown(wait=True)
-        self._reader.close()
-        self._writer.close()
-        self._pulse.stop()
+        await self._engine.stop()
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
-
-    def _tell(self, notices: Sequence[Notice]) -> None:
-        for notice in notices:
-            for listener in self._listeners:
-                listener(notice)
-
-    # Writing
-
-    async def _act(self, act: Callable[[Acts], T]) -> T:
-        """Run `act` in a transaction; one that has begun runs to its end whoever waits for it."""
-        result: T = await self._batcher.submit(act)
-        return result
-
-    async def _commit(self, acts: list[Act]) -> list[Any]:
-        """Run the acts of a batch, and hand over the claims that came of them."""
-        results = await self._run(acts)
-        for act, result in zip(acts, results, strict=True):
-            if isinstance(act, _Submission):
-                act.hand_over(committed=isinstance(result, Submitted))
-        return results
-
-    async def _run(self, acts: list[Act]) -> list[Any]:
-        """One transaction for all acts; if one of them breaks it, one for each."""
-        try:
-            return await self._transact(acts)
-        except StoreUnavailable as error:
-            return [error] * len(acts)
-        except Exception as error:
-            if len(acts) == 1:
-                return [_unavailable(error) if isinstance(error, apsw.Error) else error]
-        return [result for act in acts for result in await self._run([act])]
-
-    async def _transact(self, acts: list[Act]) -> list[Any]:
-        await self._begin()
-        notices = self._acts.notices = []
-        try:
-            results = [self._answer(act) for act in acts]
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._thread, self._writer.execute, "COMMIT")
-        except BaseException:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-            raise
-        self._tell(notices)
-        return results
-
-    def _answer(self, act: Act) -> Any:
-        try:
-            return act(self._acts)
-        except TurnwiseError as error:  # raised before the act wrote anything
-            return error
-
-    async def _begin(self) -> None:
-        if self._others_write:
-            self._others_write = False
-            await asyncio.sleep(0.001)
-        patience = time.monotonic() + LOCK_PATIENCE
-        while True:
-            try:
-                self._writer.execute("BEGIN IMMEDIATE")
-                self._locked_out = False
-                return
-            except apsw.BusyError:
-                # Who waits behind a batch that was locked out is told at once.
-                if self._locked_out or time.monotonic() > patience:
-                    self._locked_out = True
-                    raise StoreUnavailable("Another process holds the store's lock.") from None
-            await asyncio.sleep(random.uniform(0.001, 0.002))
-
-    # What other processes wrote
-
-    def _follow_others(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._tail = loop.call_later(TAIL_PERIOD, self._follow_others)
-        try:
-            version = self._reader.pragma("data_version")
-            if version != self._version:
-                self._version = version
-                self._read_tail()
-        except apsw.Error:
-            self._version = 0  # look again next time
-
-    def _read_tail(self) -> None:
-        """Tell what others appended since the last look, from one moment."""
-        self._reader.execute("BEGIN")
-        try:
-            events = self._foreign("events", self._position)
-            signals = self._foreign("signals", self._signal_position)
-            # Where all was read, the next look starts behind our own rows as well.
-            self._position = self._end_of(events, "tail_position")
-            self._signal_position = self._end_of(signals, "tail_signal_position")
-        finally:
-            self._reader.execute("COMMIT")
-        appended: dict[str, list[Event]] = {}
-        queued = False
-        for _, session, id, type, turn, tail in events:
-            appended.setdefault(session, []).append(Event(id, type, turn, tail))
-            queued = queued or type == QUEUED
-        notices: list[Notice] = [Appended(session, log) for session, log in appended.items()]
-        for _, kind, session, turn in signals:
-            notices.append(Ready() if kind == "ready" else Signal(kind, session, turn))
-        self._others_write = self._others_write or bool(notices)
-        self._tell([*notices, Ready()] if queued else notices)
-
-    def _foreign(self, table: str, start: int) -> list[Any]:
-        values = (start, self._origin, TAIL_PAGE)
-        found: list[Any] = self._reader.execute(STATEMENTS[f"tail_{table}"], values).fetchall()
-        return found
-
-    def _end_of(self, rows: list[Any], position: str) -> int:
-        if len(rows) == TAIL_PAGE:
-            self._version = 0  # there is more: look again next time
-            return int(rows[-1][0])
-        return int(self._reader.execute(STATEMENTS[position]).get)
+        return self._engine.listen(listener)
 
     # Sessions
 
     async def secret(self) -> bytes:
         fresh = secrets.token_bytes(32)
-        return await self._act(lambda acts: acts.fact("secret", fresh))
+        return await self._engine.act(lambda acts: acts.fact("secret", fresh))
 
     async def sweep(self, *, retention: float, limit: int = 200) -> int:
         start = self._trim_from
-        swept, self._trim_from = await self._act(lambda acts: acts.sweep(retention, limit, start))
+        swept, self._trim_from = await self._engine.act(
+            lambda acts: acts.sweep(retention, limit, start)
+        )
         return swept
 
     async def ping(self) -> None:
-        self._read(lambda rows: rows.session(""))
-        await self._act(lambda acts: None)
+        self._engine.read(lambda rows: rows.session(""))
+        await self._engine.act(lambda acts: None)
 
     async def facts(self) -> dict[str, str]:
-        def size(suffix: str) -> int:
-            path = Path(f"{self.path}{suffix}")
-            return path.stat().st_size if path.exists() else 0
-
-        count = "SELECT count(*) FROM session"
-        return {
-            "store": f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})",
-            "file": str(self.path.resolve()),
-            "size": f"{size('') / 1e6:.1f} MB, write-ahead log {size('-wal') / 1e6:.1f} MB",
-            "schema": f"{self._reader.pragma('user_version')} of {len(MIGRATIONS)}",
-            "journal": str(self._reader.pragma("journal_mode")),
-            "synchronous": {1: "NORMAL", 2: "FULL"}[self._reader.pragma("synchronous")],
-            "sessions": str(self._reader.execute(count).get),
-            "durability": self.durability,
-        }
+        return {**self._engine.facts(), "durability": self.durability}
 
     async def create(
         self, session: str, *, name: str | None, metadata: bytes, ttl: float
     ) -> Session:
-        return await self._act(lambda acts: acts.create(session, name, metadata, ttl))
+        return await self._engine.act(lambda acts: acts.create(session, name, metadata, ttl))
 
     async def update(self, session: str, changes: Mapping[str, Any]) -> Session:
-        return await self._act(lambda acts: acts.update(session, changes))
+        return await self._engine.act(lambda acts: acts.update(session, changes))
 
     async def rotate(self, session: str) -> int:
-        return await self._act(lambda acts: acts.rotate(session))
+        return await self._engine.act(lambda acts: acts.rotate(session))
 
     async def reset(self, session: str) -> Session:
-        return await self._act(lambda acts: acts.reset(session))
+        return await self._engine.act(lambda acts: acts.reset(session))
 
     async def delete(self, session: str) -> bool:
-        return await self._act(lambda acts: acts.delete(session))
+        return await self._engine.act(lambda acts: acts.delete(session))
 
     # Turns
 
@@ -358,74 +110,49 @@ class SQLiteStore(Store):
         take: Callable[[Claim | None], None] | None = None,
     ) -> Submitted:
         under_way = _Submission(submission, desk, take)
-        future: asyncio.Future[Submitted] = self._batcher.submit(under_way)
+        future: asyncio.Future[Submitted] = self._engine.submit(under_way)
         future.add_done_callback(under_way.given_up)
         return await future
 
     async def claim(self, desk: Desk, limit: int) -> list[Claim]:
         # A caller that gives up must not leave claims that nobody runs.
-        dead = self._dead()
-        return await asyncio.shield(self._act(lambda acts: acts.claim(desk, limit, dead)))
-
-    def _dead(self) -> list[int]:
-        """The processes that hold leases and have died, looked for twice a second at most."""
-        now = time.monotonic()
-        if now < self._next_look:
-            return []
-        self._next_look = now + 0.45
-        owners = self._read(lambda rows: rows.owners(), together=False)
-        return [owner for owner in owners if not self._pulse.alive(owner)]
+        dead = self._engine.dead()
+        return await asyncio.shield(self._engine.act(lambda acts: acts.claim(desk, limit, dead)))
 
     async def append(self, claim: Claim, drafts: Sequence[Draft]) -> bool:
-        return await self._act(lambda acts: acts.append(claim, drafts))
+        return await self._engine.act(lambda acts: acts.append(claim, drafts))
 
     async def finish(self, claim: Claim, outcome: Outcome) -> Claim | None:
-        return await self._act(lambda acts: acts.finish(claim, outcome))
+        return await self._engine.act(lambda acts: acts.finish(claim, outcome))
 
     async def release(self, claim: Claim) -> None:
-        await self._act(lambda acts: acts.release(claim))
+        await self._engine.act(lambda acts: acts.release(claim))
 
     async def renew(self, claims: Sequence[Claim], lease: float) -> Renewal:
-        return await self._act(lambda acts: acts.renew(claims, lease))
+        return await self._engine.act(lambda acts: acts.renew(claims, lease))
 
     async def hold(self, session: str, owner: str, lease: float) -> Claim | None:
-        return await self._act(lambda acts: acts.hold(session, owner, lease))
+        return await self._engine.act(lambda acts: acts.hold(session, owner, lease))
 
     async def save(self, claim: Claim, state: bytes | None) -> None:
-        await self._act(lambda acts: acts.save(claim, state))
+        await self._engine.act(lambda acts: acts.save(claim, state))
 
     async def forget(self, worker: str, sessions: Sequence[str]) -> None:
-        await self._act(lambda acts: acts.forget(worker, sessions))
+        await self._engine.act(lambda acts: acts.forget(worker, sessions))
 
     async def cancel(self, session: str, turn: int) -> TurnRecord:
-        return await self._act(lambda acts: acts.cancel(session, turn))
+        return await self._engine.act(lambda acts: acts.cancel(session, turn))
 
     # Reading
 
-    def _read(self, read: Callable[[Readings], T], *, together: bool = True) -> T:
-        """Read, on the loop too, because readers never wait for writers.
-
-        All from one moment, unless `together` is false: for a reading that is right without.
-        """
-        try:
-            if not together:
-                return read(self._reading)
-            self._reader.execute("BEGIN")
-            try:
-                return read(self._reading)
-            finally:
-                self._reader.execute("COMMIT")
-        except apsw.Error as error:
-            raise _unavailable(error) from error
-
     async def session(self, session: str) -> Session | None:
-        return self._read(lambda rows: rows.session(session), together=False)
+        return self._engine.read(lambda rows: rows.session(session), together=False)
 
     async def sessions(self, *, after: str = "", limit: int = 100) -> list[Session]:
-        return self._read(lambda rows: rows.sessions(after, limit))
+        return self._engine.read(lambda rows: rows.sessions(after, limit))
 
     async def turn(self, session: str, n: int) -> TurnRecord | None:
-        return self._read(lambda rows: rows.turn(session, n), together=False)
+        return self._engine.read(lambda rows: rows.turn(session, n), together=False)
 
     async def turns(
         self,
@@ -436,20 +163,20 @@ class SQLiteStore(Store):
         after: int | None,
         limit: int,
     ) -> tuple[list[TurnRecord], bool]:
-        return self._read(lambda rows: rows.turns(session, status, before, after, limit))
+        return self._engine.read(lambda rows: rows.turns(session, status, before, after, limit))
 
     async def history(
         self, session: str, *, before: int | None = None, after: int | None = None, limit: int = 50
     ) -> History:
-        return self._read(lambda rows: rows.history(session, before, after, limit))
+        return self._engine.read(lambda rows: rows.history(session, before, after, limit))
 
     async def state(self, session: str) -> bytes:
-        return self._read(lambda rows: rows.state(session))
+        return self._engine.read(lambda rows: rows.state(session))
 
     async def log(
         self, session: str, after: int, *, limit: int = 500, turn: int | None = None
     ) -> Log | None:
-        return self._read(lambda rows: rows.log(session, after, limit, turn))
+        return self._engine.read(lambda rows: rows.log(session, after, limit, turn))
 
 
 class _Submission:
@@ -483,9 +210,6 @@ class _Submission:
             self.hand_over(committed=False)
 
 
-def _unavailable(error: Exception) -> StoreUnavailable:
-    if isinstance(error, StoreUnavailable):
-        return error
-    unavailable = StoreUnavailable(f"The store does not answer: {error}")
-    unavailable.__cause__ = error
-    return unavailable
+def _settle(act: Callable[[Acts], Any], result: Any) -> None:
+    if isinstance(act, _Submission):
+        act.hand_over(committed=isinstance(result, Submitted))
