@@ -1,0 +1,69 @@
+"""Spans, metrics and what logs may hold."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from turnwise import telemetry
+
+SPANS = """
+import asyncio
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+exporter = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+
+from turnwise.testing import talk
+
+async def main():
+    async def reply(turn):
+        with trace.get_tracer("mine").start_as_current_span("inner"):
+            return "ok"
+    async with talk(reply) as say:
+        await say("a canary")
+
+asyncio.run(main())
+inner, outer = exporter.get_finished_spans()
+assert outer.name == "turnwise.turn", outer.name
+assert inner.parent.span_id == outer.context.span_id
+assert outer.attributes["turnwise.turn"] == 1
+assert "canary" not in str(outer.to_json())
+"""
+
+def run(program: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_attempt_is_a_span() -> None:
+    """With a tracer provider each attempt is a span, around the spans of the handler."""
+    run(SPANS)
+
+
+def test_names_in_logs_are_short() -> None:
+    """A session's lines can be found, its id cannot be read from them."""
+    assert telemetry.short("a session's id") == telemetry.short("a session's id")
+    assert telemetry.short("a") != telemetry.short("b")
+    assert len(telemetry.short("x" * 200)) == 8
+
+
+def test_a_turn_is_counted() -> None:
+    """By outcome, with its times."""
+    before = telemetry.exposition().decode()
+    telemetry.turn_ended("completed", queued=0.1, took=0.2, first=0.05)
+    after = telemetry.exposition().decode()
+    name = 'turnwise_turns_total{outcome="completed"}'
+
+    def count(text: str) -> float:
+        lines = [line for line in text.splitlines() if line.startswith(name)]
+        return float(lines[0].split()[1]) if lines else 0.0
+
+    assert count(after) == count(before) + 1
