@@ -36,6 +36,7 @@ assert outer.attributes["turnwise.turn"] == 1
 assert "canary" not in str(outer.to_json())
 """
 
+
 def run(program: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False

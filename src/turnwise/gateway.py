@@ -6,7 +6,6 @@ HTTP and nothing of the bot.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -270,12 +269,13 @@ class Gateway:
     @staticmethod
     async def drain(reader: Reader, timeout: float | None) -> None:
         """Read until the reader's turn has ended, it was closed, or `timeout` has passed."""
-        loop = asyncio.get_running_loop()
-        timer = None if timeout is None else loop.call_later(max(0.0, timeout), reader.nudge)
-        while await reader.read():
-            pass
-        if timer is not None:
-            timer.cancel()
+        if timeout is None:
+            while await reader.read():
+                pass
+            return
+        with reader.within(timeout):
+            while await reader.read():
+                pass
 
     async def cancel(
         self, session_id: str, n: int, *, patience: float = CANCEL_PATIENCE

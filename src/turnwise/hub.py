@@ -11,9 +11,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from turnwise import events
+from turnwise.alarms import PERIOD, Alarms
 from turnwise.errors import QueueFull
 from turnwise.events import Event
 from turnwise.stores.base import Appended, Notice, Signal, Store
@@ -41,6 +44,7 @@ class Hub:
         self._limit = limit
         self._readers: dict[str, set[Reader]] = {}
         self._count = 0
+        self.alarms = Alarms()
         self._shut = False
         self._unlisten = store.listen(self._hear)
 
@@ -189,9 +193,28 @@ class Reader:
 
     async def read(self, timeout: float | None = None) -> list[Event]:
         """The next events, or an empty list after `timeout` seconds, a nudge, or at the end."""
-        timer = None
-        if timeout is not None:
-            timer = asyncio.get_running_loop().call_later(max(0.0, timeout), self.nudge)
+        if timeout is None:
+            return await self._read()
+        with self.within(timeout):
+            return await self._read()
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Inside, the reader is nudged when `seconds` have passed."""
+        if seconds < 4 * PERIOD:  # where a quarter of a second matters
+            timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self.nudge)
+            try:
+                yield
+            finally:
+                timer.cancel()
+            return
+        alarm = self._hub.alarms.set(seconds, self.nudge)
+        try:
+            yield
+        finally:
+            self._hub.alarms.cancel(alarm)
+
+    async def _read(self) -> list[Event]:
         try:
             while not (self.closed or self.ended):
                 found = await self._replay() if self._behind else self._live()
@@ -205,8 +228,6 @@ class Reader:
             return []
         finally:
             self._nudged = False
-            if timer is not None:
-                timer.cancel()
 
     def close(self) -> None:
         """Leave the hub."""

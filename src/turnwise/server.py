@@ -145,7 +145,11 @@ def _page(runtime: Runtime) -> APIRouter:
         runtime.gateway.grant(token)
         settings = runtime.settings
         body = await read_body(
-            request, Texts, limit=settings.max_body, timeout=settings.body_timeout
+            request,
+            Texts,
+            runtime.gateway.hub.alarms,
+            limit=settings.max_body,
+            timeout=settings.body_timeout,
         )
         html = await asyncio.to_thread(lambda: [to_html(text) for text in body.texts])
         return Response(orjson.dumps({"html": html}), media_type="application/json")

@@ -347,8 +347,9 @@ class HTTPChannel:
         await self._gateway().session(session_id, principal.generation)
 
     async def _body(self, request: Request, model: type[wire.M]) -> wire.M:
+        settings, alarms = self._settings, self._gateway().hub.alarms
         return await wire.read_body(
-            request, model, limit=self._settings.max_body, timeout=self._settings.body_timeout
+            request, model, alarms, limit=settings.max_body, timeout=settings.body_timeout
         )
 
 

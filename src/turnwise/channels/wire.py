@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import orjson
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from turnwise.alarms import Alarms
 from turnwise.conversation import Attachment
 from turnwise.errors import Invalid, Rejected, StoreUnavailable, TooLarge, TurnwiseError
 
@@ -252,7 +254,9 @@ def answering(
 # Bodies
 
 
-async def read_body(request: Request, model: type[M], *, limit: int, timeout: float) -> M:
+async def read_body(
+    request: Request, model: type[M], alarms: Alarms, *, limit: int, timeout: float
+) -> M:
     """The request's JSON body, never more than `limit` bytes of it, within `timeout` seconds.
 
     Raises TooLarge, WrongType, BadJSON, SlowBody, Invalid. An empty body is an empty object.
@@ -261,14 +265,11 @@ async def read_body(request: Request, model: type[M], *, limit: int, timeout: fl
     if declared.isdigit() and int(declared) > limit:
         raise TooLarge(f"A body has at most {limit} bytes.")
     body = bytearray()
-    try:
-        async with asyncio.timeout(timeout):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise TooLarge(f"A body has at most {limit} bytes.")
-    except TimeoutError:
-        raise SlowBody() from None
+    with _in_time(alarms, timeout):
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise TooLarge(f"A body has at most {limit} bytes.")
     if not body:
         return validated(model, {})
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -281,6 +282,28 @@ async def read_body(request: Request, model: type[M], *, limit: int, timeout: fl
     if not isinstance(content, dict):
         raise Invalid("The body must be a JSON object.")
     return validated(model, content)
+
+
+@contextmanager
+def _in_time(alarms: Alarms, seconds: float) -> Iterator[None]:
+    """Raises SlowBody when what is inside takes longer."""
+    task, late = asyncio.current_task(), False
+    assert task is not None
+
+    def ring() -> None:
+        nonlocal late
+        late = True
+        task.cancel()
+
+    alarm = alarms.set(seconds, ring)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not late or task.uncancel():
+            raise
+        raise SlowBody() from None
+    finally:
+        alarms.cancel(alarm)
 
 
 def validated(model: type[M], content: dict[str, Any]) -> M:

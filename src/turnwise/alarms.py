@@ -1,0 +1,46 @@
+"""Alarms: calls after so many seconds, for things that almost never take so long.
+
+An event loop's timer costs some microseconds to set and as many to cancel. Requests set one each
+and cancel nearly all of them, so they share one timer here, which looks four times a second: an
+alarm rings up to a quarter of a second late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+PERIOD = 0.25
+
+
+class Alarms:
+    """The alarms of one event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[float, Callable[[], object]]] = {}
+        self._last = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, seconds: float, ring: Callable[[], object]) -> int:
+        """Call `ring` in `seconds` or a little later; returns what `cancel` takes."""
+        self._last += 1
+        self._waiting[self._last] = (time.monotonic() + seconds, ring)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PERIOD, self._look)
+        return self._last
+
+    def cancel(self, alarm: int) -> None:
+        """It need not ring any more; cancelling twice, or after it rang, is no error."""
+        self._waiting.pop(alarm, None)
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._waiting:
+            return
+        self._timer = asyncio.get_running_loop().call_later(PERIOD, self._look)
+        now = time.monotonic()
+        for alarm, (deadline, ring) in list(self._waiting.items()):
+            if deadline <= now:
+                self.cancel(alarm)
+                ring()
