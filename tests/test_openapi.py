@@ -9,6 +9,11 @@ import httpx
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from conftest import Opener, Process
 from turnwise import Bot
@@ -32,6 +37,12 @@ CONTRACT = {
 }
 
 
+CHECKS: list[Any] = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
 FEW: Any = settings(
     max_examples=25,
     deadline=None,
@@ -74,7 +85,7 @@ def test_fuzzing_finds_no_server_error(serve: Callable[..., Process]) -> None:
         if case.headers:
             case.headers.pop("Prefer", None)
         response = case.call(headers=headers)
-        case.validate_response(response, checks=[not_a_server_error])
+        case.validate_response(response, checks=CHECKS)
 
     operations: list[Any] = list(schema.get_all_operations())
     assert len(operations) == len(CONTRACT)

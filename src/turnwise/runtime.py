@@ -9,7 +9,6 @@ import logging
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -86,7 +85,7 @@ class Runtime:
         self._gateway: Gateway | None = None
         self._hub: Hub | None = None
         self._chores: list[asyncio.Task[None]] = []
-        self._restore: list[Callable[[], object]] = []
+        self._restore: list[Callable[[], None]] = []
         self._giving_back: asyncio.Future[None] | None = None
         self.stopping = False
 
@@ -189,12 +188,17 @@ class Runtime:
                 continue
 
             def hear(n: int, frame: FrameType | None, previous: Any = previous) -> None:
-                loop.call_soon_threadsafe(self._hear_signal)
+                with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                    loop.call_soon_threadsafe(self._hear_signal)
                 previous(n, frame)
+
+            def restore(n: int = number, ours: Any = hear, previous: Any = previous) -> None:
+                if signal.getsignal(n) is ours:  # else somebody has taken over since
+                    signal.signal(n, previous)
 
             with contextlib.suppress(ValueError):  # not in the main thread: the host's business
                 signal.signal(number, hear)
-                self._restore.append(partial(signal.signal, number, previous))
+                self._restore.append(restore)
 
     async def _count_forever(self) -> None:
         """Set the gauges once a second: cheaper than with every reader and every turn."""
