@@ -62,7 +62,7 @@ async def test_talking(serve: Serve) -> None:
     """A message streams its answer, Markdown is rendered, the session has a name in the list."""
     async with open_page(serve().url) as page:
         await expect(page.locator("#welcome")).to_be_visible()
-        await say(page, "My name is Ada")
+        await page.get_by_role("button", name="My name is Ada").click()
         await expect(answers(page).locator("strong")).to_have_text("Ada")
         await say(page, "Show me markdown")
         await expect(answers(page).last.locator("table")).to_be_visible()
@@ -142,6 +142,35 @@ async def test_three_messages_at_once(serve: Serve) -> None:
         await expect(answers(page)).to_have_count(2, timeout=15_000)
         said = await page.locator("#messages .user .bubble").all_inner_texts()
         assert said == ["count to 6", "my name is Ada"]
+
+
+async def test_a_message_for_another_conversation(serve: Serve) -> None:
+    """What could not be sent goes to its own conversation, also when another is open by then."""
+    process = serve()
+    async with open_page(process.url) as page:
+        await say(page, "hello")
+        await expect(answers(page)).to_have_count(1)
+        process.kill()
+        await say(page, "my name is Grace")
+        await expect(page.locator(".pending")).to_have_count(1)
+        await page.click("#new")
+        process.start()
+        await say(page, "count to 2")
+        await expect(answers(page)).to_contain_text("Done.", timeout=30_000)
+        await expect(page.locator("#messages .user")).to_have_count(1)
+        await page.locator("#sessions button", has_text="hello").click()
+        await expect(answers(page).last).to_contain_text("Grace", timeout=15_000)
+        await expect(page.locator("#messages .user")).to_have_count(2)
+
+
+async def test_a_bot_of_ones_own(serve: Serve) -> None:
+    """The demo's suggestions are the demo's."""
+    async with open_page(serve("bots:echo").url) as page:
+        await say(page, "hi")
+        await expect(answers(page)).to_have_text("1: hi")
+        await page.click("#new")
+        await expect(page.locator("#welcome")).to_be_visible()
+        await expect(page.locator("#ideas button")).to_have_count(0)
 
 
 async def test_on_a_phone(serve: Serve) -> None:

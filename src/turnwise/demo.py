@@ -14,6 +14,9 @@ from collections.abc import AsyncIterator
 from turnwise.bot import Bot
 from turnwise.turn import Turn
 
+IDEAS = ["Hello!", "Count to 20", "My name is Ada", "Order a pizza", "Show me markdown"]
+"""What the chat page offers to say first."""
+
 HELP = """\
 I am Turnwise's demo bot. I live on your machine and know no model. Try:
 
@@ -55,11 +58,16 @@ _SIZES = ("small", "medium", "large")
 
 def demo_bot() -> Bot:
     """The demo bot, or with OPENAI_API_KEY or OPENAI_BASE_URL set one that asks that model."""
-    if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
+    if has_model():
         from turnwise.models import OpenAIChat
 
         return Bot(OpenAIChat(os.environ.get("OPENAI_MODEL", "gpt-4o-mini")))
     return Bot(reply)
+
+
+def has_model() -> bool:
+    """Whether the environment names a model to talk to."""
+    return bool(os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"))
 
 
 async def reply(turn: Turn) -> AsyncIterator[str]:

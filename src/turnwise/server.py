@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from hashlib import sha256
 from importlib import resources
 from typing import Any
@@ -25,7 +26,7 @@ from turnwise.channels.access import Access, Authorize, bearer
 from turnwise.channels.http import HTTPChannel, ShortCut
 from turnwise.channels.websocket import WebSocketChannel
 from turnwise.channels.wire import ProblemRoute, as_problem, read_body
-from turnwise.demo import demo_bot
+from turnwise.demo import IDEAS, demo_bot, has_model
 from turnwise.errors import ConfigurationError, TurnwiseError, Unauthorized
 from turnwise.markdown import to_html
 from turnwise.runtime import Runtime
@@ -70,8 +71,11 @@ def _add_channels(routes: APIRouter, runtime: Runtime, authorize: Authorize | No
     return HTTPChannel(routes, lambda: runtime.gateway, access, settings)
 
 
-def create_app(runtime: Runtime) -> FastAPI:
-    """The whole server: session routes, chat page at `/`, health and metrics."""
+def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
+    """The whole server: session routes, chat page at `/`, health and metrics.
+
+    `ideas` are what the page offers to say first.
+    """
     app = FastAPI(
         title="Turnwise",
         summary="Stateful conversations: sessions, turns in order, replies that can be resumed.",
@@ -82,7 +86,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     channel = _add_channels(app.router, runtime, None)
     app.add_middleware(ShortCut, channel=channel)
     app.include_router(_operations(runtime))
-    app.include_router(_page(runtime))
+    app.include_router(_page(runtime, ideas))
     app.add_exception_handler(HTTPException, _as_problem)
     app.add_exception_handler(TurnwiseError, _as_problem)
     return app
@@ -129,13 +133,17 @@ class Texts(BaseModel):
     texts: list[str] = Field(max_length=100)
 
 
-def _page(runtime: Runtime) -> APIRouter:
+def _page(runtime: Runtime, ideas: Sequence[str]) -> APIRouter:
     """The chat page and what it needs: its files, and Markdown as safe HTML."""
     routes = APIRouter(route_class=ProblemRoute, include_in_schema=False)
     folder = resources.files(__package__).joinpath("page")
     for path, (name, kind) in PAGE_FILES.items():
         content = folder.joinpath(name).read_bytes()
         routes.add_api_route(f"/{path}", _file(content, kind), methods=["GET"])
+
+    @routes.get("/page/about")
+    async def about() -> Response:
+        return Response(orjson.dumps({"ideas": list(ideas)}), media_type="application/json")
 
     @routes.post("/page/render")
     async def render(request: Request) -> Response:
@@ -208,8 +216,9 @@ def from_environment() -> FastAPI:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     telemetry.setup_logging(settings.log_level)
     work = os.environ.get("TURNWISE_WORK", "1") != "0"
-    runtime = Runtime(load_bot(os.environ.get("TURNWISE_BOT")), settings=settings, worker=work)
-    return create_app(runtime)
+    named = os.environ.get("TURNWISE_BOT")
+    runtime = Runtime(load_bot(named), settings=settings, worker=work)
+    return create_app(runtime, ideas=() if named or has_model() else IDEAS)
 
 
 def _end_with_parent() -> None:

@@ -34,6 +34,7 @@ async function call(method, path, { token, body, headers } = {}) {
 
 const path = (session, rest = "") => `sessions/${encodeURIComponent(session.id)}${rest}`;
 
+export const about = () => call("GET", "page/about");
 export const create = (key) => call("POST", "sessions", { token: key, body: {} });
 export const rename = (s, name) => call("PATCH", path(s), { token: s.token, body: { name } });
 export const reset = (s) => call("POST", path(s, "/reset"), { token: s.token });

@@ -4,7 +4,6 @@ import * as api from "./api.js";
 
 const $ = (id) => document.getElementById(id);
 const TERMINAL = ["turn.completed", "turn.failed", "turn.cancelled"];
-const IDEAS = ["Hello!", "Count to 20", "My name is Ada", "Order a pizza", "Show me markdown"];
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -283,19 +282,23 @@ async function flush() {
   if (flushing) return;
   flushing = true;
   try {
-    while (pending().length) {
-      const [message] = pending();
+    while (outbox.length) {
+      const [message] = outbox;
+      const session = sessions.find((one) => one.id === message.session);
       try {
-        await api.submit(conversation.session, message.text, message.key);
+        if (session) await api.submit(session, message.text, message.key);
         settle(message.key);
         if (!$("notice").dataset.keep) notify("");
       } catch (problem) {
-        if (!problem.retryable) { settle(message.key); $("text").value ||= message.text; }
+        if (!problem.retryable) {
+          settle(message.key);
+          if (message.session === conversation?.session.id) $("text").value ||= message.text;
+        }
         explain(problem);
         if (!problem.retryable) continue;
         await new Promise((done) => setTimeout(done, problem.status === 429 ? 1500 : 700));
       }
-      conversation.show();
+      conversation?.show();
     }
   } finally { flushing = false; }
 }
@@ -495,12 +498,12 @@ $("delete").onclick = async () => {
   await api.remove(session).catch(() => {});
   forget(session);
 };
-$("ideas").append(...IDEAS.map((idea) => {
+api.about().then(({ ideas }) => $("ideas").append(...ideas.map((idea) => {
   const button = element("button", "", idea);
   button.type = "button";
   button.onclick = () => send(idea);
   return button;
-}));
+}))).catch(() => {});
 
 const current = sessions.find((session) => session.id === memory.read("current", null));
 if (current) enter(current);
