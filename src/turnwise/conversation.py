@@ -212,15 +212,15 @@ class TurnRecord:
     n: int
     status: Status
     attempt: int
-    position: int | None
-    message: bytes | None
-    replies: Sequence[bytes]
-    error: bytes | None
-    usage: bytes | None
     queued_at: float
-    started_at: float | None
-    finished_at: float | None
     first_event: int
+    position: int | None = None
+    message: bytes | None = None
+    replies: Sequence[bytes] = ()
+    error: bytes | None = None
+    usage: bytes | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
 
     @property
     def open(self) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import apsw
 
 from turnwise import events
-from turnwise.conversation import Session, Status, TurnRecord, after, placed
+from turnwise.conversation import Session, TurnRecord, after, placed
 from turnwise.errors import (
     ClaimLost,
     KeyReused,
@@ -257,7 +257,6 @@ class Acts(Readings):
                 drafts.append(attempt_draft(events.STARTED, n, now, 1))
             elif row.token is None:
                 row.ready_at = now
-        state: Status = "queued" if claim is None else "running"
         if claim is None:
             waiting = (row.id, n, wish.message, wish.key, wish.fingerprint, now, first_event)
             self._execute(self._sql["submit"], waiting)
@@ -268,19 +267,16 @@ class Acts(Readings):
             self._execute(self._sql["submit_started"], (*values, first_event, first_event + 1))
         self._append(row, drafts, now)
         self._save(row)
+        started = None if claim is None else now
         record = TurnRecord(
             session=row.id,
             n=n,
-            status=state,
+            status="queued" if claim is None else "running",
             attempt=0 if claim is None else 1,
             position=position if claim is None else None,
             message=message,
-            replies=(),
-            error=None,
-            usage=None,
             queued_at=now,
-            started_at=None if claim is None else now,
-            finished_at=None,
+            started_at=started,
             first_event=first_event,
         )
         return Submitted(record, True), claim
