@@ -1,9 +1,4 @@
-"""The acts of the SQLite store: what one transaction does, statement by statement.
-
-An act checks before it writes, so one that raises a TurnwiseError has changed nothing and its
-neighbours in the same transaction stand. It reads the session's row, changes it in memory, and
-writes it back once. What it causes for others (events, a session that is ready, a signal) it
-leaves in `notices`, which the store tells its listeners after the commit.
+"""The acts of the SQLite store on turns: submit, claim, append, finish, and the ways back.
 
 Nothing here grows with the length of a conversation: a row by its key, a few appended rows.
 """
@@ -11,13 +6,10 @@ Nothing here grows with the length of a conversation: a row by its key, a few ap
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
-
-import apsw
+from collections.abc import Sequence
 
 from turnwise import events
-from turnwise.conversation import Session, TurnRecord, after, placed
+from turnwise.conversation import TurnRecord, after, placed
 from turnwise.errors import (
     ClaimLost,
     KeyReused,
@@ -25,20 +17,18 @@ from turnwise.errors import (
     QueueFull,
     Unauthorized,
 )
-from turnwise.events import Draft, Event, attempt_draft, draft, message_draft
+from turnwise.events import Draft, attempt_draft, draft, message_draft
 from turnwise.stores.base import (
-    Appended,
     Claim,
     Desk,
-    Notice,
     Outcome,
     Ready,
     Renewal,
-    Signal,
     Submission,
     Submitted,
 )
-from turnwise.stores.readings import Readings, Row, TurnRow
+from turnwise.stores.readings import Row, TurnRow
+from turnwise.stores.session_acts import SessionActs
 
 AFFINITY = 0.4
 """Seconds that a turn waits for the worker that keeps its session, before any may take it."""
@@ -51,43 +41,10 @@ EXHAUSTED = {
 }
 
 
-class Acts(Readings):
-    """Every act, on one connection. `origin` is this process's number."""
-
-    def __init__(
-        self,
-        db: apsw.Connection,
-        sql: Mapping[str, str],
-        clock: Callable[[], float],
-        origin: int,
-    ) -> None:
-        super().__init__(db, sql, clock)
-        self._executemany = db.executemany
-        self._origin = origin
-        self.notices: list[Notice] = []
+class Acts(SessionActs):
+    """Every act, on one connection."""
 
     # Rows
-
-    def _do(self, name: str, *values: Any) -> None:
-        self._execute(self._sql[name], values)
-
-    def _save(self, row: Row) -> None:
-        self._do(
-            "save",
-            row.last_event,
-            row.last_turn,
-            row.last_seq,
-            row.open,
-            row.head,
-            row.running,
-            row.token,
-            row.lease_until,
-            row.ready_at,
-            row.keeper,
-            row.reserved_until,
-            row.owner,
-            row.id,
-        )
 
     def _turn(self, session: str, n: int) -> TurnRow:
         found = self._one("turn", session, n)
@@ -95,122 +52,13 @@ class Acts(Readings):
             raise NotFound("There is no such turn.")
         return TurnRow(*found)
 
-    def _slide(self, row: Row, now: float) -> None:
-        """The session lives on from now; what moves its end by less than a hundredth of its life
-        is not worth a write to the index of ends."""
-        if abs(now + row.ttl - row.expires_at) > row.ttl / 100:
-            row.expires_at = now + row.ttl
-            self._do("save_expiry", row.expires_at, row.id)
-
     def _held(self, claim: Claim) -> Row:
         """The row of a session whose claim this is. Raises ClaimLost."""
         found = self._one("session", claim.session)
-        if found is None or found[16] != claim.token:
+        row = Row(*found) if found is not None else None
+        if row is None or row.token != claim.token:
             raise ClaimLost()
-        return Row(*found)
-
-    # The log
-
-    def _append(self, row: Row, drafts: Iterable[Draft], now: float) -> None:
-        """Number the drafts and append them; the caller saves the row."""
-        appended = []
-        for type, turn, tail in drafts:
-            row.last_event += 1
-            appended.append(Event(row.last_event, type, turn, tail))
-        self._executemany(
-            self._sql["add_event"],
-            [(row.id, e.id, e.turn, e.type, e.tail, now, self._origin) for e in appended],
-        )
-        self.notices.append(Appended(row.id, appended))
-
-    def _ready(self, row: Row, now: float) -> None:
-        """Tell every process's worker that a turn waits, where no event of the log says so."""
-        if row.ready_at is not None:
-            self._do("add_signal", "ready", row.id, 0, now, self._origin)
-            self.notices.append(Ready())
-
-    def _signal(self, kind: Any, session: str, turn: int, now: float) -> None:
-        self._do("add_signal", kind, session, turn, now, self._origin)
-        self.notices.append(Signal(kind, session, turn))
-
-    # Sessions
-
-    def create(self, session: str, name: str | None, metadata: bytes, ttl: float) -> Session:
-        row = self._find(session)
-        if row is None:
-            now = self._clock()
-            expired = self._one("session", session)  # and not swept yet
-            if expired is not None:
-                self._purge(session)
-                self._signal("gone", session, 0, now)
-            self._do("create", session, name, metadata, now, ttl, now + ttl, _generation(now))
-            row = self._get(session)
-            if expired is not None:
-                self._go_on(row, Row(*expired))
-        return row.as_session()
-
-    def _go_on(self, row: Row, last: Row) -> None:
-        """Number on where an earlier session of this name ended: no number means two things."""
-        row.last_event = row.floor = last.last_event
-        row.last_turn = row.base_turn = last.last_turn
-        row.last_seq = row.base_seq = last.last_seq
-        row.head = row.last_turn + 1
-        self._do("save_bases", row.base_turn, row.base_seq, row.floor, row.id)
-        self._save(row)
-
-    def update(self, session: str, changes: Mapping[str, Any]) -> Session:
-        row = self._get(session)
-        for key in ("name", "metadata", "ttl"):
-            if key in changes:
-                setattr(row, key, changes[key])
-        if "ttl" in changes:
-            row.expires_at = self._clock() + row.ttl
-        self._do("describe", row.name, row.metadata, row.ttl, row.expires_at, session)
-        return row.as_session()
-
-    def rotate(self, session: str) -> int:
-        row, now = self._get(session), self._clock()
-        generation = max(row.generation + 1, _generation(now))
-        self._do("save_generation", generation, session)
-        self._signal("token", session, generation, now)
-        return generation
-
-    def reset(self, session: str) -> Session:
-        row, now = self._get(session), self._clock()
-        floor = row.last_event
-        drafts = [
-            draft(events.CANCELLED, turn.n, now)
-            for turn in self._open_turns(row)
-            if after(turn.status, "reset")
-        ]
-        for turn in drafts:
-            self._do("withdraw_turn", now, session, turn.turn)
-        self._do("forget_turns", session, row.head)
-        self._do("blank_turns", session)
-        self._do("delete_messages", session)
-        self._do("delete_state", session)
-        self._do("trim_events", session, floor)
-        self._append(row, [*drafts, draft(events.RESET, None, now)], now)
-        if row.running is not None:
-            self._signal("lost", session, row.running, now)
-        row.base_turn, row.base_seq, row.floor = row.last_turn, row.last_seq, floor
-        self._do("save_bases", row.base_turn, row.base_seq, row.floor, session)
-        row.open, row.head, row.ready_at = 0, row.last_turn + 1, None
-        self._slide(row, now)
-        self._let_go(row)
-        self._save(row)
-        return row.as_session()
-
-    def delete(self, session: str) -> bool:
-        found = self._one("session", session) is not None
-        if found:
-            self._purge(session)
-            self._signal("gone", session, 0, self._clock())
-        return found
-
-    def _purge(self, session: str) -> None:
-        for table in ("session", "state", "turns", "messages", "events"):
-            self._do(f"delete_{table}", session)
+        return row
 
     # Turns
 
@@ -321,10 +169,6 @@ class Acts(Readings):
             epoch=epoch,
             queued_at=queued_at,
         )
-
-    @staticmethod
-    def _let_go(row: Row) -> None:
-        row.running = row.token = row.lease_until = row.owner = None
 
     def _line_up(self, row: Row, now: float) -> TurnRow | None:
         """Find the session's next queued turn and mark since when it is ready for a worker.
@@ -502,45 +346,3 @@ class Acts(Readings):
             self._do("stop_turn", session, n)
             self._signal("cancel", session, n, now)
         return self._record(row, turn)
-
-    # Housekeeping
-
-    def sweep(self, retention: float, limit: int, start: int) -> tuple[int, int]:
-        """Returns how many sessions were deleted and where the next look at the log starts."""
-        now = self._clock()
-        expired = self._all("expired", now, limit)
-        for (session,) in expired:
-            self._purge(session)
-            self._signal("gone", session, 0, now)
-        self._do("delete_signals", now - 60.0)
-        return len(expired), self._trim(now - retention, start, limit * 10)
-
-    def _trim(self, cutoff: float, start: int, limit: int) -> int:
-        """Forget old events, a stretch of the log a call, never those of an open turn."""
-        upto: dict[str, int] = {}
-        rows = self._all("oldest_events", start, limit)
-        old = [row for row in rows if row[3] < cutoff]
-        for _, session, id, _ in old:
-            upto[session] = max(id, upto.get(session, 0))
-        for session, id in upto.items():
-            found = self._one("session", session)
-            if found is None:
-                continue
-            row = Row(*found)
-            if row.open:
-                first_open = min(turn.first_event for turn in self._open_turns(row))
-                id = min(id, first_open - 1)
-            self._do("trim_events", session, id)
-            self._do("save_floor", max(row.floor, id), session)
-        return old[-1][0] if len(old) == limit else 0
-
-    def fact(self, name: str, value: bytes) -> bytes:
-        """The value of a fact, `value` if it had none yet."""
-        self._do("add_fact", name, value)
-        kept: bytes = self._one("fact", name)[0]
-        return kept
-
-
-def _generation(now: float) -> int:
-    """The first generation of a session's tokens: above all of earlier sessions of its name."""
-    return int(now * 1000)
