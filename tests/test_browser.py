@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import shutil
@@ -130,7 +131,7 @@ async def test_server_restart_in_mid_stream(serve: Serve) -> None:
 async def test_three_messages_at_once(serve: Serve) -> None:
     """They stand in line with their place, one can be withdrawn, the others come in order."""
     async with open_page(serve().url) as page:
-        for text in ("count to 6", "never mind", "my name is Ada"):
+        for text in ("count to 60", "never mind", "my name is Ada"):
             await say(page, text)
         places = page.locator("#open .waiting .meta")
         await expect(places).to_have_count(2)
@@ -139,9 +140,10 @@ async def test_three_messages_at_once(serve: Serve) -> None:
         await places.nth(0).get_by_role("button", name="Withdraw").click()
         await expect(places).to_have_count(1)
         await expect(places.nth(0)).to_contain_text("1 message ahead")
+        await page.keyboard.press("Escape")
         await expect(answers(page)).to_have_count(2, timeout=15_000)
         said = await page.locator("#messages .user .bubble").all_inner_texts()
-        assert said == ["count to 6", "my name is Ada"]
+        assert said == ["count to 60", "my name is Ada"]
 
 
 async def test_a_message_for_another_conversation(serve: Serve) -> None:
@@ -161,6 +163,27 @@ async def test_a_message_for_another_conversation(serve: Serve) -> None:
         await page.locator("#sessions button", has_text="hello").click()
         await expect(answers(page).last).to_contain_text("Grace", timeout=15_000)
         await expect(page.locator("#messages .user")).to_have_count(2)
+
+
+async def test_a_message_stays_in_the_conversation_it_was_written_in(serve: Serve) -> None:
+    """Switching away while a new conversation is being made sends nothing to the other one."""
+    async with open_page(serve().url) as page:
+        await say(page, "hello")
+        await expect(answers(page)).to_have_count(1)
+
+        async def slowly(route: Any) -> None:
+            await asyncio.sleep(0.7)
+            await route.continue_()
+
+        await page.route("**/sessions", slowly)
+        await page.click("#new")
+        await say(page, "my name is Eve")
+        await page.locator("#sessions button", has_text="hello").click()
+        await expect(page.locator("#sessions button", has_text="Eve")).to_have_count(1)
+        await page.locator("#sessions button", has_text="hello").click()
+        await expect(page.locator("#messages .user .bubble")).to_have_text(["hello"])
+        await page.locator("#sessions button", has_text="Eve").click()
+        await expect(answers(page)).to_contain_text("Eve")
 
 
 async def test_a_bot_of_ones_own(serve: Serve) -> None:

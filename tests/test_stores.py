@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from turnwise import Message
-from turnwise.conformance import StoreConformance
+from turnwise.conformance import StoreConformance, desk
 from turnwise.errors import ConfigurationError
 from turnwise.stores.base import Appended, Notice, Ready, Signal, Store, Submission
 from turnwise.stores.sqlite import SQLiteStore
@@ -136,3 +136,20 @@ async def test_recreated_sessions_do_not_open_to_old_tokens(tmp_path: Path) -> N
     third = await store.create("user 42", name=None, metadata=b"{}", ttl=10.0)
     assert third.generation > second.generation
     await store.close()
+
+
+async def test_one_file_under_two_names(tmp_path: Path) -> None:
+    """Through a symbolic link the processes still see each other live."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    here, there = SQLiteStore(tmp_path / "real/t.db"), SQLiteStore(tmp_path / "link/t.db")
+    await here.open()
+    await there.open()
+    await here.submit(Submission("s", Message("hi").encode(), create=True, ttl=100.0))
+    assert len(await here.claim(desk("w1"), 10)) == 1
+    assert await there.claim(desk("w2"), 10) == []
+    await here.close()
+    assert len(await there.claim(desk("w2", lease=1.0), 10)) == 0  # it looks twice a second
+    await asyncio.sleep(0.5)
+    assert len(await there.claim(desk("w2"), 10)) == 1
+    await there.close()

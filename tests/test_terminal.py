@@ -54,6 +54,7 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def end(self) -> int:
+        time.sleep(0.3)  # the prompt stands a moment before the line editor reads
         self.type("\x04")
         _, status = os.waitpid(self.pid, 0)
         os.close(self.fd)

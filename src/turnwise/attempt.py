@@ -63,6 +63,8 @@ class Host(Protocol):
 
     def check(self, attempt: Attempt) -> None: ...
 
+    def fill(self, kept: Kept, messages: Sequence[bytes]) -> None: ...
+
     def span(self, claim: Claim) -> AbstractContextManager[Any]: ...
 
     def next_desk(self) -> Desk | None: ...
@@ -154,7 +156,7 @@ class Attempt:
             found = await self._worker.store.history(
                 claim.session, before=claim.seq + 1, limit=limit
             )
-            self.kept.fill(found.messages)
+            self._worker.fill(self.kept, found.messages)
         message = Message.decode(claim.message)
         message.turn = claim.turn
         return Turn(

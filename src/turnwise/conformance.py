@@ -537,6 +537,19 @@ class StoreConformance:
         await store.finish(await self.claimed(store), answer("ok"))
         assert texts((await store.history("s")).messages) == ["hi", "ok"]
 
+    async def test_a_session_lives_on_after_a_turn_that_was_withdrawn(self, store: Store) -> None:
+        """Its life counts from the end of its last turn, however that turn ended."""
+        await self.made(store, ttl=60.0)
+        await self.say(store, "one")
+        await self.pass_time(store, 120.0)
+        await store.cancel("s", 1)
+        assert await store.session("s") is not None
+        await self.say(store, "two")
+        await self.claimed(store, desk(lease=1.0, max_attempts=1))
+        await self.pass_time(store, 120.0)
+        assert await store.claim(desk(max_attempts=1), 10) == []
+        assert await self.status(store, 2) == "failed"
+
     async def test_old_events_are_trimmed_and_never_in_mid_turn(self, store: Store) -> None:
         """The sweep forgets events past their retention, but none of an open turn."""
         await self.made(store)

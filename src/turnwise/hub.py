@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 from turnwise import events
@@ -168,7 +169,7 @@ class Reader:
 
     def recheck(self) -> None:
         """The session, or an earlier one of its name, was deleted: the log will tell."""
-        self._behind = True
+        self._behind = self._missed = True
         self._wake()
 
     def shut(self, why: Closed) -> None:
@@ -203,31 +204,27 @@ class Reader:
         """Inside, the reader is nudged when `seconds` have passed."""
         if seconds < 4 * PERIOD:  # where a quarter of a second matters
             timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self.nudge)
-            try:
-                yield
-            finally:
-                timer.cancel()
-            return
-        alarm = self._hub.alarms.set(seconds, self.nudge)
+            cancel: Callable[[], None] = timer.cancel
+        else:
+            cancel = partial(self._hub.alarms.cancel, self._hub.alarms.set(seconds, self.nudge))
         try:
             yield
         finally:
-            self._hub.alarms.cancel(alarm)
+            cancel()
+            self._nudged = False
 
     async def _read(self) -> list[Event]:
-        try:
-            while not (self.closed or self.ended):
-                found = await self._replay() if self._behind else self._live()
-                if found:
-                    return found
-                if self._behind or self.ended or self.closed:
-                    continue
-                if self._nudged:
-                    break
-                await self._wait()
-            return []
-        finally:
-            self._nudged = False
+        while not (self.closed or self.ended):
+            found = await self._replay() if self._behind else self._live()
+            if found:
+                return found  # a nudge that came meanwhile is for the next reading
+            if self._behind or self.ended or self.closed:
+                continue
+            if self._nudged:
+                break
+            await self._wait()
+        self._nudged = False
+        return []
 
     def close(self) -> None:
         """Leave the hub."""

@@ -90,11 +90,6 @@ class Kept:
         self.bytes = 0
         self.busy = False
 
-    def fill(self, messages: Sequence[bytes]) -> None:
-        """The last messages, read again."""
-        self.history = list(messages)
-        self.bytes = sum(map(len, messages))
-
     def leave_hung_thread(self, timed_out: bool) -> None:
         """After a turn's time was up in its thread: the next turn gets another, and a `local` that
         nothing else writes to."""
@@ -140,6 +135,10 @@ class Keeper:
             kept.history, kept.bytes = None, 0
         kept.last = claim.seq
         return kept
+
+    def fill(self, kept: Kept, messages: Sequence[bytes]) -> None:
+        """The last messages of a session, read again."""
+        self._replace(kept, messages)
 
     def give_back(self, session: str, kept: Kept, said: Sequence[bytes], last: int) -> None:
         """A turn of `session` ended with these placed messages."""

@@ -26,13 +26,15 @@ from typing import Any, TypeVar
 from turnwise import telemetry
 from turnwise.attempt import MARGIN, STOP_PATIENCE, Answer, Attempt
 from turnwise.errors import StoreUnavailable
-from turnwise.kept import Keeper
+from turnwise.kept import Keeper, Kept
 from turnwise.stores.base import Claim, Desk, Notice, Ready, Signal, Store
 from turnwise.turn import Options
 
 T = TypeVar("T")
 log = logging.getLogger("turnwise.worker")
 
+EARLY = 5.0
+"""Seconds that a signal is remembered for an attempt that has not begun."""
 LOOK = 0.5
 """Seconds between two looks for work that nobody announced."""
 
@@ -63,6 +65,8 @@ class Worker:
         self._idle = asyncio.Event()
         self._hurry = asyncio.Event()
         self._draining = False
+        self._releasing = False
+        self._early: dict[str, float] = {}
         self._traced = telemetry.traced()
         self._tasks: list[asyncio.Task[None]] = []
         self._unlisten: Callable[[], None] = lambda: None
@@ -100,14 +104,14 @@ class Worker:
         await asyncio.wait({idle, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
         hurry.cancel()
+        self._releasing = True
         for attempt in list(self._attempts.values()):
             attempt.stop("release")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_PATIENCE + 1.0):
                 await self._until_idle()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks[1].cancel()
+        await asyncio.wait(self._tasks, timeout=STOP_PATIENCE)
         self._unlisten()
         with contextlib.suppress(StoreUnavailable):
             await self.store.forget(self.name, self._keeper.sticky())
@@ -149,9 +153,14 @@ class Worker:
             self._wake.set()
 
     def _begin(self, claim: Claim) -> None:
+        if self._releasing:  # it came when all else was handed back already
+            self._beside(self._hand_back(claim))
+            return
         attempt = Attempt(self, claim, self._keeper.take(claim))
         self._attempts[claim.token] = attempt
         attempt.start()
+        if self._early.pop(claim.session, None) is not None:
+            self.check(attempt)
 
     async def _claim_forever(self) -> None:
         while not self._draining:
@@ -189,6 +198,9 @@ class Worker:
         if isinstance(notice, Ready):
             self._wake.set()
         elif isinstance(notice, Signal):
+            # It may concern an attempt that begins in a moment: its claim is on the way here.
+            self._early = {s: at for s, at in self._early.items() if at > time.monotonic() - EARLY}
+            self._early[notice.session] = time.monotonic()
             for attempt in list(self._attempts.values()):
                 if attempt.claim.session == notice.session:
                     attempt.hear(notice)
@@ -235,6 +247,10 @@ class Worker:
 
     # What an attempt asks of its worker
 
+    def fill(self, kept: Kept, messages: Sequence[bytes]) -> None:
+        """A session's last messages were read again."""
+        self._keeper.fill(kept, messages)
+
     def check(self, attempt: Attempt) -> None:
         """Ask the store whether an attempt's claim is still held."""
         self._beside(self._renew([attempt]))
@@ -260,6 +276,10 @@ class Worker:
         if dropped:
             self._beside(self._forget(dropped))
         self._free()
+
+    async def _hand_back(self, claim: Claim) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self.store.release(claim)
 
     async def _forget(self, sessions: list[str]) -> None:
         with contextlib.suppress(StoreUnavailable):

@@ -75,6 +75,7 @@ class Conversation {
     this.errors = new Map(failed.turns.map((turn) => [turn.n, turn.error]));
     this.open.clear();
     $("messages").replaceChildren();
+    $("open").replaceChildren();
     this.prepend(page);
     for (const turn of page.open) this.begin(turn.n, turn.message, turn.status);
     this.line?.close();
@@ -99,8 +100,11 @@ class Conversation {
   }
 
   async earlier() {
+    $("earlier").hidden = true;  // until it is known whether there are more
+    const page = await api.messages(this.session, this.first);
+    if (this.closed) return;
     const height = $("scroller").scrollHeight;
-    this.prepend(await api.messages(this.session, this.first));
+    this.prepend(page);
     $("scroller").scrollTop += $("scroller").scrollHeight - height;
   }
 
@@ -217,6 +221,9 @@ class Conversation {
     turns.forEach((turn, place) => {
       const waiting = turn.status === "queued";
       turn.item.classList.toggle("waiting", waiting);
+      // Drawn only when it changes: a button must not be replaced under somebody's finger.
+      if (turn.place === (waiting ? place : null)) return;
+      turn.place = waiting ? place : null;
       turn.meta.replaceChildren();
       if (!waiting) return;
       const ahead = place === 1 ? "1 message ahead" : `${place} messages ahead`;
@@ -258,11 +265,12 @@ function settle(sentKey) {
 
 async function send(text) {
   // Several messages may be sent before the first one's conversation is made.
-  if (!conversation && !(await (beginning ??= begin().finally(() => { beginning = null; })))) {
+  const session = conversation?.session
+    ?? await (beginning ??= begin().finally(() => { beginning = null; }));
+  if (!session) {
     $("text").value ||= text;
     return grow();
   }
-  const { session } = conversation;
   outbox.push({ session: session.id, text, key: crypto.randomUUID() });
   memory.write("outbox", outbox);
   if (!session.name) {
@@ -271,7 +279,7 @@ async function send(text) {
     remember();
     showTitle();
   }
-  conversation.show();
+  conversation?.show();
   toEnd();
   await flush();
 }
@@ -342,13 +350,14 @@ async function enter(session) {
   notify("");
   blank();
   document.body.classList.remove("sidebar-open");
+  const mine = conversation;
   try {
-    await conversation.load();
+    await mine.load();
   } catch (problem) {
+    if (mine !== conversation) return;
     if (problem.status === 404 || problem.status === 401) return forget(session, problem.status === 404);
     explain(problem);
     showLink("lost");
-    const mine = conversation;
     setTimeout(() => { if (mine === conversation) enter(session); }, 1500);
   }
 }
@@ -380,7 +389,7 @@ function forget(session, gone) {
   outbox = outbox.filter((message) => message.session !== session.id);
   memory.write("outbox", outbox);
   remember();
-  fresh();
+  if (conversation?.session.id === session.id) fresh();
   if (gone !== undefined) {
     notify(gone ? "That conversation is no longer on the server." : "This browser's key to that conversation has expired.");
   }
@@ -432,6 +441,13 @@ function toEnd() {
   $("scroller").scrollTop = $("scroller").scrollHeight;
   $("latest").hidden = true;
 }
+
+// Other tabs of this browser have the same sessions and the same outbox.
+addEventListener("storage", () => {
+  sessions = memory.read("sessions", []);
+  outbox = memory.read("outbox", []);
+  showSessions();
+});
 
 function grow() {
   const field = $("text");
@@ -494,8 +510,11 @@ $("reset").onclick = async () => {
 $("delete").onclick = async () => {
   if (!(await ask("Delete this conversation for good?", "Delete"))) return;
   const { session } = conversation;
-  conversation.close();
-  await api.remove(session).catch(() => {});
+  try {
+    await api.remove(session);
+  } catch (problem) {
+    if (problem.status !== 404) return explain(problem);
+  }
   forget(session);
 };
 api.about().then(({ ideas }) => $("ideas").append(...ideas.map((idea) => {

@@ -239,7 +239,6 @@ class Acts(SessionActs):
         if outcome.state is not None:
             self._do("save_state", row.id, outcome.state)
         row.keeper = outcome.keep
-        self._slide(row, now)
         claimed = None
         if row.open:
             desk = outcome.next_desk
@@ -271,6 +270,7 @@ class Acts(SessionActs):
         self._execute(self._sql["finish_turn"], (*values, row.id, n))
         row.open -= 1
         row.head = n + 1
+        self._slide(row, now)
 
     def release(self, claim: Claim) -> None:
         try:
@@ -338,6 +338,7 @@ class Acts(SessionActs):
             turn.status, turn.finished_at = after(turn.status, "cancel"), now
             self._do("withdraw_turn", now, session, n)
             row.open -= 1
+            self._slide(row, now)
             self._append(row, [draft(events.CANCELLED, n, now)], now)
             if n == row.head:
                 self._line_up(row, now)

@@ -112,10 +112,12 @@ class Engine:
             self._pulse.start()
             self._writer = await self._connect()
             self._reader = await self._connect()
-        except (apsw.Error, OSError) as error:
+        except BaseException as error:
             self._pulse.stop()
             self._thread.shutdown(wait=False)
-            raise StoreUnavailable(f"Cannot open {self.path}: {error}") from error
+            if isinstance(error, apsw.Error | OSError):
+                raise StoreUnavailable(f"Cannot open {self.path}: {error}") from error
+            raise
         self._acts = Acts(self._writer, STATEMENTS, self._clock, self._origin)
         self._reading = Readings(self._reader, STATEMENTS, self._clock)
         self._position = self._reader.execute(STATEMENTS["tail_position"]).get

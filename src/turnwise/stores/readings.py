@@ -109,7 +109,7 @@ class Readings:
         if found is None:
             return None
         row = Row(*found)
-        return row if row.open or row.expires_at > self._clock() else None
+        return row if row.open or row.token or row.expires_at > self._clock() else None
 
     def _get(self, session: str) -> Row:
         row = self._find(session)

@@ -49,7 +49,8 @@ class SQLiteStore(Store):
         clock: Callable[[], float] = time.time,
         observe: Callable[[int], None] | None = None,
     ) -> None:
-        self.path = Path(path)
+        # One file has one name: the lock of the living stands beside the real one.
+        self.path = Path(path).resolve()
         self._engine = Engine(self.path, clock=clock, observe=observe, settle=_settle)
         self._trim_from = 0
 

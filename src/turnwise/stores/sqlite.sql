@@ -118,7 +118,7 @@ UPDATE session SET floor = ? WHERE id = ?;
 -- name: unkeep
 UPDATE session SET keeper = NULL WHERE id = ? AND keeper = ?;
 -- name: expired
-SELECT id FROM session WHERE expires_at <= ? AND open = 0 LIMIT ?;
+SELECT id FROM session WHERE expires_at <= ? AND open = 0 AND token IS NULL LIMIT ?;
 -- name: delete_session
 DELETE FROM session WHERE id = ?;
 

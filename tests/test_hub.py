@@ -1,0 +1,58 @@
+"""Readers: woken, nudged, told of the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from turnwise import Turn
+from turnwise.events import Event, attempt_draft
+from turnwise.testing import talk
+
+
+def delta(id: int) -> Event:
+    made = attempt_draft("delta", 1, 0.0, 1, "x")
+    return Event(id, made.type, made.turn, made.tail)
+
+
+async def test_a_nudge_beside_an_event_is_not_lost() -> None:
+    """Both in one step of the loop: first the event, then the nudge ends the next reading."""
+    async with talk(lambda turn: "ok") as say:
+        await say("hi")
+        with say.runtime.gateway.follow("test", 5) as reader:
+            reading = asyncio.create_task(reader.read())
+            await asyncio.sleep(0.01)
+            reader.push([delta(6)])
+            reader.nudge()
+            assert [event.id for event in await reading] == [6]
+            async with asyncio.timeout(1):
+                assert await reader.read() == []
+
+
+async def test_patience_ends_while_events_come() -> None:
+    """Waiting for a turn that streams on and on ends when its time is up."""
+
+    async def reply(turn: Turn) -> AsyncIterator[str]:
+        for _ in range(1000):
+            yield "x"
+            await asyncio.sleep(0.002)
+
+    async with talk(reply) as say:
+        submitted = await say.runtime.gateway.submit("s", "hi", create=True)
+        for patience in (0.05, 1.1):
+            async with asyncio.timeout(patience + 0.7):
+                record = await say.runtime.gateway.wait("s", submitted.turn.n, patience)
+            assert record.open
+
+
+async def test_a_session_deleted_before_the_reader_starts() -> None:
+    """Who begins to follow a turn whose session is gone is told."""
+    async with talk(lambda turn: "ok") as say:
+        await say("hi")
+        reader = say.runtime.gateway.follow("test", 0)
+        await say.runtime.gateway.delete("test")
+        reader.start_at(1, 1)
+        async with asyncio.timeout(1):
+            assert await reader.read() == []
+        assert reader.closed == "gone"
+        reader.close()
