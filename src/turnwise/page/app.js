@@ -336,7 +336,8 @@ async function begin() {
   const session = { id: made.id, token: made.token, name: null };
   sessions.unshift(session);
   remember();
-  await enter(session);
+  // Not awaited: what was said meanwhile goes on in its order. Who has moved on is left alone.
+  if (!conversation) enter(session);
   return session;
 }
 
