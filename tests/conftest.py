@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ import httpx
 import pytest
 import uvicorn
 
+from redis_servers import RedisCluster, RedisServer, binary
 from turnwise import Bot, Runtime
 from turnwise.server import create_app
 from turnwise.settings import Settings
@@ -34,6 +37,19 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def cluster_ports(count: int) -> list[int]:
+    """Ports for nodes of a Redis Cluster, which use the port 10,000 above as well."""
+    found: list[int] = []
+    for port in random.sample(range(20_000, 30_000), 1000):
+        with contextlib.suppress(OSError), socket.socket() as low, socket.socket() as high:
+            low.bind(("127.0.0.1", port))
+            high.bind(("127.0.0.1", port + 10_000))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 def needs(found: bool, what: str) -> None:
@@ -110,11 +126,9 @@ Opener = Callable[..., contextlib.AbstractAsyncContextManager[Door]]
 
 
 @contextlib.asynccontextmanager
-async def _open_door(
-    folder: Path, bot: Bot, *, app: Any = None, **given: Any
-) -> AsyncIterator[Door]:
+async def _open_door(store: str, bot: Bot, *, app: Any = None, **given: Any) -> AsyncIterator[Door]:
     settings = Settings(_env_file=None, grace=1.0, **given)
-    runtime = Runtime(bot, f"sqlite:///{folder / 'door.db'}", settings=settings)
+    runtime = Runtime(bot, store, settings=settings)
     application = create_app(runtime) if app is None else app(runtime)
     config = uvicorn.Config(application, log_level="warning", lifespan="on")
     config.timeout_graceful_shutdown = 3
@@ -135,10 +149,36 @@ async def _open_door(
             await task
 
 
+def fresh_store(kind: str, request: pytest.FixtureRequest) -> str:
+    """The URL of an empty store: sqlite, redis or redis-cluster."""
+    if kind == "sqlite":
+        return f"sqlite:///{request.getfixturevalue('tmp_path') / 'door.db'}"
+    server = request.getfixturevalue("redis_cluster" if kind == "redis-cluster" else "redis_server")
+    return f"{server.url}?prefix={secrets.token_hex(6)}"
+
+
+@pytest.fixture(params=["sqlite", "redis", "redis-cluster"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """A fresh store of each kind."""
+    return fresh_store(request.param, request)
+
+
 @pytest.fixture
-def open_door(tmp_path: Path) -> Opener:
-    """`async with open_door(bot) as door`: a whole server on a fresh store."""
-    return lambda bot, **given: _open_door(tmp_path, bot, **given)
+def sqlite_url(tmp_path: Path) -> str:
+    """A fresh SQLite file."""
+    return f"sqlite:///{tmp_path / 'door.db'}"
+
+
+@pytest.fixture
+def open_door(store_url: str) -> Opener:
+    """`async with open_door(bot) as door`: a whole server on a fresh store of each kind."""
+    return lambda bot, **given: _open_door(store_url, bot, **given)
+
+
+@pytest.fixture
+def open_sqlite_door(sqlite_url: str) -> Opener:
+    """The same on SQLite alone, for what has nothing to do with the store."""
+    return lambda bot, **given: _open_door(sqlite_url, bot, **given)
 
 
 class Process:
@@ -216,3 +256,27 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     for process in started:
         if process.running:
             process.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that all tests share; each takes a prefix of its own."""
+    needs(binary() is not None, "redis-server")
+    server = RedisServer(tmp_path_factory.mktemp("redis"), free_port())
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """A Cluster of three masters that all tests share."""
+    needs(binary() is not None, "redis-server")
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"), cluster_ports(3))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.kill()

@@ -455,11 +455,11 @@ async def test_health_and_metrics(open_door: Opener) -> None:
         assert "turnwise_open_streams" in text
 
 
-async def test_a_locked_store(open_door: Opener) -> None:
+async def test_a_locked_store(open_sqlite_door: Opener) -> None:
     """Another process holds the write lock: 503 with Retry-After within 2 s, then it heals."""
     import apsw
 
-    async with open_door(Bot(_echo)) as door:
+    async with open_sqlite_door(Bot(_echo)) as door:
         talker = await door.session()
         await talker.say("before")
         other = apsw.Connection(str(door.runtime.store.path))  # type: ignore[attr-defined]

@@ -52,9 +52,9 @@ FEW: Any = settings(
 )
 
 
-async def test_every_call_of_the_contract_is_described(open_door: Opener) -> None:
+async def test_every_call_of_the_contract_is_described(open_sqlite_door: Opener) -> None:
     """Each call with its answers, a description, and a schema or example of what goes in."""
-    async with open_door(Bot(lambda turn: "ok")) as door:
+    async with open_sqlite_door(Bot(lambda turn: "ok")) as door:
         found: dict[str, Any] = (await door.client.get("/openapi.json")).json()
     described = {(m, path): op for path, ops in found["paths"].items() for m, op in ops.items()}
     assert set(described) == set(CONTRACT)

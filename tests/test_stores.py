@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from redis_servers import RedisCluster, RedisServer
 from turnwise import Message
 from turnwise.conformance import StoreConformance, desk
 from turnwise.errors import ConfigurationError
-from turnwise.stores.base import Appended, Notice, Ready, Signal, Store, Submission
+from turnwise.stores.base import Store, Submission
+from turnwise.stores.notices import Appended, Notice, Ready, Signal
+from turnwise.stores.redis import RedisStore
 from turnwise.stores.sqlite import SQLiteStore
 
 
@@ -39,6 +43,47 @@ class TestSQLiteConformance(StoreConformance):
 
     async def pass_time(self, store: Store, seconds: float) -> None:
         self.clock.now += seconds
+
+
+class Shift:
+    """Seconds added to Redis's clock."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class RedisConformance(StoreConformance):
+    """The whole suite on a real server; each test has a prefix of its own."""
+
+    @pytest.fixture
+    async def store(self, server: RedisServer | RedisCluster) -> AsyncIterator[Store]:
+        self.shift = Shift()
+        store = RedisStore(f"{server.url}?prefix={uuid.uuid4().hex}", shift=self.shift)
+        await store.open()
+        yield store
+        await store.close()
+
+    async def pass_time(self, store: Store, seconds: float) -> None:
+        self.shift.seconds += seconds
+
+
+class TestRedisConformance(RedisConformance):
+    """On a single Redis."""
+
+    @pytest.fixture
+    def server(self, redis_server: RedisServer) -> RedisServer:
+        return redis_server
+
+
+class TestRedisClusterConformance(RedisConformance):
+    """On a Cluster of three masters."""
+
+    @pytest.fixture
+    def server(self, redis_cluster: RedisCluster) -> RedisCluster:
+        return redis_cluster
 
 
 # What the SQLite store says beyond the promise

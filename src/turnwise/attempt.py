@@ -24,7 +24,8 @@ from turnwise.errors import ClaimLost, StoreUnavailable, TurnError, TurnwiseErro
 from turnwise.events import Draft
 from turnwise.kept import Kept, SessionThread
 from turnwise.output import Output
-from turnwise.stores.base import Claim, Desk, Outcome, Signal, Store
+from turnwise.stores.base import Claim, Desk, Outcome, Store
+from turnwise.stores.notices import Signal
 from turnwise.turn import Options, Turn, TurnSession
 
 T = TypeVar("T")

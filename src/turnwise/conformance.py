@@ -23,21 +23,20 @@ from turnwise.conversation import Message, TurnRecord
 from turnwise.errors import ClaimLost, KeyReused, NotFound, QueueFull, Unauthorized
 from turnwise.events import Draft, draft
 from turnwise.stores.base import (
-    Appended,
+    NO_EPOCH,
     Claim,
     Desk,
-    Notice,
     Outcome,
-    Signal,
     Store,
     Submission,
     Submitted,
 )
+from turnwise.stores.notices import Appended, Notice, Signal
 
 
 def desk(worker: str = "w1", *, lease: float = 30.0, max_attempts: int = 3) -> Desk:
     """A worker's desk that holds nothing of any session."""
-    return Desk(worker, lease, max_attempts, 50, lambda _session, _epoch: 0)
+    return Desk(worker, lease, max_attempts, 50, lambda _: (NO_EPOCH, 0))
 
 
 def question(text: str) -> bytes:

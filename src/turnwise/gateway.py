@@ -263,19 +263,21 @@ class Gateway:
         if not record.open:
             return record
         with self.hub.join(session_id, record.first_event - 1, turn=n, limited=False) as reader:
-            await self.drain(reader, timeout)
-        return await self.turn(session_id, n)
+            return await self.drain(reader, n, timeout)
 
-    @staticmethod
-    async def drain(reader: Reader, timeout: float | None) -> None:
-        """Read until the reader's turn has ended, it was closed, or `timeout` has passed."""
+    async def drain(self, reader: Reader, n: int, timeout: float | None) -> TurnRecord:
+        """Turn `n` once its reader has seen its end, was closed, or `timeout` has passed."""
         if timeout is None:
             while await reader.read():
                 pass
-            return
-        with reader.within(timeout):
-            while await reader.read():
-                pass
+        else:
+            with reader.within(timeout):
+                while await reader.read():
+                    pass
+        record = reader.record  # of a turn that ended here the store need not be asked
+        if reader.ended and record is not None and record.n == n:
+            return record
+        return await self.turn(reader.session, n)
 
     async def cancel(
         self, session_id: str, n: int, *, patience: float = CANCEL_PATIENCE

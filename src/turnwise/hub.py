@@ -18,9 +18,11 @@ from typing import Literal
 
 from turnwise import events
 from turnwise.alarms import PERIOD, Alarms
+from turnwise.conversation import TurnRecord
 from turnwise.errors import QueueFull
 from turnwise.events import Event
-from turnwise.stores.base import Appended, Notice, Signal, Store
+from turnwise.stores.base import Store
+from turnwise.stores.notices import Appended, Ended, Moved, Notice, Signal
 
 CAPACITY = 256
 """Events a reader may lag behind before it goes back to the log."""
@@ -73,6 +75,7 @@ class Hub:
         reader = Reader(self, self._store, session, after, turn, generation)
         self._readers.setdefault(session, set()).add(reader)
         self._count += 1
+        self._store.follow(session)
         if self._shut:
             reader.shut("shutdown")
         return reader
@@ -84,6 +87,7 @@ class Hub:
             return
         followers.discard(reader)
         self._count -= 1
+        self._store.unfollow(reader.session)
         if not followers:
             del self._readers[reader.session]
 
@@ -102,6 +106,13 @@ class Hub:
         if isinstance(notice, Appended):
             for reader in self._readers.get(notice.session, ()):
                 reader.push(notice.events)
+        elif isinstance(notice, Moved):
+            for reader in self._readers.get(notice.session, ()):
+                if reader.cursor != notice.last:
+                    reader.recheck()
+        elif isinstance(notice, Ended):
+            for reader in self._readers.get(notice.record.session, ()):
+                reader.record = notice.record
         elif isinstance(notice, Signal):
             for reader in self._readers.get(notice.session, ()):
                 if notice.kind == "gone":
@@ -130,6 +141,7 @@ class Reader:
         "cursor",
         "ended",
         "generation",
+        "record",
         "session",
     )
 
@@ -148,6 +160,8 @@ class Reader:
         self.cursor = after
         self._turn = turn
         self.generation = generation
+        self.record: TurnRecord | None = None
+        """The turn that ended last, if it ended in this process."""
         self.closed: Closed | None = None
         self.ended = False
         self._behind = True
@@ -168,7 +182,7 @@ class Reader:
         self._wake()
 
     def recheck(self) -> None:
-        """The session, or an earlier one of its name, was deleted: the log will tell."""
+        """Something may have happened that was not told: the log will tell."""
         self._behind = self._missed = True
         self._wake()
 

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from turnwise.stores.base import Claim, Epoch
+from turnwise.stores.base import NO_EPOCH, Claim, Epoch
 
 T = TypeVar("T")
 
@@ -113,10 +113,10 @@ class Keeper:
         self._bytes = 0
         self._kept: OrderedDict[str, Kept] = OrderedDict()
 
-    def known(self, session: str, epoch: Epoch) -> int:
-        """The `seq` up to which this worker holds the session's messages; 0 for none."""
+    def known(self, session: str) -> tuple[Epoch, int]:
+        """The `seq` up to which this worker holds the session's messages, and of which epoch."""
         kept = self._kept.get(session)
-        return kept.last if kept and kept.epoch == epoch and kept.history is not None else 0
+        return (NO_EPOCH, 0) if kept is None or kept.history is None else (kept.epoch, kept.last)
 
     def take(self, claim: Claim) -> Kept:
         """What is kept of the claim's session, brought up to date with the claim's messages."""

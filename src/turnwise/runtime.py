@@ -252,8 +252,7 @@ class Runtime:
             session_id, text, key=key, create=True, metadata=metadata
         )
         with reader:
-            await self.gateway.drain(reader, timeout)
-        record = await self.gateway.turn(session_id, submitted.turn.n)
+            record = await self.gateway.drain(reader, submitted.turn.n, timeout)
         if record.open:
             raise ReplyTimeout()
         if record.status == "failed":

@@ -27,7 +27,8 @@ from turnwise import telemetry
 from turnwise.attempt import MARGIN, STOP_PATIENCE, Answer, Attempt
 from turnwise.errors import StoreUnavailable
 from turnwise.kept import Keeper, Kept
-from turnwise.stores.base import Claim, Desk, Notice, Ready, Signal, Store
+from turnwise.stores.base import Claim, Desk, Store
+from turnwise.stores.notices import Notice, Ready, Signal
 from turnwise.turn import Options
 
 T = TypeVar("T")
@@ -167,7 +168,8 @@ class Worker:
             free = self._concurrency - len(self._attempts) - self._offered
             self._wake.clear()
             if free > 0:
-                await self._claim(free)
+                # Meanwhile half of them are left for what is submitted here.
+                await self._claim(max(1, free // 2))
             else:
                 self._backlog = True
             if self._backlog and len(self._attempts) + self._offered < self._concurrency:
@@ -176,12 +178,12 @@ class Worker:
                 async with asyncio.timeout(LOOK):
                     await self._wake.wait()
 
-    async def _claim(self, free: int) -> None:
-        self._offered += free
+    async def _claim(self, limit: int) -> None:
+        self._offered += limit
         claims: list[Claim] = []
         try:
-            claims = await self.store.claim(self._desk, free)
-            self._backlog = len(claims) == free
+            claims = await self.store.claim(self._desk, limit)
+            self._backlog = len(claims) == limit
         except StoreUnavailable as error:
             self._backlog = False
             log.warning("cannot claim turns: %s", error)
@@ -189,7 +191,7 @@ class Worker:
             self._backlog = False
             log.exception("cannot claim turns")
         finally:
-            self._offered -= free
+            self._offered -= limit
         for claim in claims:
             self._begin(claim)
         self._idle.set()

@@ -237,8 +237,7 @@ class HTTPChannel:
             return self._accepted(submitted.turn, where)
         submitted, reader = await self._gateway().submit_and_follow(session_id, **message)
         with reader:
-            await self._gateway().drain(reader, patience)
-        record = await self._gateway().turn(session_id, submitted.turn.n)
+            record = await self._gateway().drain(reader, submitted.turn.n, patience)
         return self._accepted(record, where)
 
     async def _submit_and_stream(

@@ -19,26 +19,20 @@ from turnwise.errors import (
 )
 from turnwise.events import Draft, attempt_draft, draft, message_draft
 from turnwise.stores.base import (
+    AFFINITY,
+    EXHAUSTED,
+    NO_EPOCH,
+    RESERVATION,
     Claim,
     Desk,
     Outcome,
-    Ready,
     Renewal,
     Submission,
     Submitted,
 )
+from turnwise.stores.notices import Ended, Ready
 from turnwise.stores.readings import Row, TurnRow
 from turnwise.stores.session_acts import SessionActs
-
-AFFINITY = 0.4
-"""Seconds that a turn waits for the worker that keeps its session, before any may take it."""
-RESERVATION = 3.0
-"""Seconds that a session starts no new turn after someone asked in vain to hold it."""
-EXHAUSTED = {
-    "code": "attempts_exhausted",
-    "message": "The bot stopped working each time it tried to answer this message.",
-    "retryable": False,
-}
 
 
 class Acts(SessionActs):
@@ -101,7 +95,7 @@ class Acts(SessionActs):
         if position == 0:
             row.head = n
             if desk is not None and self._free(row, desk, now):
-                claim = self._lease(row, desk, n, 1, wish.message, now, now)
+                claim = self._lease(row, desk, n, 1, wish.message, now, now, first_event)
                 drafts.append(attempt_draft(events.STARTED, n, now, 1))
             elif row.token is None:
                 row.ready_at = now
@@ -144,6 +138,7 @@ class Acts(SessionActs):
         message: bytes,
         queued_at: float,
         now: float,
+        first_event: int = 0,
     ) -> Claim:
         """Give `desk` the session: the row is changed, the caller saves it."""
         row.running, row.ready_at = n, None
@@ -151,7 +146,8 @@ class Acts(SessionActs):
         row.lease_until, row.owner = now + desk.lease, self._origin
         epoch = (row.created_at, row.base_seq)
         whole = max(row.base_seq, row.last_seq - desk.history)
-        first = max(whole, desk.known(row.id, epoch))
+        known_epoch, known = desk.known(row.id)
+        first = max(whole, known) if known_epoch == epoch else whole
         state = self._one("state", row.id)
         return Claim(
             session=row.id,
@@ -168,6 +164,8 @@ class Acts(SessionActs):
             whole=first == whole,
             epoch=epoch,
             queued_at=queued_at,
+            started_at=now,
+            first_event=first_event,
         )
 
     def _line_up(self, row: Row, now: float) -> TurnRow | None:
@@ -208,7 +206,9 @@ class Acts(SessionActs):
                 attempt = turn.attempt + 1
                 self._append(row, [attempt_draft(events.STARTED, turn.n, now, attempt)], now)
                 self._do("start_turn", attempt, now, row.last_event, row.id, turn.n)
-                return self._lease(row, desk, turn.n, attempt, turn.message, turn.queued_at, now)
+                return self._lease(
+                    row, desk, turn.n, attempt, turn.message, turn.queued_at, now, turn.first_event
+                )
             self._close(row, turn.n, turn.message, Outcome("failed", error=EXHAUSTED), now)
         return None
 
@@ -235,6 +235,7 @@ class Acts(SessionActs):
     def finish(self, claim: Claim, outcome: Outcome) -> Claim | None:
         row, now = self._held(claim), self._clock()
         self._let_go(row)
+        self.notices.append(Ended(outcome.record(claim, row.last_seq + 1, now)))
         self._close(row, claim.turn, claim.message, outcome, now)
         if outcome.state is not None:
             self._do("save_state", row.id, outcome.state)
@@ -312,7 +313,7 @@ class Acts(SessionActs):
             self._save(row)
             return None
         row.reserved_until = 0.0
-        desk = Desk(owner, lease, 0, 0, lambda *_: row.last_seq)
+        desk = Desk(owner, lease, 0, 0, lambda _: (NO_EPOCH, 0))
         claim = self._lease(row, desk, 0, 0, b"", now, now)
         self._save(row)
         return claim

@@ -16,30 +16,52 @@ out of order: events carry numbers, and the log is what counts.
 
 from __future__ import annotations
 
+import itertools
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from turnwise.conversation import Session, Status, TurnRecord
-from turnwise.events import Draft, Event
+from turnwise.conversation import Session, Status, TurnRecord, placed
+from turnwise.events import Draft, Event, dumps
+from turnwise.stores.notices import Listener
+
+AFFINITY = 0.4
+"""Seconds that a turn waits for the worker that keeps its session, before any may take it."""
+RESERVATION = 3.0
+"""Seconds that a session starts no new turn after someone asked in vain to hold it."""
+EXHAUSTED = {
+    "code": "attempts_exhausted",
+    "message": "The bot stopped working each time it tried to answer this message.",
+    "retryable": False,
+}
 
 Epoch = tuple[float, int]
 """A session's life since it was made or last reset: what was remembered of another is void."""
+NO_EPOCH: Epoch = (0.0, 0)
+
+_process = secrets.token_hex(6)
+_count = itertools.count(1)
+
+
+def operation() -> str:
+    """A name that no other act has, in any process: doing it twice does it once."""
+    return f"{_process}-{next(_count):x}"
 
 
 class Desk(NamedTuple):
     """A worker's wish to run turns: who asks, for how long, and what it has at hand.
 
-    `lease` is in seconds. `history` is how many messages a handler sees; `known(session, epoch)`
-    tells the `seq` up to which the worker holds that session's messages already.
+    `lease` is in seconds. `history` is how many messages a handler sees; `known(session)` tells
+    the `seq` up to which the worker holds that session's messages already, and of which epoch.
     """
 
     worker: str
     lease: float
     max_attempts: int
     history: int
-    known: Callable[[str, Epoch], int]
+    known: Callable[[str], tuple[Epoch, int]]
 
 
 @dataclass(slots=True)
@@ -47,7 +69,8 @@ class Claim:
     """The exclusive right to run one turn (or, with `turn` 0, to change the state).
 
     `history` are the session's last messages whose `seq` is above `history_from`, placed and
-    encoded, up to `seq`; not `whole` when they begin where the worker said it knows them.
+    encoded, up to `seq`; not `whole` when there are more that the worker did not ask for or may
+    know. `written` counts the events written under the claim.
     """
 
     session: str
@@ -62,8 +85,11 @@ class Claim:
     history: Sequence[bytes] = ()
     history_from: int = 0
     whole: bool = True
-    epoch: Epoch = (0.0, 0)
+    epoch: Epoch = NO_EPOCH
     queued_at: float = 0.0
+    started_at: float = 0.0
+    first_event: int = 0
+    written: int = 0
 
 
 @dataclass(slots=True)
@@ -72,6 +98,7 @@ class Outcome:
 
     `state` is the new state, or None where it did not change. `next_desk` asks to claim the
     session's next turn in the same act; `keep` says that this worker holds the session's `local`.
+    An outcome is one operation, however often it is tried.
     """
 
     status: Literal["completed", "failed", "cancelled"]
@@ -82,6 +109,25 @@ class Outcome:
     usage: bytes | None = None
     next_desk: Desk | None = None
     keep: str | None = None
+    operation: str = field(default_factory=operation)
+
+    def record(self, claim: Claim, seq: int, finished_at: float) -> TurnRecord:
+        """The turn that ended so, its question at `seq` of the history."""
+        n = claim.turn
+        return TurnRecord(
+            session=claim.session,
+            n=n,
+            status=self.status,
+            attempt=claim.attempt,
+            message=placed(claim.message, n, seq),
+            replies=[placed(body, n, i) for i, body in enumerate(self.replies, seq + 1)],
+            error=dumps(self.error) if self.error is not None else None,
+            usage=self.usage,
+            queued_at=claim.queued_at,
+            started_at=claim.started_at,
+            finished_at=finished_at,
+            first_event=claim.first_event,
+        )
 
 
 @dataclass(slots=True)
@@ -149,37 +195,6 @@ class Log(NamedTuple):
     last: int
 
 
-# What a listener hears.
-
-
-class Appended(NamedTuple):
-    """Events were appended to a session's log."""
-
-    session: str
-    events: list[Event]
-
-
-class Ready(NamedTuple):
-    """A turn may be waiting for a worker."""
-
-
-class Signal(NamedTuple):
-    """Something that concerns whoever holds or follows a session, and is no event of its log.
-
-    cancel: `turn` should stop. lost: the claim on `turn` was taken away. gone: the session was
-    deleted. token: its tokens were made anew; `turn` is their generation. From other processes it
-    comes late, when the session may be another of the same name already.
-    """
-
-    kind: Literal["cancel", "lost", "gone", "token"]
-    session: str
-    turn: int = 0
-
-
-Notice = Appended | Ready | Signal
-Listener = Callable[[Notice], None]
-
-
 class Store(ABC):
     """Keeps sessions, mailboxes and event logs. All times are seconds by the store's clock."""
 
@@ -199,6 +214,12 @@ class Store(ABC):
     @abstractmethod
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` for every notice until the function returned is called."""
+
+    def follow(self, session: str) -> None:  # noqa: B027 a store that hears everything need not
+        """Someone here follows `session`: what others append to it is wanted soon."""
+
+    def unfollow(self, session: str) -> None:  # noqa: B027
+        """One follower of `session` less."""
 
     @abstractmethod
     async def secret(self) -> bytes:

@@ -22,7 +22,7 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -34,7 +34,7 @@ from turnwise.batching import Batcher
 from turnwise.errors import ConfigurationError, StoreUnavailable, TurnwiseError
 from turnwise.events import QUEUED, Event
 from turnwise.stores.acts import Acts
-from turnwise.stores.base import Appended, Listener, Notice, Ready, Signal
+from turnwise.stores.notices import Appended, Listener, Listeners, Notice, Ready, Signal
 from turnwise.stores.pulse import Pulse
 from turnwise.stores.readings import Readings
 
@@ -89,7 +89,7 @@ class Engine:
         self._observe = observe
         self._settle = settle
         self._origin = secrets.randbits(31)
-        self._listeners: list[Listener] = []
+        self._listeners = Listeners()
         self._tail: asyncio.TimerHandle | None = None
         self._version = 0
         self._position = 0
@@ -177,16 +177,7 @@ class Engine:
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Tell `listener` every notice until the function returned is called."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
-
-    def _tell(self, notices: Sequence[Notice]) -> None:
-        for notice in notices:
-            for listener in self._listeners:
-                try:
-                    listener(notice)
-                except Exception:  # what is committed stays committed, and the others hear it
-                    log.exception("a listener failed")
+        return self._listeners.add(listener)
 
     # Writing
 
@@ -231,7 +222,7 @@ class Engine:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
-        self._tell(notices)
+        self._listeners.tell(notices)
         return results
 
     def _answer(self, act: Act) -> Any:
@@ -290,7 +281,7 @@ class Engine:
         for _, kind, session, turn in signals:
             notices.append(Ready() if kind == "ready" else Signal(kind, session, turn))
         self._others_write = self._others_write or bool(notices)
-        self._tell([*notices, Ready()] if queued else notices)
+        self._listeners.tell([*notices, Ready()] if queued else notices)
 
     def _foreign(self, table: str, start: int) -> list[Any]:
         values = (start, self._origin, TAIL_PAGE)

@@ -16,12 +16,7 @@ import apsw
 from turnwise import events
 from turnwise.conversation import Session, after
 from turnwise.events import Draft, Event, draft
-from turnwise.stores.base import (
-    Appended,
-    Notice,
-    Ready,
-    Signal,
-)
+from turnwise.stores.notices import Appended, Notice, Ready, Signal
 from turnwise.stores.readings import Readings, Row
 
 

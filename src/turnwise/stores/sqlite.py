@@ -20,7 +20,6 @@ from turnwise.stores.base import (
     Claim,
     Desk,
     History,
-    Listener,
     Log,
     Outcome,
     Renewal,
@@ -29,6 +28,7 @@ from turnwise.stores.base import (
     Submitted,
 )
 from turnwise.stores.engine import Engine
+from turnwise.stores.notices import Listener
 
 
 class SQLiteStore(Store):

@@ -1,0 +1,36 @@
+-- reset: messages, state, mailbox and log are forgotten, open turns cancelled, numbers go on. What
+-- an idempotency key stands for stays, and that a turn was open and is cancelled; what was said
+-- does not. The same operation is done once.
+local op = take()
+if not find() then return refused('no_session') end
+if row.reset_op == op then return done(told()) end
+local kept, events, running = {}, {}, row.running
+for _, value in ipairs(call('HVALS', K)) do
+  local n = tonumber(string.match(value, '^%d+'))
+  kept[n] = turn(n)
+end
+for _, text in ipairs(call('LRANGE', Q, 0, -1)) do
+  local n = tonumber(text)
+  local found = turn(n)
+  found.status, found.finished = 'cancelled', now
+  kept[n] = found
+  for _, value in ipairs({'turn.cancelled', n, head(n) .. '}'}) do events[#events + 1] = value end
+end
+for _, value in ipairs({'session.reset', '', head() .. '}'}) do events[#events + 1] = value end
+call('UNLINK', T, M, L, Q)
+for _, found in pairs(kept) do
+  found.seq, found.replies = false, 0
+  keep(found)
+end
+set('floor', row.last_event)
+append(events)
+if running then signal('lost', running) end
+set('base_turn', row.last_turn)
+set('base_seq', row.last_seq)
+set('state', false)
+set('reset_op', op)
+slide()
+let_go()
+line_up()
+settle()
+return done(told())

@@ -1,0 +1,3 @@
+-- session: a session as its owner sees it, or nothing.
+if not find() then return done() end
+return done(told())

@@ -1,0 +1,226 @@
+"""Ear: hears what other processes did in one partition, on one connection.
+
+Redis's channels are a hint and may lose what they carry. So whatever the ear hears names its place
+in the log, and when it could have missed something (a new subscription, a new connection) it says
+so, and whoever follows looks at the log. Besides, the store compares the ends of the logs of all
+followed sessions every few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from redis.asyncio import Connection
+from redis.exceptions import RedisError
+
+from turnwise.events import Event
+from turnwise.stores.notices import Appended, Moved, Notice, Ready, Signal
+from turnwise.stores.redis_link import Routes
+
+log = logging.getLogger("turnwise.store")
+
+SILENCE = 5.0
+"""Seconds of silence after which the ear asks whether the line still stands."""
+PAUSE = 0.2
+"""Seconds until it tries again to connect."""
+
+
+class Ear:
+    """The channels of the partition `base`. `tell` gets the notices; `origin` is our own number.
+
+    `sharded` is whether the Cluster has channels that stay in their slot.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        base: bytes,
+        origin: bytes,
+        tell: Callable[[Iterable[Notice]], None],
+        *,
+        sharded: bool,
+    ) -> None:
+        self._routes = routes
+        self._base = base
+        self._origin = origin
+        self._tell = tell
+        prefix = b"S" if sharded else b""
+        self._subscribe, self._unsubscribe = prefix + b"SUBSCRIBE", prefix + b"UNSUBSCRIBE"
+        self._followed: dict[str, int] = {}
+        self._changed: set[str] = set()
+        self._timer: asyncio.Handle | None = None
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
+
+    @property
+    def followed(self) -> list[str]:
+        """The sessions somebody follows."""
+        return list(self._followed)
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._task = asyncio.get_running_loop().create_task(self._listen(), name="turnwise-ear")
+
+    async def stop(self) -> None:
+        """Hear nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in (self._writing, self._task):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+
+    # Who is followed
+
+    def follow(self, session: str) -> None:
+        """Somebody follows `session`; what it misses until Redis has heard of it is told."""
+        count = self._followed.get(session, 0)
+        self._followed[session] = count + 1
+        if not count:
+            self._change(session)
+
+    def unfollow(self, session: str) -> None:
+        """One follower less."""
+        count = self._followed.pop(session, 0)
+        if count > 1:
+            self._followed[session] = count - 1
+        else:
+            self._change(session)
+
+    def hurry(self) -> None:
+        """Tell Redis now whom we follow."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_soon(self._flush)
+
+    def _change(self, session: str) -> None:
+        # A turn that is answered in this process in a moment costs Redis no subscription.
+        self._changed.symmetric_difference_update((session,))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(0.01, self._flush)
+
+    def _flush(self) -> None:
+        self._timer = None
+        if self._connection is None:
+            return  # all are subscribed when it is there
+        if self._writing is not None:
+            self._timer = asyncio.get_running_loop().call_later(0.01, self._flush)
+            return
+        changed, self._changed = self._changed, set()
+        begun = [self._channel(session) for session in changed if session in self._followed]
+        ended = [self._channel(session) for session in changed if session not in self._followed]
+        commands = [(self._subscribe, *begun)] if begun else []
+        commands += [(self._unsubscribe, *ended)] if ended else []
+        if commands:
+            self._writing = asyncio.get_running_loop().create_task(self._write(commands))
+
+    async def _write(self, commands: list[tuple[bytes, ...]]) -> None:
+        connection = self._connection
+        try:
+            if connection is not None:
+                packed = connection.pack_commands(commands)
+                await connection.send_packed_command(packed, check_health=False)
+        except (RedisError, OSError):
+            pass  # the listening task finds the line broken too, and begins anew
+        finally:
+            self._writing = None
+
+    def _channel(self, session: str) -> bytes:
+        return self._base + b"c:" + session.encode()
+
+    # Hearing
+
+    async def _listen(self) -> None:
+        broken = False
+        while True:
+            try:
+                await self._begin()
+                broken = False
+                await self._hear_on()
+            except (RedisError, OSError, TimeoutError) as error:
+                if not broken:
+                    log.warning("Redis is not heard: %s", error or type(error).__name__)
+                broken = True
+                self._routes.doubt()
+            except Exception:
+                log.exception("cannot listen to Redis")
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+            await asyncio.sleep(PAUSE)
+
+    async def _begin(self) -> None:
+        async with asyncio.timeout(2.0):
+            connection = await self._routes.connect(self._base)
+        self._changed.clear()
+        channels = [self._base + b"signals", *map(self._channel, self._followed)]
+        packed = connection.pack_commands([(self._subscribe, *channels)])
+        self._connection = connection
+        await connection.send_packed_command(packed, check_health=False)
+
+    async def _hear_on(self) -> None:
+        assert self._connection is not None
+        connection, asked = self._connection, False
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE):
+                    found = await connection.read_response(disconnect_on_error=False)
+                asked = False
+            except TimeoutError:
+                if asked:
+                    raise
+                asked = True
+                await connection.send_command("PING", check_health=False)
+                continue
+            self._hear(found)
+
+    def _hear(self, found: Any) -> None:
+        kind = found[0]
+        if kind in (b"message", b"smessage"):
+            _, channel, payload = found
+            if channel == self._base + b"signals":
+                self._signal(payload)
+            else:
+                self._events(channel[len(self._base) + 2 :].decode(), payload)
+        elif kind in (b"subscribe", b"ssubscribe"):
+            if found[1] == self._base + b"signals":
+                self._tell([Ready()])
+            else:
+                self._tell([Moved(found[1][len(self._base) + 2 :].decode())])
+        elif kind == b"sunsubscribe" and found[1] == self._base + b"signals":
+            raise ConnectionError("the partition has moved to another server")
+
+    def _signal(self, payload: bytes) -> None:
+        origin, kind, turn, session = payload.split(b"\n", 3)
+        if origin == self._origin:
+            return
+        if kind == b"ready":
+            self._tell([Ready()])
+        else:
+            self._tell([Signal(kind.decode(), session.decode(), int(turn))])  # type: ignore[arg-type]
+
+    def _events(self, session: str, payload: bytes) -> None:
+        origin, first, *fields = payload.split(b"\n")
+        if origin != self._origin:
+            with contextlib.suppress(ValueError):
+                self._tell([Appended(session, events_of(int(first), fields))])
+
+
+def events_of(first: int, fields: list[Any]) -> list[Event]:
+    """Events from type, turn, tail, type, turn, tail ... numbered from `first`."""
+    return [
+        Event(
+            first + i // 3,
+            fields[i].decode(),
+            int(fields[i + 1]) if fields[i + 1] else None,
+            fields[i + 2],
+        )
+        for i in range(0, len(fields), 3)
+    ]

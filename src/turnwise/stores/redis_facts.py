@@ -1,0 +1,156 @@
+"""What there is: the version, persistence and layout of a Redis, and what they are worth."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Connection
+from redis.exceptions import ResponseError
+
+from turnwise.stores.redis_link import Routes
+
+OLDEST = (6, 2)
+
+
+@dataclass
+class Found:
+    """What a look at a Redis found. `facts` are for `turnwise check`."""
+
+    version: str
+    cluster: bool
+    sharded: bool
+    durability: str
+    facts: dict[str, str]
+    warnings: list[str] = field(default_factory=list)
+
+
+async def look(routes: Routes) -> Found:
+    """Ask the server, and of a Cluster each master. Raises what redis-py raises."""
+    connection = await routes.connect()
+    try:
+        info = await _info(connection)
+        config = await _config(connection)
+        skew = await _skew(connection)
+    finally:
+        await connection.disconnect(nowait=True)
+    cluster = info.get("cluster_enabled") == "1"
+    valkey = info.get("valkey_version")
+    number = valkey or info.get("redis_version", "0")
+    version = f"{'Valkey' if valkey else 'Redis'} {number}{' Cluster' if cluster else ''}"
+    # Valkey began where Redis 7.2 ended, and says so.
+    parts = tuple(int(part) for part in info.get("redis_version", "0.0").split(".")[:2])
+    found = Found(
+        version=version,
+        cluster=cluster,
+        sharded=cluster and parts >= (7, 0),
+        durability=_durability(info, config),
+        facts={
+            "store": version,
+            "persistence": _persistence(info, config),
+            "eviction": config.get("maxmemory-policy") or info.get("maxmemory_policy", "unknown"),
+            "memory": f"{info.get('used_memory_human')} of {_limit(info)}",
+            "clock": f"{skew * 1000:+.0f} ms from this machine's",
+        },
+    )
+    found.warnings = _warnings(found, parts, skew)
+    if cluster:
+        found.facts["cluster"] = await _layout(routes)
+    else:
+        found.facts["replicas"] = info.get("connected_slaves", "0")
+    if found.warnings:
+        found.facts["warning"] = "\n".join(found.warnings)
+    return found
+
+
+async def _ask(connection: Connection, *command: Any) -> Any:
+    await connection.send_command(*command)
+    return await connection.read_response(timeout=3.0)
+
+
+async def _info(connection: Connection) -> dict[str, str]:
+    text = (await _ask(connection, "INFO")).decode(errors="replace")
+    return dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
+
+
+async def _config(connection: Connection) -> dict[str, str]:
+    """The settings that matter; empty where the server does not tell them."""
+    config = {}
+    for name in ("appendonly", "appendfsync", "save", "maxmemory-policy"):
+        try:
+            found = await _ask(connection, "CONFIG", "GET", name)
+        except ResponseError:  # managed services forbid it
+            return {}
+        config[name] = found[1].decode() if len(found) > 1 else ""
+    return config
+
+
+async def _skew(connection: Connection) -> float:
+    """Seconds that the server's clock is ahead of ours."""
+    before = time.time()
+    seconds, micros = await _ask(connection, "TIME")
+    return float(int(seconds) + int(micros) / 1e6 - (before + time.time()) / 2)
+
+
+def _persistence(info: dict[str, str], config: dict[str, str]) -> str:
+    if info.get("aof_enabled") == "1":
+        return f"append-only file, fsync {config.get('appendfsync', 'unknown')}"
+    return f"snapshots ({config['save']})" if config.get("save") else "none"
+
+
+def _durability(info: dict[str, str], config: dict[str, str]) -> str:
+    """What an acknowledgement is worth, in words."""
+    cluster = " A failover may lose what its replica did not have yet."
+    more = cluster if info.get("cluster_enabled") == "1" else ""
+    if info.get("aof_enabled") == "1":
+        fsync = config.get("appendfsync")
+        if fsync == "always":
+            return f"AOF, fsync always: what was acknowledged survives a power cut.{more}"
+        if fsync == "no":
+            return (
+                "AOF, fsync left to the system: what was acknowledged survives the death of any "
+                f"process; a power cut may lose half a minute.{more}"
+            )
+        return (
+            "AOF, fsync every second: what was acknowledged survives the death of any process; a "
+            f"power cut may lose the last second.{more}"
+        )
+    if config.get("save"):
+        return (
+            "Snapshots only: what was acknowledged survives the death of our processes; when Redis "
+            f"itself dies, all since the last snapshot is lost.{more}"
+        )
+    return (
+        "No persistence: what was acknowledged survives the death of our processes; when Redis "
+        f"itself dies, everything is lost.{more}"
+    )
+
+
+def _warnings(found: Found, parts: tuple[int, ...], skew: float) -> list[str]:
+    warnings = []
+    if parts < OLDEST:
+        warnings.append(f"{found.version} is older than Redis 6.2, which Turnwise needs.")
+    policy = found.facts["eviction"]
+    if policy not in ("noeviction", "unknown"):
+        warnings.append(
+            f"Redis may evict sessions when its memory is full (maxmemory-policy {policy}): set "
+            "maxmemory-policy noeviction."
+        )
+    if "AOF" not in found.durability:
+        warnings.append(f"{found.durability} Set appendonly yes.")
+    if abs(skew) > 1.0:
+        warnings.append(f"Redis's clock is {skew:+.1f} s from this machine's.")
+    return warnings
+
+
+def _limit(info: dict[str, str]) -> str:
+    return "no limit" if info.get("maxmemory") == "0" else info.get("maxmemory_human", "unknown")
+
+
+async def _layout(routes: Routes) -> str:
+    """The masters of a Cluster and what each keeps."""
+    lines = []
+    for (host, port), slots, replicas in await routes.layout():
+        lines.append(f"{host}:{port} keeps {slots} slots, {replicas} replicas")
+    return "\n".join(lines)

@@ -1,0 +1,304 @@
+"""Link: this process's one way to one partition of the sessions in Redis.
+
+Calls that are under way together travel in one pipeline. A call whose answer was lost is made
+again, marked so, until it is answered or `PATIENCE` is over: the scripts do nothing twice. Only
+when Redis has been away for that long a caller hears of it; who asks while it is away is told
+sooner.
+
+Nothing here waits for a reader: readers are served by the ear (redis_ear.py) and the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any, NamedTuple
+
+from redis.asyncio import Connection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from turnwise.batching import Batcher
+from turnwise.errors import ConfigurationError, StoreUnavailable
+
+log = logging.getLogger("turnwise.store")
+
+PATIENCE = 1.4
+"""Seconds until a caller hears that Redis is away."""
+BRIEF = 0.4
+"""The same for those who ask while it is known to be."""
+PAUSE = 0.05
+"""Seconds between two attempts."""
+BATCH = 256
+"""Calls in one pipeline at most."""
+PASSING = (MovedError, AskError, TryAgainError, ClusterDownError, MasterDownError, ReadOnlyError)
+"""What a Cluster answers while it rearranges itself."""
+
+
+class Script:
+    """An act in lua/, with what all acts share before it."""
+
+    _common = resources.files(__package__).joinpath("lua", "common.lua").read_text()
+
+    def __init__(self, name: str) -> None:
+        own = resources.files(__package__).joinpath("lua", f"{name}.lua").read_text()
+        self.source = f"{self._common}\n{own}".encode()
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+
+class Call(NamedTuple):
+    """One act: its script, the session it is about, its arguments.
+
+    `settle` makes the result (or an exception) of what the script answered, or of the exception
+    that stands for it. It is called once the act is under way, whoever still waits for it.
+    """
+
+    script: Script
+    session: bytes
+    args: Sequence[Any]
+    settle: Callable[[Any], Any]
+
+
+class Routes:
+    """Which server keeps which partition: one for all, or the masters of a Cluster.
+
+    `partitions` is known when `open` has looked at what there is.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            pool = ConnectionPool.from_url(
+                url,
+                protocol=2,
+                socket_connect_timeout=1.0,
+                socket_timeout=None,
+                retry=Retry(NoBackoff(), 0),
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"{url!r}: {error}") from None
+        self._make: type[Any] = pool.connection_class
+        self._kwargs = dict(pool.connection_kwargs)
+        first = (self._kwargs.get("host", "localhost"), self._kwargs.get("port", 6379))
+        self._known: list[tuple[str, int]] = [first]
+        self._slots: list[tuple[int, int, tuple[str, int], int]] = []
+        self.cluster = False
+        self._stale = True
+
+    async def connect(self, base: bytes | None = None) -> Connection:
+        """A connection to the server that keeps the partition `base`, or to any."""
+        if base is None or not self.cluster:
+            return await self._dial(None)
+        if self._stale:
+            await self._look()
+        slot = key_slot(base)
+        for first, last, address, _ in self._slots:
+            if first <= slot <= last:
+                return await self._dial(address)
+        self._stale = True
+        raise ConnectionError("No server of the Cluster keeps this partition.")
+
+    def doubt(self) -> None:
+        """Look again who keeps what before the next connection is made."""
+        self._stale = True
+
+    async def layout(self) -> list[tuple[tuple[str, int], int, int]]:
+        """The masters of the Cluster, the slots each keeps, and how many replicas it has."""
+        await self._look()
+        found: dict[tuple[str, int], tuple[int, int]] = {}
+        for first, last, address, replicas in self._slots:
+            found[address] = (found.get(address, (0, 0))[0] + last - first + 1, replicas)
+        return [(address, *counts) for address, counts in sorted(found.items())]
+
+    async def _dial(self, address: tuple[str, int] | None) -> Connection:
+        kwargs = self._kwargs
+        if address is not None:
+            kwargs = {**kwargs, "host": address[0], "port": address[1]}
+        connection: Connection = self._make(**kwargs)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
+    async def _look(self) -> None:
+        """Ask the servers known, one after another, who keeps which slots."""
+        trouble: Exception = ConnectionError("No server of the Cluster answers.")
+        for address in list(self._known):
+            try:
+                connection = await self._dial(address)
+                try:
+                    await connection.send_command("CLUSTER", "SLOTS")
+                    found = await connection.read_response(timeout=1.0)
+                finally:
+                    await connection.disconnect(nowait=True)
+            except (RedisError, OSError) as error:
+                trouble = error
+                continue
+            self._remember(found, address)
+            return
+        raise trouble
+
+    def _remember(self, found: Any, asked: tuple[str, int]) -> None:
+        known, slots = [], []
+        for first, last, *nodes in found:
+            addresses = [((node[0] or b"").decode() or asked[0], int(node[1])) for node in nodes]
+            known += addresses
+            slots.append((int(first), int(last), addresses[0], len(addresses) - 1))
+        # Those that were known stay: one that is gone today may be the one that is left tomorrow.
+        self._known = list(dict.fromkeys([*known, *self._known]))[:50]
+        self._slots = slots
+        self._stale = False
+
+
+class Link:
+    """Calls to the partition whose keys begin with `base`.
+
+    `origin` is this process's number, `publish` the command that scripts tell others with.
+    `replicas` is how many of them must have a batch before it counts. `observe(size)` is told of
+    each pipeline. `shift()` is added to Redis's clock, in seconds: for tests.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        base: bytes,
+        origin: bytes,
+        publish: bytes,
+        *,
+        replicas: int = 0,
+        observe: Callable[[int], None] | None = None,
+        shift: Callable[[], float] | None = None,
+    ) -> None:
+        self._routes = routes
+        self._base = base
+        self._origin = origin
+        self._publish = publish
+        self._shift = shift
+        self._replicas = replicas
+        self._batcher: Batcher[Call, Any] = Batcher(self._send, max_size=BATCH, observe=observe)
+        self._connection: Connection | None = None
+        self._away = False
+
+    def submit(self, call: Call) -> asyncio.Future[Any]:
+        """A future of what `call.settle` makes of the answer; of StoreUnavailable, if need be."""
+        return self._batcher.submit(call)
+
+    async def close(self) -> None:
+        """Finish what is under way and hang up."""
+        await self._batcher.aclose()
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def _send(self, calls: list[Call]) -> list[Any]:
+        answers = await self._insist(calls)
+        return [call.settle(_told(answer)) for call, answer in zip(calls, answers, strict=True)]
+
+    async def _insist(self, calls: list[Call]) -> list[Any]:
+        """The answer of each call, or the last error; tries again while that makes sense."""
+        until = time.monotonic() + (BRIEF if self._away else PATIENCE)
+        answers: list[Any] = [None] * len(calls)
+        left, again = list(range(len(calls))), False
+        while True:
+            trouble: Exception | None = None
+            try:
+                async with asyncio.timeout(until - time.monotonic()):
+                    found = await self._round([calls[i] for i in left], again)
+            except (RedisError, OSError, TimeoutError) as error:
+                await self._hang_up()
+                trouble, again = error, True
+            else:
+                for i, answer in zip(left, found, strict=True):
+                    answers[i] = answer
+                left = [i for i in left if isinstance(answers[i], PASSING)]
+                if not left:
+                    self._away = False
+                    return answers
+                trouble = answers[left[0]]
+                await self._hang_up()
+            self._routes.doubt()
+            if time.monotonic() + PAUSE > until:
+                if not self._away:
+                    log.warning("Redis does not answer: %s", _words(trouble))
+                self._away = True
+                for i in left:
+                    answers[i] = trouble
+                return answers
+            await asyncio.sleep(PAUSE)
+
+    async def _round(self, calls: list[Call], again: bool) -> list[Any]:
+        """Send the calls in one pipeline and read their answers."""
+        if self._connection is None:
+            self._connection = await self._routes.connect(self._base)
+        answers = await self._exchange(self._connection, calls, again)
+        unknown = [i for i, a in enumerate(answers) if isinstance(a, NoScriptError)]
+        if unknown:  # after a restart or SCRIPT FLUSH; sent whole, Redis remembers them
+            sources = [calls[i] for i in unknown]
+            found = await self._exchange(self._connection, sources, again, whole=True)
+            for i, answer in zip(unknown, found, strict=True):
+                answers[i] = answer
+        return answers
+
+    async def _exchange(
+        self, connection: Connection, calls: list[Call], again: bool, *, whole: bool = False
+    ) -> list[Any]:
+        shift = 0 if self._shift is None else int(self._shift() * 1_000_000)
+        header = (self._base, self._origin, shift, self._publish)
+        mark = b"1" if again else b"0"
+        commands: list[tuple[Any, ...]] = [
+            (
+                b"EVAL" if whole else b"EVALSHA",
+                call.script.source if whole else call.script.sha,
+                1,
+                *header,
+                call.session,
+                mark,
+                *call.args,
+            )
+            for call in calls
+        ]
+        if self._replicas:
+            commands.append((b"WAIT", self._replicas, int(PATIENCE * 500)))
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        answers: list[Any] = []
+        for _ in commands:
+            try:
+                answers.append(await connection.read_response())
+            except ResponseError as error:
+                answers.append(error)
+        if self._replicas and not (isinstance(n := answers.pop(), int) and n >= self._replicas):
+            raise ConnectionError(f"fewer than {self._replicas} replicas have what was written")
+        return answers
+
+
+def _told(answer: Any) -> Any:
+    """What the caller gets: an error of Redis's own means that nothing was done."""
+    if not isinstance(answer, Exception):
+        return answer
+    unavailable = StoreUnavailable(f"The store does not answer: {_words(answer)}")
+    unavailable.__cause__ = answer
+    return unavailable
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,158 @@
+"""What the scripts in lua/ answer, and what it is here.
+
+The scripts speak in arrays of bytes and whole numbers; times are microseconds since 1970.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from turnwise import events
+from turnwise.conversation import Session, Status, TurnRecord, checked_session_id, placed
+from turnwise.errors import (
+    ClaimLost,
+    KeyReused,
+    NotFound,
+    QueueFull,
+    TurnwiseError,
+    Unauthorized,
+)
+from turnwise.stores.base import Claim
+from turnwise.stores.notices import Appended, Notice, Ready, Signal
+from turnwise.stores.redis_ear import events_of
+
+MICRO = 1_000_000
+
+
+class Names:
+    """Where things are: the one place that makes names of keys (with lua/common.lua, which adds
+    its suffixes to a partition's base).
+
+    All keys of a partition have the same hash tag, so a Cluster keeps them together.
+    """
+
+    def __init__(self, prefix: str, partitions: int) -> None:
+        self.partitions = partitions
+        self.bases = [f"{prefix}:{{{prefix}.{i}}}:".encode() for i in range(partitions)]
+
+    def partition(self, session: str) -> tuple[int, bytes]:
+        """A session's partition and its id as bytes. Raises Invalid for what names no session."""
+        ident = checked_session_id(session).encode()
+        return (zlib.crc32(ident) % self.partitions if self.partitions > 1 else 0), ident
+
+    @property
+    def meta(self) -> bytes:
+        """The hash of what all processes share: the secret, the schema, how many partitions."""
+        return self.bases[0] + b"meta"
+
+
+def refusal(code: bytes) -> TurnwiseError:
+    """The error that a script's refusal stands for."""
+    match code:
+        case b"no_session":
+            return NotFound("There is no such session.")
+        case b"no_turn":
+            return NotFound("There is no such turn.")
+        case b"unauthorized":
+            return Unauthorized()
+        case b"key_reused":
+            return KeyReused()
+        case b"queue_full":
+            return QueueFull()
+        case _:
+            return ClaimLost()
+
+
+def notices(found: Sequence[Any]) -> Iterator[Notice]:
+    """What an act caused for others."""
+    for kind, *rest in found:
+        if kind == b"events":
+            session, first, *fields = rest
+            yield Appended(session.decode(), events_of(first, fields))
+        elif kind == b"signal":
+            signal, session, turn = rest
+            yield Signal(signal.decode(), session.decode(), turn)
+        else:
+            yield Ready()
+
+
+def moment(text: bytes) -> float | None:
+    return None if text == b"-" else int(text) / MICRO
+
+
+def session_of(found: Sequence[Any]) -> Session:
+    """A session from `told` in lua/common.lua."""
+    ident, name, metadata, created, ttl, expires, generation = found[:7]
+    turns, messages, last_event, waiting, running, named = found[7:]
+    return Session(
+        id=ident.decode(),
+        name=name.decode() if named else None,
+        metadata=events.loads(metadata),
+        created_at=int(created) / MICRO,
+        expires_at=int(expires) / MICRO,
+        ttl=int(ttl) / MICRO,
+        status="idle" if not waiting else "running" if running else "queued",
+        turns=turns,
+        messages=messages,
+        last_event=last_event,
+        generation=int(generation),
+    )
+
+
+def message_of(stored: bytes, seq: int) -> bytes:
+    """A message from the history, placed."""
+    turn, _, body = stored.partition(b" ")
+    return placed(body, int(turn), seq)
+
+
+def turn_of(session: str, found: Sequence[Any]) -> TurnRecord:
+    """A turn from `record` in lua/common.lua."""
+    n, header, place, question, error, usage, stored = found
+    n = int(n)
+    status, attempt, _, seq, _, queued, started, finished, first, _, _, _ = header.split(b" ")
+    message: bytes | None = placed(question, n, None) if question else None
+    replies: list[bytes] = []
+    if stored:
+        message, *replies = [message_of(body, int(seq) + i) for i, body in enumerate(stored)]
+    known: Status = status.decode()
+    return TurnRecord(
+        session=session,
+        n=n,
+        status=known,
+        attempt=int(attempt),
+        position=place if place >= 0 else None,
+        message=message,
+        replies=replies,
+        error=error or None,
+        usage=usage or None,
+        queued_at=moment(queued) or 0.0,
+        started_at=moment(started),
+        finished_at=moment(finished),
+        first_event=int(first),
+    )
+
+
+def claim_of(found: Sequence[Any], question: bytes | None = None) -> Claim:
+    """A claim from `claimed` in lua/common.lua; `question` is its message where it was not told."""
+    ident, token, n, attempt, name, metadata, message, state, seq = found[:9]
+    first, whole, created, base_seq, queued, started, first_event, stored = found[9:]
+    return Claim(
+        session=ident.decode(),
+        token=token.decode(),
+        turn=n,
+        attempt=attempt,
+        name=name.decode() or None,
+        metadata=metadata,
+        message=message if question is None else question,
+        state=state,
+        seq=seq,
+        history=[message_of(body, first + 1 + i) for i, body in enumerate(stored)],
+        history_from=first,
+        whole=bool(whole),
+        epoch=(float(created), base_seq),
+        queued_at=int(queued) / MICRO,
+        started_at=int(started) / MICRO,
+        first_event=first_event,
+    )
