@@ -37,3 +37,25 @@ async def _deadly(turn: Turn) -> str:
     if turn.text == "die":
         os._exit(1)
     return "alive"
+
+
+mortal = Bot(max_attempts=50)
+
+
+@mortal.reply
+async def _mortal(turn: Turn) -> AsyncIterator[str]:
+    """Answers in pieces; its first attempt kills its process at the point the message names."""
+    point = turn.text.partition(" ")[2] if turn.attempt == 1 else ""
+    if point == "after-claim":
+        os._exit(1)
+    for i in range(4):
+        yield f"{i} "
+        await asyncio.sleep(0.02)
+        if point == "after-deltas" and i == 2:
+            os._exit(1)
+    yield turn.text
+    if point == "before-finish":
+        await asyncio.sleep(0.05)
+        os._exit(1)
+    if point == "after-finish":
+        asyncio.get_running_loop().call_later(0.01, os._exit, 1)

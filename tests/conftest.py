@@ -184,28 +184,28 @@ def open_sqlite_door(sqlite_url: str) -> Opener:
 class Process:
     """`turnwise serve` as a process of its own, that can be killed and started again."""
 
-    def __init__(self, folder: Path, bot: str | None, *flags: str) -> None:
+    def __init__(
+        self, folder: Path, bot: str | None, *flags: str, store: str | None = None
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.store = store or f"sqlite:///{folder / 'p.db'}"
         self._command = [sys.executable, "-m", "turnwise", "serve", *([bot] if bot else [])]
-        self._command += [
-            "--port",
-            str(self.port),
-            "--store",
-            f"sqlite:///{folder / 'p.db'}",
-            *flags,
-        ]
+        self._command += ["--port", str(self.port), "--store", self.store, *flags]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(HERE)}
-        self.log = (self.folder / "log").open("ab")
-        self._process = subprocess.Popen(
-            self._command, cwd=self.folder, env=environment, stdout=self.log, stderr=self.log,
-            start_new_session=True,
-        )  # fmt: skip
+        self._spawn()
         self._await_ready()
+
+    def _spawn(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(HERE)}
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=self.folder, env=environment, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
 
     def _await_ready(self) -> None:
         until = time.monotonic() + 30
@@ -218,20 +218,21 @@ class Process:
             time.sleep(0.05)
         raise AssertionError("the server did not become ready")
 
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """kill -9, all of its processes at once."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self.log.close()
 
     def stop(self, patience: float = 15.0) -> int:
         """SIGTERM; returns the exit status."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        status = self._process.wait(patience)
-        self.log.close()
-        return status
+        return self._process.wait(patience)
 
     @property
     def running(self) -> bool:
@@ -241,21 +242,38 @@ class Process:
         return httpx.AsyncClient(base_url=self.url, timeout=30)
 
 
+class WorkerProcess(Process):
+    """`turnwise work` as a process of its own."""
+
+    def __init__(self, folder: Path, bot: str, *flags: str, store: str) -> None:
+        super().__init__(folder, bot, *flags, store=store)
+        self._command = [sys.executable, "-m", "turnwise", "work", bot, "--store", store, *flags]
+
+    def _await_ready(self) -> None:
+        """It takes turns when it can: nobody has to wait for it."""
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """`serve("bots:echo", "--workers", "4")`: a started Process, stopped after the test."""
+def processes() -> Iterator[list[Process]]:
+    """Processes that are killed after the test."""
     started: list[Process] = []
-
-    def begin(bot: str | None = None, *flags: str) -> Process:
-        process = Process(tmp_path, bot, *flags)
-        started.append(process)
-        process.start()
-        return process
-
-    yield begin
+    yield started
     for process in started:
         if process.running:
             process.kill()
+
+
+@pytest.fixture
+def serve(tmp_path: Path, processes: list[Process]) -> Callable[..., Process]:
+    """`serve("bots:echo", "--workers", "4")`: a started Process, stopped after the test."""
+
+    def begin(bot: str | None = None, *flags: str, store: str | None = None) -> Process:
+        process = Process(tmp_path, bot, *flags, store=store)
+        processes.append(process)
+        process.start()
+        return process
+
+    return begin
 
 
 @pytest.fixture(scope="session")

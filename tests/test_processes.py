@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +17,23 @@ from httpx_sse import aconnect_sse
 from conftest import Process, Talker
 
 Serve = Callable[..., Process]
+
+
+@pytest.fixture
+def serve(
+    tmp_path: Path, processes: list[Process], store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Serve:
+    """A started Process on a store of each kind; on Redis a killed one's lease must run out."""
+    if store_url.startswith("redis"):
+        monkeypatch.setenv("TURNWISE_LEASE", "2")
+
+    def begin(bot: str, *flags: str) -> Process:
+        process = Process(tmp_path, bot, *flags, store=store_url)
+        processes.append(process)
+        process.start()
+        return process
+
+    return begin
 
 
 async def eventually_ready(process: Process) -> None:
@@ -177,19 +195,18 @@ async def test_a_zombie_is_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch
     """SIGSTOP past the lease, another process takes over, SIGCONT: the zombie writes nothing."""
     monkeypatch.setenv("TURNWISE_LEASE", "1")
     first = serve("bots:counter")
-    second = Process(first.folder, "bots:counter")
+    second = Process(first.folder, "bots:counter", store=first.store)
     second.start()
     try:
         async with first.client() as client:
             talker = await Talker.make(client)
             await talker.say("15", None)
             await talker.events(2, wait=5)
-        assert first._process is not None
-        first._process.send_signal(signal.SIGSTOP)
+        first.signal(signal.SIGSTOP)
         async with second.client() as client:
             talker.client = client
             turn = (await talker.call("GET", "/turns/1", headers={"Prefer": "wait=30"})).json()
-            first._process.send_signal(signal.SIGCONT)
+            first.signal(signal.SIGCONT)
             assert (turn["status"], turn["attempt"]) == ("completed", 2)
             await talker.say("2")
             events = await talker.events()

@@ -55,14 +55,17 @@ from turnwise.stores.redis_shapes import (
 
 log = logging.getLogger("turnwise.store")
 
+ACTS = (
+    "append", "cancel", "claim", "create", "delete", "disown", "finish", "forget", "hold",
+    "release", "renew", "reset", "rotate", "save", "submit", "sweep", "update",
+)  # fmt: skip
+READINGS = (
+    "history", "log", "session", "sessions", "state", "tails", "turn", "turns", "waiting",
+)  # fmt: skip
 SCRIPTS = {
-    name: Script(name)
-    for name in (
-        "append", "cancel", "claim", "create", "delete", "finish", "forget", "history", "hold",
-        "log", "release", "renew", "reset", "rotate", "save", "session", "sessions", "state",
-        "submit", "sweep", "tails", "turn", "turns", "update", "waiting",
-    )
-}  # fmt: skip
+    **{name: Script(name) for name in ACTS},
+    **{name: Script(name, reads=True) for name in READINGS},
+}
 SCHEMA = 1
 CLUSTER_PARTITIONS = 16
 """Partitions on a Cluster that was not told how many."""
@@ -72,6 +75,8 @@ TAIL_CHECK = 5.0
 """Seconds between two comparisons of what was heard with the ends of the logs."""
 PAGE = 500
 """Sessions asked for at once."""
+DOUBT = 5.0
+"""Seconds for which a claim that we may have, and never heard of, is given back."""
 _EXHAUSTED = dumps(EXHAUSTED)
 
 
@@ -107,7 +112,8 @@ class RedisStore(Store):
         self._ears: list[Ear] = []
         self._hinted: set[int] = set()
         self._full_look = 0.0
-        self._tail_check: asyncio.Task[None] | None = None
+        self._doubtful: dict[str, tuple[int, float]] = {}
+        self._chores: list[asyncio.Task[None]] = []
         self._secret = b""
 
     # Life
@@ -140,7 +146,11 @@ class RedisStore(Store):
             self._links.append(link)
             self._ears.append(ear)
             ear.start()
-        self._tail_check = asyncio.get_running_loop().create_task(self._check_tails())
+        loop = asyncio.get_running_loop()
+        self._chores = [
+            loop.create_task(self._check_tails()),
+            loop.create_task(self._disown_forever()),
+        ]
         log.info("%s. %s", found.version, self.durability)
         for warning in found.warnings:
             log.warning("%s", warning)
@@ -163,7 +173,7 @@ class RedisStore(Store):
             found: list[bytes] = await connection.read_response()
             schema, partitions, self._secret = found
         finally:
-            await connection.disconnect(nowait=True)
+            await connection.disconnect()
         if int(schema) > SCHEMA:
             raise ConfigurationError(
                 f"This Redis was written to by a newer Turnwise (schema {int(schema)})."
@@ -176,9 +186,9 @@ class RedisStore(Store):
         return int(partitions)
 
     async def close(self) -> None:
-        if self._tail_check is not None:
-            self._tail_check.cancel()
-            await asyncio.wait({self._tail_check})
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
         for ear in self._ears:
             await ear.stop()
         for link in self._links:
@@ -212,6 +222,23 @@ class RedisStore(Store):
             Signal("gone", session) if last < 0 else Moved(session, last)
             for session, last in zip(sessions, found, strict=True)
         )
+
+    def _doubt(self, number: int, token: str) -> None:
+        """A claim with this token was asked for, and no answer came: Redis may do it yet."""
+        self._doubtful[token] = number, time.monotonic() + DOUBT
+
+    async def _disown_forever(self) -> None:
+        """Give back what we may have claimed without hearing of it: else it waits for its lease."""
+        while True:
+            await asyncio.sleep(0.5)
+            for token, (number, until) in list(self._doubtful.items()):
+                try:
+                    await self._ask(number, "disown", b"", (token,))
+                except StoreUnavailable:
+                    self._doubt(number, token)  # it can be done when Redis is back, not before
+                else:
+                    if time.monotonic() > until:
+                        del self._doubtful[token]
 
     # Asking
 
@@ -338,8 +365,9 @@ class RedisStore(Store):
     ) -> Submitted:
         number, ident = self._names.partition(submission.session)
         message = one_line(submission.message)
-        under_way = _Submission(submission, message, take)
-        args = _submit_args(submission, message, desk if take is not None else None)
+        token = "" if desk is None else f"{desk.worker}.{secrets.token_hex(8)}"
+        under_way = _Submission(submission, message, take, partial(self._doubt, number, token))
+        args = _submit_args(submission, message, token, desk)
         settle = partial(self._settle, number, under_way.shape)
         call = Call(SCRIPTS["submit"], ident, args, settle)
         future: asyncio.Future[Submitted] = self._links[number].submit(call)
@@ -371,12 +399,15 @@ class RedisStore(Store):
         claims = [claim for some in found for claim in some]
         return sorted(claims, key=lambda claim: claim.queued_at)
 
-    def _claim_in(self, number: int, desk: Desk, limit: int) -> asyncio.Future[list[Claim]]:
+    async def _claim_in(self, number: int, desk: Desk, limit: int) -> list[Claim]:
         token = f"{desk.worker}.{secrets.token_hex(8)}"
         lease = (desk.worker, _micro(desk.lease), desk.max_attempts, _EXHAUSTED, _micro(AFFINITY))
-        return self._ask(
-            number, "claim", b"", (token, limit, *lease), lambda found: list(map(claim_of, found))
-        )
+        try:
+            found = await self._ask(number, "claim", b"", (token, limit, *lease))
+        except StoreUnavailable:
+            self._doubt(number, token)
+            raise
+        return list(map(claim_of, found))
 
     async def append(self, claim: Claim, drafts: Sequence[Draft]) -> bool:
         args = [claim.token, claim.turn, claim.written, *_flat(drafts)]
@@ -386,7 +417,10 @@ class RedisStore(Store):
 
     async def finish(self, claim: Claim, outcome: Outcome) -> Claim | None:
         number, ident = self._names.partition(claim.session)
-        args = _finish_args(claim, outcome)
+        # The same outcome asks for the same claim, however often it is tried.
+        desk = outcome.next_desk
+        token = "" if desk is None else f"{desk.worker}.{outcome.operation}"
+        args = _finish_args(claim, outcome, token)
 
         def shape(found: Any) -> Claim | None:
             finished, seq, following = found
@@ -394,11 +428,16 @@ class RedisStore(Store):
             self._listeners.tell([Ended(record)])
             return claim_of(following) if following else None
 
-        following: Claim | None = await self._ask(number, "finish", ident, args, shape)
+        try:
+            following: Claim | None = await self._ask(number, "finish", ident, args, shape)
+        except StoreUnavailable:
+            if token:
+                self._doubt(number, token)
+            raise
         return following
 
     async def release(self, claim: Claim) -> None:
-        await self._about("release", claim.session, claim.token, claim.turn)
+        await self._about("release", claim.session, claim.token)
 
     async def renew(self, claims: Sequence[Claim], lease: float) -> Renewal:
         args: dict[int, list[Any]] = {}
@@ -420,13 +459,12 @@ class RedisStore(Store):
 
     async def hold(self, session: str, owner: str, lease: float) -> Claim | None:
         token = f"{owner}.{secrets.token_hex(8)}"
-        claim: Claim | None = await self._about(
-            "hold",
-            session,
-            *(token, _micro(lease), _micro(RESERVATION)),
-            shape=lambda found: claim_of(found) if found else None,
-        )
-        return claim
+        try:
+            found = await self._about("hold", session, token, _micro(lease), _micro(RESERVATION))
+        except StoreUnavailable:
+            self._doubt(self._names.partition(session)[0], token)
+            raise
+        return claim_of(found) if found else None
 
     async def save(self, claim: Claim, state: bytes | None) -> None:
         await self._about("save", claim.session, operation(), claim.token, state or b"")
@@ -501,11 +539,16 @@ class _Submission:
     """A submission under way. Its claim goes to the worker even if the submitter has gone."""
 
     def __init__(
-        self, wish: Submission, message: bytes, take: Callable[[Claim | None], None] | None
+        self,
+        wish: Submission,
+        message: bytes,
+        take: Callable[[Claim | None], None] | None,
+        doubt: Callable[[], None],
     ) -> None:
         self._wish = wish
         self._message = message
         self._take = take
+        self._doubt = doubt
         self._claim: Claim | None = None
 
     def shape(self, found: Sequence[Any]) -> Submitted:
@@ -530,18 +573,22 @@ class _Submission:
             first_event=first_event,
         )
 
-    def done(self, _: asyncio.Future[Submitted]) -> None:
+    def done(self, future: asyncio.Future[Submitted]) -> None:
         """The act is done or has failed: tell the worker."""
         if self._take is not None:
+            if isinstance(future.exception(), StoreUnavailable):
+                self._doubt()
             self._take(self._claim)
 
 
-def _submit_args(wish: Submission, message: bytes, desk: Desk | None) -> tuple[Any, ...]:
+def _submit_args(
+    wish: Submission, message: bytes, token: str, desk: Desk | None
+) -> tuple[Any, ...]:
     (created, base_seq), known = ((0.0, 0), 0) if desk is None else desk.known(wish.session)
     key = b"" if wish.key is None else b',"key":' + dumps(wish.key)
     return (
         operation(),
-        "" if desk is None else f"{desk.worker}.{secrets.token_hex(8)}",
+        token,
         message,
         wish.key or "",
         key,
@@ -559,7 +606,7 @@ def _submit_args(wish: Submission, message: bytes, desk: Desk | None) -> tuple[A
     )
 
 
-def _finish_args(claim: Claim, outcome: Outcome) -> list[Any]:
+def _finish_args(claim: Claim, outcome: Outcome, next_token: str) -> list[Any]:
     desk = outcome.next_desk
     known = desk.known(claim.session) if desk is not None else None
     return [
@@ -572,7 +619,7 @@ def _finish_args(claim: Claim, outcome: Outcome) -> list[Any]:
         b"" if outcome.error is None else dumps(outcome.error),
         outcome.usage or b"",
         outcome.keep or "",
-        "" if desk is None else f"{desk.worker}.{secrets.token_hex(8)}",
+        next_token,
         "" if desk is None else desk.worker,
         0 if desk is None else _micro(desk.lease),
         0 if desk is None else desk.max_attempts,

@@ -75,7 +75,7 @@ class Ear:
                 task.cancel()
                 await asyncio.wait({task})
         if self._connection is not None:
-            await self._connection.disconnect(nowait=True)
+            await self._connection.disconnect()
 
     # Who is followed
 

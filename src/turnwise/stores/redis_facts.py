@@ -34,7 +34,7 @@ async def look(routes: Routes) -> Found:
         config = await _config(connection)
         skew = await _skew(connection)
     finally:
-        await connection.disconnect(nowait=True)
+        await connection.disconnect()
     cluster = info.get("cluster_enabled") == "1"
     valkey = info.get("valkey_version")
     number = valkey or info.get("redis_version", "0")

@@ -52,11 +52,12 @@ PASSING = (MovedError, AskError, TryAgainError, ClusterDownError, MasterDownErro
 
 
 class Script:
-    """An act in lua/, with what all acts share before it."""
+    """An act in lua/, with what all acts share before it. `reads`: it changes nothing."""
 
     _common = resources.files(__package__).joinpath("lua", "common.lua").read_text()
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, reads: bool = False) -> None:
+        self.reads = reads
         own = resources.files(__package__).joinpath("lua", f"{name}.lua").read_text()
         self.source = f"{self._common}\n{own}".encode()
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
@@ -203,12 +204,12 @@ class Link:
     async def close(self) -> None:
         """Finish what is under way and hang up."""
         await self._batcher.aclose()
-        await self._hang_up()
+        await self._hang_up(nowait=False)
 
-    async def _hang_up(self) -> None:
+    async def _hang_up(self, *, nowait: bool = True) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            await connection.disconnect(nowait=nowait)
 
     async def _send(self, calls: list[Call]) -> list[Any]:
         answers = await self._insist(calls)
@@ -277,7 +278,8 @@ class Link:
             )
             for call in calls
         ]
-        if self._replicas:
+        wait = self._replicas > 0 and not all(call.script.reads for call in calls)
+        if wait:
             commands.append((b"WAIT", self._replicas, int(PATIENCE * 500)))
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         answers: list[Any] = []
@@ -286,7 +288,7 @@ class Link:
                 answers.append(await connection.read_response())
             except ResponseError as error:
                 answers.append(error)
-        if self._replicas and not (isinstance(n := answers.pop(), int) and n >= self._replicas):
+        if wait and not (isinstance(n := answers.pop(), int) and n >= self._replicas):
             raise ConnectionError(f"fewer than {self._replicas} replicas have what was written")
         return answers
 

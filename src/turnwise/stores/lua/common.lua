@@ -370,6 +370,24 @@ local function lapse()
   settle()
 end
 
+-- The holder gives the session back: its attempt does not count, and it keeps nothing of it.
+local function give_back()
+  local n = row.running
+  let_go()
+  if n > 0 then
+    local found = turn(n)
+    if found.stop == 1 then
+      close(found, call('HGET', T, n .. ':m'), {status = 'cancelled'})
+    else
+      found.status, found.attempt = 'queued', found.attempt - 1
+      keep(found)
+    end
+    set('keeper', false)
+  end
+  line_up()
+  settle()
+end
+
 -- A new session
 
 local function generation()

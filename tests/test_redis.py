@@ -1,0 +1,634 @@
+"""Redis: what its store says beyond the promise, and what it survives."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from checker import check
+from conftest import Opener, Process, Talker, WorkerProcess, cluster_ports, free_port
+from redis_servers import RedisCluster, RedisServer
+from turnwise import Bot, Message, Turn
+from turnwise.conformance import answer, delta, desk, question
+from turnwise.errors import ClaimLost, ConfigurationError, NotFound, StoreUnavailable
+from turnwise.hub import Hub
+from turnwise.stores.base import Claim, Submission
+from turnwise.stores.notices import Appended, Notice
+from turnwise.stores.redis import RedisStore
+
+
+def prefixed(server: RedisServer | RedisCluster, more: str = "") -> str:
+    return f"{server.url}?prefix={secrets.token_hex(6)}{more}"
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[RedisStore]:
+    store = RedisStore(url)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of the test's own, to be killed and frozen."""
+    server = RedisServer(tmp_path / "own", free_port())
+    server.start()
+    yield server
+    server.kill()
+
+
+# Keys
+
+
+async def test_all_keys_live_as_long_as_the_session(redis_server: RedisServer) -> None:
+    """Idle, each of a session's keys has its time to live, which slides; busy, none has one."""
+    url = prefixed(redis_server)
+    pattern = f"{url.rpartition('=')[2]}:*"
+    shared = (b"meta", b"ids", b"expiry", b"ready", b"leases", b"trim")
+
+    def lives() -> list[int]:
+        with redis_server.client() as client:
+            keys = [key for key in client.keys(pattern) if not key.endswith(shared)]
+            assert len(keys) >= 3
+            return [client.pttl(key) for key in keys]
+
+    async with opened(url) as store:
+        await store.create("s", name=None, metadata=b"{}", ttl=100.0)
+        wish = Submission("s", question("hi"), key="k", fingerprint="f")
+        await store.submit(wish)
+        assert set(lives()) == {-1}
+        (claim,) = await store.claim(desk(), 1)
+        await store.finish(claim, answer("hello"))
+        assert all(98_000 < life <= 100_000 for life in lives())
+        await store.update("s", {"ttl": 50.0})
+        assert all(48_000 < life <= 50_000 for life in lives())
+        await store.delete("s")
+    with redis_server.client() as client:
+        left = [key for key in client.keys(pattern) if not key.endswith(b"meta")]
+        assert [key for key in left if b":deleted:" not in key] == []
+
+
+async def test_a_turn_costs_two_round_trips(redis_server: RedisServer) -> None:
+    """An idle session's turn, asked and answered in one process: submit and finish, no more, and
+    no more bytes at turn 100 than at turn 10."""
+    from turnwise import Runtime
+
+    sent: list[int] = []
+
+    async def reply(turn: Turn) -> str:
+        return turn.text
+
+    async with Runtime(Bot(reply), RedisStore(prefixed(redis_server), observe=sent.append)) as run:
+        with redis_server.client() as client:
+
+            async def cost(turns: int) -> tuple[int, int]:
+                await run.ask("s", "hello")
+                info = client.info("stats")
+                before, calls = info["total_net_input_bytes"], len(sent)
+                for _ in range(turns):
+                    await run.ask("s", "hello")
+                after = client.info("stats")["total_net_input_bytes"]
+                return (after - before) // turns, len(sent) - calls
+
+            young, calls = await cost(10)
+            assert 20 <= calls <= 24  # beside the worker's own looks
+            for _ in range(80):
+                await run.ask("s", "hello")
+            old, _ = await cost(10)
+            assert old < young * 1.1 + 20
+
+
+async def test_how_many_partitions_is_decided_once(redis_server: RedisServer) -> None:
+    """A store remembers; another number is refused in words, none takes what is there."""
+    url = prefixed(redis_server, "&partitions=3")
+    async with opened(url):
+        pass
+    with pytest.raises(ConfigurationError, match="3 partitions"):
+        await RedisStore(url.replace("partitions=3", "partitions=4")).open()
+    async with opened(url.partition("&")[0]) as store:
+        assert (await store.facts())["partitions"] == "3"
+
+
+@pytest.mark.parametrize("more", ["?partitions=0", "?partitions=x", "?prefix=a{b}", "?prefix="])
+def test_bad_urls(more: str) -> None:
+    """What cannot be meant is refused before anything is connected."""
+    with pytest.raises(ConfigurationError):
+        RedisStore(f"redis://localhost{more}")
+
+
+async def test_nobody_there() -> None:
+    """A Redis that is not there is told in words."""
+    with pytest.raises(StoreUnavailable, match="Cannot reach Redis"):
+        await RedisStore(f"redis://127.0.0.1:{free_port()}").open()
+
+
+async def test_facts(redis_server: RedisServer, redis_cluster: RedisCluster) -> None:
+    """Version, persistence, eviction, clock, layout, and what an acknowledgement is worth."""
+    async with opened(prefixed(redis_server)) as store:
+        facts = await store.facts()
+        assert facts["store"].startswith("Redis ")
+        assert facts["persistence"] == "append-only file, fsync everysec"
+        assert facts["eviction"] == "noeviction"
+        assert "power cut may lose the last second" in facts["durability"]
+    async with opened(prefixed(redis_cluster)) as store:
+        facts = await store.facts()
+        assert facts["partitions"] == "16"
+        assert facts["cluster"].count("keeps 546") == 3
+
+
+async def test_an_evicting_redis_is_warned_of(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At start and in the facts."""
+    with own_server.client() as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("appendonly", "no")
+    async with opened(own_server.url) as store:
+        warning = (await store.facts())["warning"]
+    assert "noeviction" in warning
+    assert "everything is lost" in warning
+    assert "noeviction" in caplog.text
+
+
+async def test_a_full_redis_keeps_what_it_has(own_server: RedisServer) -> None:
+    """Out of memory: nothing is acknowledged and nothing half done; it heals by itself."""
+    async with opened(own_server.url) as store:
+        await store.create("s", name=None, metadata=b"{}", ttl=100.0)
+        await store.submit(Submission("s", question("one")))
+        (claim,) = await store.claim(desk(), 1)
+        with own_server.client() as client:
+            client.config_set("maxmemory", "1mb")
+            for act in (
+                store.submit(Submission("s", question("two"))),
+                store.finish(claim, answer("1")),
+                store.append(claim, [delta(1, 1, "x")]),
+            ):
+                with pytest.raises(StoreUnavailable):
+                    await act
+            client.config_set("maxmemory", "0")
+        await store.submit(Submission("s", question("two")))
+        await store.finish(claim, answer("1"))
+        log = await store.log("s", 0)
+        assert log is not None
+        assert [event.type for event in log.events] == [
+            "turn.queued", "turn.started", "turn.queued", "message", "turn.completed",
+        ]  # fmt: skip
+
+
+async def test_flushed_scripts_are_sent_again(redis_server: RedisServer) -> None:
+    """After SCRIPT FLUSH acts go on."""
+    async with opened(prefixed(redis_server)) as store:
+        await store.create("s", name=None, metadata=b"{}", ttl=100.0)
+        with redis_server.client() as client:
+            client.script_flush()
+        await asyncio.gather(*(store.submit(Submission("s", question("hi"))) for _ in range(5)))
+        assert len((await store.history("s")).open) == 5
+
+
+# Answers that are lost on the way
+
+
+class Cutter:
+    """A proxy that lets a request through and loses its answer, `cut` times, closing the line."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.cut = 0
+
+    async def __aenter__(self) -> Cutter:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Half(self), "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+
+    async def connect(self, near: _Half) -> asyncio.BaseTransport:
+        loop = asyncio.get_running_loop()
+        far, _ = await loop.create_connection(lambda: _Half(self, near), "127.0.0.1", self._port)
+        return far
+
+
+class _Half(asyncio.Protocol):
+    """One side of a line through the proxy: the client's, or with `near` the server's."""
+
+    def __init__(self, cutter: Cutter, near: _Half | None = None) -> None:
+        self._cutter = cutter
+        self._near = near
+        self._early = b""
+        self.transport: Any = None
+        self.other: Any = None if near is None else near.transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        if self._near is None:
+            self._connecting = asyncio.ensure_future(self._cutter.connect(self))
+            self._connecting.add_done_callback(self._connected)
+
+    def _connected(self, connecting: asyncio.Future[Any]) -> None:
+        self.other = connecting.result()
+        self.other.write(self._early)
+
+    def data_received(self, data: bytes) -> None:
+        if self._near is not None and self._cutter.cut and b"subscribe" not in data:
+            self._cutter.cut -= 1
+            self.transport.close()
+            self.other.close()
+        elif self.other is None:
+            self._early += data
+        else:
+            self.other.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.other is not None:
+            self.other.close()
+
+
+Step = Callable[[RedisStore, Claim | None], Awaitable[Any]]
+
+
+def _taken(found: list[Claim | None]) -> Claim:
+    assert len(found) == 1
+    assert found[0] is not None
+    return found[0]
+
+
+@pytest.mark.parametrize("cuts", [1, 2])
+async def test_every_act_whose_answer_is_lost_is_done_once(
+    redis_server: RedisServer, cuts: int
+) -> None:
+    """The line is cut after the request and before the answer, at each act of a conversation: it
+    is made again and done once."""
+    async with Cutter(redis_server.port) as cutter, opened(through(cutter, redis_server)) as store:
+
+        async def lossy(act: Awaitable[Any]) -> Any:
+            cutter.cut = cuts
+            result = await act
+            assert cutter.cut == 0, "nothing was lost"
+            return result
+
+        await lossy(store.create("s", name="n", metadata=b"{}", ttl=100.0))
+        taken: list[Claim | None] = []
+        submitted = await lossy(
+            store.submit(Submission("s", question("one")), desk(), taken.append)
+        )
+        assert (submitted.created, submitted.turn.n) == (True, 1)
+        claim = _taken(taken)
+        assert claim.message == question_of(submitted.turn.message)
+        await lossy(store.append(claim, [delta(1, 1, "a")]))
+        await lossy(store.append(claim, [delta(1, 1, "b"), delta(1, 1, "c")]))
+        assert (await lossy(store.renew([claim], 30.0))).lost == frozenset()
+        await lossy(store.submit(Submission("s", question("two"))))
+        outcome = answer("abc")
+        outcome.next_desk = desk()
+        following = await lossy(store.finish(claim, outcome))
+        assert following.turn == 2
+        await lossy(store.release(following))
+        (again,) = await lossy(store.claim(desk(), 5))
+        assert (again.turn, again.attempt) == (2, 1)
+        await lossy(store.finish(again, answer("2")))
+        held = await lossy(store.hold("s", "me", 30.0))
+        await lossy(store.save(held, b'{"x":1}'))
+        with pytest.raises(ClaimLost):
+            await store.save(held, b"{}")
+        await lossy(store.submit(Submission("s", question("three"))))
+        assert (await lossy(store.cancel("s", 3))).status == "cancelled"
+        log = await store.log("s", 0)
+        assert log is not None
+        assert [event.type for event in log.events] == [
+            "turn.queued", "turn.started", "delta", "delta", "delta", "turn.queued", "message",
+            "turn.completed", "turn.started", "turn.started", "message", "turn.completed",
+            "turn.queued", "turn.cancelled",
+        ]  # fmt: skip
+        assert await store.state("s") == b'{"x":1}'
+        emptied = await lossy(store.reset("s"))
+        assert emptied.last_event == 15
+        assert await lossy(store.delete("s"))
+        assert await store.session("s") is None
+
+
+def through(cutter: Cutter, server: RedisServer) -> str:
+    return prefixed(server).replace(str(server.port), str(cutter.port))
+
+
+def question_of(message: bytes | None) -> bytes:
+    """The message as it was submitted, without its place."""
+    assert message is not None
+    return b"{" + message.partition(b'"turn":')[2].partition(b",")[2]
+
+
+async def test_a_commit_tried_again_later_is_done_once(redis_server: RedisServer) -> None:
+    """`finish` and `append` whose answer never came and that the worker tries again."""
+    async with Cutter(redis_server.port) as cutter, opened(through(cutter, redis_server)) as store:
+        await store.create("s", name=None, metadata=b"{}", ttl=100.0)
+        await store.submit(Submission("s", question("one")))
+        (claim,) = await store.claim(desk(), 1)
+        drafts = [delta(1, 1, "a")]
+        cutter.cut = 1000
+        with pytest.raises(StoreUnavailable):
+            await store.append(claim, drafts)
+        cutter.cut = 0
+        await store.append(claim, drafts)
+        outcome = answer("abc")
+        outcome.drafts = [delta(1, 1, "bc")]
+        cutter.cut = 1000
+        with pytest.raises(StoreUnavailable):
+            await store.finish(claim, outcome)
+        cutter.cut = 0
+        await store.finish(claim, outcome)
+        log = await store.log("s", 0)
+        assert log is not None
+        assert [event.type for event in log.events] == [
+            "turn.queued", "turn.started", "delta", "delta", "message", "turn.completed",
+        ]  # fmt: skip
+
+
+# Hearing
+
+
+@pytest.fixture(params=["redis_server", "redis_cluster"])
+def any_redis(request: pytest.FixtureRequest) -> RedisServer | RedisCluster:
+    server: RedisServer | RedisCluster = request.getfixturevalue(request.param)
+    return server
+
+
+async def test_what_others_write_is_heard_soon(any_redis: RedisServer | RedisCluster) -> None:
+    """A followed session's events come from another process's acts, with word of waiting turns."""
+    url = prefixed(any_redis)
+    async with opened(url) as here, opened(url) as there:
+        heard: asyncio.Queue[Notice] = asyncio.Queue()
+        here.listen(heard.put_nowait)
+        await there.create("s", name=None, metadata=b"{}", ttl=100.0)
+        hub = Hub(here)
+        with hub.join("s", 0) as reader:
+            assert await reader.read(0.2) == []  # subscribed by now
+            await there.submit(Submission("s", question("hi")))
+            async with asyncio.timeout(5):
+                events = await reader.read()
+                assert [event.type for event in events] == ["turn.queued"]
+                while not isinstance(await heard.get(), Appended):
+                    pass
+            await there.delete("s")
+            assert await reader.read(5) == []
+            assert reader.closed == "gone"
+        hub.close()
+
+
+async def test_a_lost_line_to_the_channels_loses_nothing(redis_server: RedisServer) -> None:
+    """Readers see all that was written while this process was deaf."""
+    url = prefixed(redis_server)
+    async with opened(url) as here, opened(url) as there:
+        await there.create("s", name=None, metadata=b"{}", ttl=100.0)
+        hub = Hub(here)
+        with hub.join("s", 0) as reader:
+            await reader.read(0.2)
+            seen: list[int] = []
+            for _ in range(5):
+                with redis_server.client() as client:
+                    client.client_kill_filter(_type="pubsub")
+                await there.submit(Submission("s", question("hi")))
+                async with asyncio.timeout(10):
+                    seen += [event.id for event in await reader.read()]
+            assert seen == [1, 2, 3, 4, 5]
+        hub.close()
+
+
+async def test_connections_do_not_grow_with_readers(redis_server: RedisServer) -> None:
+    """A process has one connection for its acts and one for what it hears, however many read."""
+    url = prefixed(redis_server)
+    with redis_server.client() as client:
+        before = len(client.client_list())
+        async with opened(url) as store:
+            hub = Hub(store)
+            for i in range(300):
+                await store.create(f"s{i}", name=None, metadata=b"{}", ttl=100.0)
+            readers = [hub.join(f"s{i % 300}", 0) for i in range(600)]
+            await asyncio.gather(*(reader.read(0.3) for reader in readers))
+            assert len(client.client_list()) - before == 2
+            for reader in readers:
+                reader.close()
+            hub.close()
+
+
+async def test_an_expired_session_disturbs_nobody(redis_server: RedisServer) -> None:
+    """Its keys vanish under a reader and a worker: the reader is told, the worker goes on."""
+    url = prefixed(redis_server)
+    async with opened(url) as store:
+        await store.create("short", name=None, metadata=b"{}", ttl=1.0)
+        await store.create("long", name=None, metadata=b"{}", ttl=100.0)
+        await store.submit(Submission("long", question("hi")))
+        (claim,) = await store.claim(desk(), 5)
+        with redis_server.client() as client:
+            for key in client.keys(f"{url.rpartition('=')[2]}:*short"):
+                client.delete(key)
+        with pytest.raises(NotFound):
+            await store.submit(Submission("short", question("hi")))
+        await store.sweep(retention=100.0)
+        assert await store.claim(desk(), 5) == []
+        await store.finish(claim, answer("ok"))
+
+
+# A store that is away
+
+
+async def test_a_frozen_redis(own_server: RedisServer, open_away: Opener) -> None:
+    """503 with Retry-After within 2 s, not ready but live; it heals by itself and lost nothing."""
+    async with open_away(Bot(_echo)) as door:
+        talker = await door.session()
+        await talker.say("before")
+        own_server.signal(signal.SIGSTOP)
+        try:
+            for _ in range(3):
+                began = time.monotonic()
+                asking = [
+                    talker.call("POST", "/turns", json={"text": "now"}),
+                    talker.call("GET", "/messages"),
+                ]
+                for response in await asyncio.gather(*asking):
+                    assert response.status_code == 503
+                    assert response.headers["retry-after"]
+                assert time.monotonic() - began < 2.5
+            assert (await door.client.get("/health/ready")).status_code == 503
+            assert (await door.client.get("/health/live")).status_code == 200
+        finally:
+            own_server.signal(signal.SIGCONT)
+        async with asyncio.timeout(10):
+            while (await door.client.get("/health/ready")).status_code != 200:
+                await asyncio.sleep(0.05)
+        # What came while it was frozen may have been kept, and is answered in its order.
+        assert (await talker.say("after"))["reply"]["text"] == "after"
+
+
+@pytest.fixture
+def open_away(own_server: RedisServer) -> Opener:
+    from conftest import _open_door
+
+    return lambda bot, **given: _open_door(own_server.url, bot, **given)
+
+
+async def _echo(turn: Turn) -> str:
+    return turn.text
+
+
+async def test_a_redis_that_restarts(own_server: RedisServer, open_away: Opener) -> None:
+    """Killed and started again in mid-conversation: what was acknowledged is there, readers go
+    on, and nobody has to restart anything."""
+    async with open_away(Bot(_echo)) as door:
+        talker = await door.session()
+        acknowledged: list[str] = []
+        stop = asyncio.Event()
+
+        async def chat() -> None:
+            while not stop.is_set():
+                text = f"m{len(acknowledged)}"
+                response = await talker.call(
+                    "POST", "/turns", json={"text": text}, headers={"Idempotency-Key": text}
+                )
+                if response.status_code == 202:
+                    acknowledged.append(text)
+                else:
+                    assert response.status_code == 503, response.text
+
+        chatting = asyncio.create_task(chat())
+        for _ in range(2):
+            await asyncio.sleep(0.3)
+            own_server.kill()
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(own_server.start)
+        await asyncio.sleep(0.5)
+        stop.set()
+        await chatting
+        assert len(acknowledged) > 20
+        last = len(acknowledged)
+        await talker.call("GET", f"/turns/{last}", headers={"Prefer": "wait=20"})
+        await verify(talker, acknowledged)
+
+
+async def verify(talker: Talker, asked: list[str]) -> None:
+    """The history and the log of a session are as they must be."""
+    messages: list[Any] = []
+    while True:
+        after = messages[-1]["seq"] if messages else 0
+        page = (await talker.call("GET", f"/messages?after={after}&limit=500")).json()
+        messages += page["messages"]
+        if not page["has_more"]:
+            break
+    events: list[Any] = []
+    while some := await talker.events(events[-1]["id"] if events else 0):
+        events += some
+    check(asked, messages, events)
+
+
+# Processes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["redis_server", "redis_cluster"])
+async def test_workers_killed_at_each_point(
+    kind: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    processes: list[Process],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A web process, three workers that are killed after the claim, after some deltas, before and
+    after the commit, while a hundred sessions talk: each message is answered once, in order."""
+    monkeypatch.setenv("TURNWISE_LEASE", "1")
+    store = prefixed(request.getfixturevalue(kind))
+    web = Process(tmp_path, "bots:mortal", "--no-work", store=store)
+    web.start()
+    workers = [WorkerProcess(tmp_path, "bots:mortal", store=store) for _ in range(3)]
+    processes += [web, *workers]
+    for worker in workers:
+        worker.start()
+    deaths = 0
+
+    async def revive() -> None:
+        nonlocal deaths
+        while True:
+            await asyncio.sleep(0.05)
+            for worker in workers:
+                if not worker.running:
+                    deaths += 1
+                    worker.start()
+
+    reviving = asyncio.create_task(revive())
+    points = ["after-claim", "after-deltas", "before-finish", "after-finish"]
+    limits = httpx.Limits(max_connections=100)
+    async with httpx.AsyncClient(base_url=web.url, timeout=60, limits=limits) as client:
+        talkers = await asyncio.gather(*(Talker.make(client) for _ in range(100)))
+
+        async def talk(number: int, talker: Talker) -> None:
+            asked = [f"m{i}" for i in range(3)]
+            if number < 2 * len(points):
+                asked[1] += f" {points[number % len(points)]}"
+            for text in asked:
+                await talker.say(text, None)
+            turn: dict[str, Any] = {"status": "queued"}
+            while turn["status"] in ("queued", "running"):
+                headers = {"Prefer": "wait=50"}
+                turn = (await talker.call("GET", "/turns/3", headers=headers)).json()
+            await verify(talker, asked)
+
+        await asyncio.gather(*(talk(number, talker) for number, talker in enumerate(talkers)))
+    reviving.cancel()
+    assert deaths >= 2
+
+
+@pytest.mark.slow
+async def test_a_cluster_master_dies(tmp_path: Path) -> None:
+    """Its replica takes over: what was acknowledged with a replica's word is there, and the
+    conversations go on."""
+    cluster = RedisCluster(tmp_path / "cluster", cluster_ports(6))
+    try:
+        cluster.start()
+        async with opened(prefixed(cluster, "&replicas=1")) as store:
+            kept: dict[str, int] = {}
+            stop = asyncio.Event()
+
+            async def talk(name: str) -> None:
+                await insist(lambda: store.create(name, name=None, metadata=b"{}", ttl=1000.0))
+                while not stop.is_set():
+                    n = kept.get(name, 0)
+                    wish = Submission(name, question(f"m{n}"), key=f"k{n}", limit=10_000)
+                    await insist(partial(store.submit, wish))
+                    kept[name] = n + 1
+
+            async def insist(act: Callable[[], Awaitable[Any]]) -> Any:
+                while not stop.is_set():
+                    try:
+                        return await act()
+                    except StoreUnavailable:
+                        await asyncio.sleep(0.05)
+
+            talking = [asyncio.create_task(talk(f"s{i}")) for i in range(30)]
+            await asyncio.sleep(0.5)
+            before = dict(kept)
+            cluster.nodes[0].kill()
+            await asyncio.sleep(1.0)
+            await asyncio.to_thread(cluster.nodes[0].start)  # it comes back as a replica
+            async with asyncio.timeout(40):
+                while any(kept.get(name, 0) < before.get(name, 0) + 5 for name in before):
+                    await asyncio.sleep(0.1)
+            stop.set()
+            await asyncio.gather(*talking)
+            for name, count in kept.items():
+                found = (await store.history(name)).open
+                texts = [Message.decode(turn.message or b"").text for turn in found]
+                assert texts[:count] == [f"m{i}" for i in range(count)]
+    finally:
+        cluster.kill()
