@@ -1,14 +1,18 @@
 """The contestants, as ASGI applications: Turnwise with trivial bots, bare FastAPI, bare Starlette.
 
-BENCH_STORE names the store's file.
+BENCH_STORE is the store's URL.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import time
+import uuid
 from collections.abc import AsyncIterator
 
+import redis.asyncio
 from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -39,6 +43,33 @@ async def answer(prompt: Prompt) -> dict[str, str]:
     return {"text": prompt.text}
 
 
+# The naive server: the whole conversation as one JSON value, read, changed and written back.
+
+naive = FastAPI()
+
+
+class NaivePrompt(BaseModel):
+    session: str
+    text: str
+
+
+@naive.post("/chat")
+async def naive_chat(prompt: NaivePrompt) -> dict[str, str]:
+    global _redis
+    if _redis is None:
+        _redis = redis.asyncio.Redis.from_url(os.environ["BENCH_STORE"])
+    key = f"naive:{prompt.session}"
+    messages = json.loads(await _redis.get(key) or "[]")
+    for role in ("user", "assistant"):
+        messages.append(
+            {"id": str(uuid.uuid4()), "role": role, "text": prompt.text, "at": time.time()}
+        )
+    await _redis.set(key, json.dumps(messages), ex=3600)
+    return {"text": prompt.text}
+
+
+_redis: redis.asyncio.Redis | None = None
+
 # Bare Starlette: a stream of frames as large as Turnwise's, made from nothing.
 
 
@@ -60,7 +91,7 @@ bare = Starlette(routes=[Route("/stream", stream)])
 
 def _runtime(bot: Bot) -> Runtime:
     settings = Settings(_env_file=None, concurrency=200, log_level="warning")
-    return Runtime(bot, f"sqlite:///{os.environ['BENCH_STORE']}", settings=settings)
+    return Runtime(bot, os.environ["BENCH_STORE"], settings=settings)
 
 
 def turns() -> FastAPI:

@@ -343,7 +343,7 @@ async def test_a_reader_that_does_not_read(open_door: Opener) -> None:
             await loop.sock_recv(stalled, 100)
             assert door.runtime.gateway.hub.count == 1
             async with asyncio.timeout(10):
-                while door.runtime.gateway.hub.count:  # noqa: ASYNC110 there is no event for it
+                while door.runtime.gateway.hub.count:
                     await asyncio.sleep(0.05)
             assert (await talker.events())[-1]["type"] == "turn.completed"
 

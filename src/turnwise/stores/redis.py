@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -22,7 +23,7 @@ from redis.exceptions import RedisError
 
 from turnwise.conversation import Session, Status, TurnRecord, placed
 from turnwise.errors import ConfigurationError, StoreUnavailable
-from turnwise.events import Draft, dumps, one_line
+from turnwise.events import TERMINAL, Draft, Event, dumps, one_line
 from turnwise.stores import redis_facts
 from turnwise.stores.base import (
     AFFINITY,
@@ -373,7 +374,7 @@ class RedisStore(Store):
         future: asyncio.Future[Submitted] = self._links[number].submit(call)
         future.add_done_callback(under_way.done)
         if desk is None:  # the answer will come from elsewhere
-            self._ears[number].hurry()
+            self._ears[number].hurry(submission.session)
         return await asyncio.shield(future)  # begun or not, it comes to its end
 
     async def claim(self, desk: Desk, limit: int) -> list[Claim]:
@@ -525,14 +526,20 @@ class RedisStore(Store):
     async def log(
         self, session: str, after: int, *, limit: int = 500, turn: int | None = None
     ) -> Log | None:
-        args = (after, limit, "" if turn is None else turn)
-        found = await self._about("log", session, *args)
-        if not found:
-            return None
-        floor, last, fields = found
-        # Of one turn they need not follow each other.
-        events = [event for first, *one in fields for event in events_of(first, one)]
-        return Log(events, floor, last)
+        events: list[Event] = []
+        cursor = after
+        while True:
+            args = (cursor, limit, "" if turn is None else turn)
+            found = await self._about("log", session, *args)
+            if not found:
+                return None
+            floor, last, texts, cursor = found
+            for event in chain.from_iterable(map(events_of, texts)):
+                if event.id > after and turn in (None, event.turn):
+                    events.append(event)
+            ended = turn is not None and events and events[-1].type in TERMINAL
+            if ended or len(texts) < limit or len(events) >= limit:
+                return Log(events[:limit], floor, last)
 
 
 class _Submission:
@@ -556,7 +563,7 @@ class _Submission:
         fresh, *rest, claim, made = found
         if claim:
             self._claim = claim_of(claim, self._message)
-        record = self._fresh(*rest) if fresh else turn_of(self._wish.session, rest[0])
+        record = self._fresh(*map(int, rest)) if fresh else turn_of(self._wish.session, rest[0])
         return Submitted(record, bool(made))
 
     def _fresh(self, n: int, first_event: int, ahead: int, now: int) -> TurnRecord:

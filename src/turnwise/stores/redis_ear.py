@@ -9,8 +9,8 @@ followed sessions every few seconds.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,6 +23,9 @@ from turnwise.stores.redis_link import Routes
 
 log = logging.getLogger("turnwise.store")
 
+AGE = 0.02
+"""Seconds that a change of what is followed waits: a turn that is answered in this process in a
+moment costs Redis no subscription."""
 SILENCE = 5.0
 """Seconds of silence after which the ear asks whether the line still stands."""
 PAUSE = 0.2
@@ -51,7 +54,8 @@ class Ear:
         prefix = b"S" if sharded else b""
         self._subscribe, self._unsubscribe = prefix + b"SUBSCRIBE", prefix + b"UNSUBSCRIBE"
         self._followed: dict[str, int] = {}
-        self._changed: set[str] = set()
+        self._subscribed: set[str] = set()
+        self._due: deque[tuple[float, str]] = deque()
         self._timer: asyncio.Handle | None = None
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -94,30 +98,36 @@ class Ear:
         else:
             self._change(session)
 
-    def hurry(self) -> None:
-        """Tell Redis now whom we follow."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_soon(self._flush)
+    def hurry(self, session: str) -> None:
+        """Tell Redis now that `session` is followed."""
+        if self._connection is not None and self._writing is None:
+            self._tell_redis([session])
 
     def _change(self, session: str) -> None:
-        # A turn that is answered in this process in a moment costs Redis no subscription.
-        self._changed.symmetric_difference_update((session,))
+        loop = asyncio.get_running_loop()
+        self._due.append((loop.time() + AGE, session))
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(0.01, self._flush)
+            self._timer = loop.call_later(AGE, self._flush)
 
     def _flush(self) -> None:
-        self._timer = None
-        if self._connection is None:
-            return  # all are subscribed when it is there
-        if self._writing is not None:
-            self._timer = asyncio.get_running_loop().call_later(0.01, self._flush)
-            return
-        changed, self._changed = self._changed, set()
-        begun = [self._channel(session) for session in changed if session in self._followed]
-        ended = [self._channel(session) for session in changed if session not in self._followed]
-        commands = [(self._subscribe, *begun)] if begun else []
-        commands += [(self._unsubscribe, *ended)] if ended else []
+        """Tell Redis what was due, as it is now."""
+        loop = asyncio.get_running_loop()
+        self._timer, now, changed = None, loop.time(), []
+        if self._writing is None and self._connection is not None:
+            while self._due and self._due[0][0] <= now:
+                changed.append(self._due.popleft()[1])
+            self._tell_redis(changed)
+        if self._due:
+            self._timer = loop.call_later(AGE / 2, self._flush)
+
+    def _tell_redis(self, changed: Iterable[str]) -> None:
+        """Subscribe to those that are followed, unsubscribe from those that are no more."""
+        begun = {s for s in changed if s in self._followed} - self._subscribed
+        ended = {s for s in changed if s not in self._followed} & self._subscribed
+        self._subscribed |= begun
+        self._subscribed -= ended
+        commands = [(self._subscribe, *map(self._channel, begun))] if begun else []
+        commands += [(self._unsubscribe, *map(self._channel, ended))] if ended else []
         if commands:
             self._writing = asyncio.get_running_loop().create_task(self._write(commands))
 
@@ -159,7 +169,7 @@ class Ear:
     async def _begin(self) -> None:
         async with asyncio.timeout(2.0):
             connection = await self._routes.connect(self._base)
-        self._changed.clear()
+        self._subscribed = set(self._followed)
         channels = [self._base + b"signals", *map(self._channel, self._followed)]
         packed = connection.pack_commands([(self._subscribe, *channels)])
         self._connection = connection
@@ -207,20 +217,17 @@ class Ear:
             self._tell([Signal(kind.decode(), session.decode(), int(turn))])  # type: ignore[arg-type]
 
     def _events(self, session: str, payload: bytes) -> None:
-        origin, first, *fields = payload.split(b"\n")
+        origin, _, text = payload.partition(b"\n")
         if origin != self._origin:
-            with contextlib.suppress(ValueError):
-                self._tell([Appended(session, events_of(int(first), fields))])
+            self._tell([Appended(session, events_of(text))])
 
 
-def events_of(first: int, fields: list[Any]) -> list[Event]:
-    """Events from type, turn, tail, type, turn, tail ... numbered from `first`."""
+def events_of(text: bytes) -> list[Event]:
+    """The events of an act, as an entry of the log has them: first number, type, turn, tail,
+    type, turn, tail ... in a line each."""
+    first, *fields = text.split(b"\n")
+    number = int(first)
     return [
-        Event(
-            first + i // 3,
-            fields[i].decode(),
-            int(fields[i + 1]) if fields[i + 1] else None,
-            fields[i + 2],
-        )
+        Event(number + i // 3, fields[i].decode(), int(fields[i + 1] or 0) or None, fields[i + 2])
         for i in range(0, len(fields), 3)
     ]

@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
+from hiredis import pack_command
 from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -45,8 +47,10 @@ BRIEF = 0.4
 """The same for those who ask while it is known to be."""
 PAUSE = 0.05
 """Seconds between two attempts."""
-BATCH = 256
-"""Calls in one pipeline at most."""
+LINES = 2
+"""Pipelines under way at once: while Redis works on one, the next is written."""
+BATCH = 16
+"""Calls in one pipeline at most: few enough that two overlap, enough to share their cost."""
 PASSING = (MovedError, AskError, TryAgainError, ClusterDownError, MasterDownError, ReadOnlyError)
 """What a Cluster answers while it rearranges itself."""
 
@@ -59,8 +63,18 @@ class Script:
     def __init__(self, name: str, *, reads: bool = False) -> None:
         self.reads = reads
         own = resources.files(__package__).joinpath("lua", f"{name}.lua").read_text()
-        self.source = f"{self._common}\n{own}".encode()
+        self.source = self._with_what_it_uses(own).encode()
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+    def _with_what_it_uses(self, own: str) -> str:
+        """A script pays each time it runs for every function before it, so it gets no others."""
+        parts = [own]
+        for part in reversed(self._common.split("\n\n")):
+            names = re.findall(r"^local (?:function )?([\w, ]+)", part, re.M)
+            words = set(re.findall(r"\w+", "\n".join(parts)))
+            if {name.strip() for line in names for name in line.split(",")} & words:
+                parts.insert(0, part)
+        return "\n\n".join(parts)
 
 
 class Call(NamedTuple):
@@ -193,8 +207,10 @@ class Link:
         self._publish = publish
         self._shift = shift
         self._replicas = replicas
-        self._batcher: Batcher[Call, Any] = Batcher(self._send, max_size=BATCH, observe=observe)
-        self._connection: Connection | None = None
+        self._batcher: Batcher[Call, Any] = Batcher(
+            self._send, max_size=BATCH, concurrency=LINES, observe=observe
+        )
+        self._free: list[Connection] = []
         self._away = False
 
     def submit(self, call: Call) -> asyncio.Future[Any]:
@@ -204,16 +220,12 @@ class Link:
     async def close(self) -> None:
         """Finish what is under way and hang up."""
         await self._batcher.aclose()
-        await self._hang_up(nowait=False)
-
-    async def _hang_up(self, *, nowait: bool = True) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=nowait)
+        for connection in self._free:
+            await connection.disconnect()
 
     async def _send(self, calls: list[Call]) -> list[Any]:
         answers = await self._insist(calls)
-        return [call.settle(_told(answer)) for call, answer in zip(calls, answers, strict=True)]
+        return [_settled(call, answer) for call, answer in zip(calls, answers, strict=True)]
 
     async def _insist(self, calls: list[Call]) -> list[Any]:
         """The answer of each call, or the last error; tries again while that makes sense."""
@@ -226,7 +238,6 @@ class Link:
                 async with asyncio.timeout(until - time.monotonic()):
                     found = await self._round([calls[i] for i in left], again)
             except (RedisError, OSError, TimeoutError) as error:
-                await self._hang_up()
                 trouble, again = error, True
             else:
                 for i, answer in zip(left, found, strict=True):
@@ -236,8 +247,8 @@ class Link:
                     self._away = False
                     return answers
                 trouble = answers[left[0]]
-                await self._hang_up()
             self._routes.doubt()
+            await self._hang_up()
             if time.monotonic() + PAUSE > until:
                 if not self._away:
                     log.warning("Redis does not answer: %s", _words(trouble))
@@ -249,16 +260,26 @@ class Link:
 
     async def _round(self, calls: list[Call], again: bool) -> list[Any]:
         """Send the calls in one pipeline and read their answers."""
-        if self._connection is None:
-            self._connection = await self._routes.connect(self._base)
-        answers = await self._exchange(self._connection, calls, again)
-        unknown = [i for i, a in enumerate(answers) if isinstance(a, NoScriptError)]
-        if unknown:  # after a restart or SCRIPT FLUSH; sent whole, Redis remembers them
-            sources = [calls[i] for i in unknown]
-            found = await self._exchange(self._connection, sources, again, whole=True)
-            for i, answer in zip(unknown, found, strict=True):
-                answers[i] = answer
+        connection = self._free.pop() if self._free else await self._routes.connect(self._base)
+        try:
+            answers = await self._exchange(connection, calls, again)
+            unknown = [i for i, a in enumerate(answers) if isinstance(a, NoScriptError)]
+            if unknown:  # after a restart or SCRIPT FLUSH; sent whole, Redis remembers them
+                sources = [calls[i] for i in unknown]
+                found = await self._exchange(connection, sources, again, whole=True)
+                for i, answer in zip(unknown, found, strict=True):
+                    answers[i] = answer
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._free.append(connection)
         return answers
+
+    async def _hang_up(self) -> None:
+        """Dial anew: the lines that are free may lead to where nobody is."""
+        free, self._free = self._free, []
+        for connection in free:
+            await connection.disconnect(nowait=True)
 
     async def _exchange(
         self, connection: Connection, calls: list[Call], again: bool, *, whole: bool = False
@@ -281,7 +302,8 @@ class Link:
         wait = self._replicas > 0 and not all(call.script.reads for call in calls)
         if wait:
             commands.append((b"WAIT", self._replicas, int(PATIENCE * 500)))
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        packed = b"".join(map(pack_command, commands))
+        await connection.send_packed_command(packed, check_health=False)
         answers: list[Any] = []
         for _ in commands:
             try:
@@ -291,6 +313,14 @@ class Link:
         if wait and not (isinstance(n := answers.pop(), int) and n >= self._replicas):
             raise ConnectionError(f"fewer than {self._replicas} replicas have what was written")
         return answers
+
+
+def _settled(call: Call, answer: Any) -> Any:
+    """What the caller gets. A fault in one call is no fault of its neighbours'."""
+    try:
+        return call.settle(_told(answer))
+    except Exception as error:
+        return error
 
 
 def _told(answer: Any) -> Any:

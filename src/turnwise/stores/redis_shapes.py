@@ -69,8 +69,8 @@ def notices(found: Sequence[Any]) -> Iterator[Notice]:
     """What an act caused for others."""
     for kind, *rest in found:
         if kind == b"events":
-            session, first, *fields = rest
-            yield Appended(session.decode(), events_of(first, fields))
+            session, text = rest
+            yield Appended(session.decode(), events_of(text))
         elif kind == b"signal":
             signal, session, turn = rest
             yield Signal(signal.decode(), session.decode(), turn)
@@ -111,7 +111,7 @@ def turn_of(session: str, found: Sequence[Any]) -> TurnRecord:
     """A turn from `record` in lua/common.lua."""
     n, header, place, question, error, usage, stored = found
     n = int(n)
-    status, attempt, _, seq, _, queued, started, finished, first, _, _, _ = header.split(b" ")
+    status, attempt, seq, _, queued, started, finished, first, *_ = header.split(b" ")
     message: bytes | None = placed(question, n, None) if question else None
     replies: list[bytes] = []
     if stored:

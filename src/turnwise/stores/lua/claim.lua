@@ -8,16 +8,16 @@ local LOOK, PAGE = 1000, 100  -- sessions looked at in one act, and read at once
 
 local claims = {}
 
-local function add(found, question)
+local function add(found, text)
   -- What the worker knows of the session cannot be asked here: it reads what it lacks.
-  claims[#claims + 1] = claimed(found, question, 0, row.last_seq)
+  claims[#claims + 1] = claimed(found, text, 0, row.last_seq)
 end
 
 if again then
   for _, id in ipairs(call('ZRANGE', LEASES, 0, -1)) do
     enter(id)
     if row and row.token and string.sub(row.token, 1, #token) == token then
-      add(turn(row.running), call('HGET', T, row.running .. ':m'))
+      add(turn(row.running), question(row.running))
     end
   end
   if #claims > 0 then return done(claims) end
@@ -37,17 +37,18 @@ while #claims < limit and looked < LOOK do
     local id, since = page[i], tonumber(page[i + 1])
     looked = looked + 1
     enter(id)
-    if not row or row.token or call('EXISTS', Q) == 0 then
+    if not row or row.token or open == 0 then
       call('ZREM', READY, id)  -- nothing waits there
     elseif (row.reserved or 0) > now
       or row.keeper and row.keeper ~= worker and since > now - affinity then
       passed = passed + 1
     else
-      local found, question = start({
+      local found, text = start({
         token = token .. '.' .. (#claims + 1), lease = duration, attempts = attempts,
         exhausted = exhausted
       })
-      if found then add(found, question) else call('ZREM', READY, id) end
+      if found then add(found, text) end
+      call('ZREM', READY, id)
       settle()
     end
   end

@@ -1,4 +1,5 @@
--- What all acts share: names of keys, a session's row, its log, the clock. Put before each script.
+-- What acts share: names of keys, a session's row, its log, the clock. Of what stands here between
+-- two empty lines, each script gets put before it what it uses.
 --
 -- KEYS[1]  the base of a partition's keys; every key is the base and a suffix, so all of a
 --          session's keys, its ready queue and its leases are in one slot of a Cluster
@@ -10,11 +11,14 @@
 -- A script checks before it writes, so an act that is refused has changed nothing; and for lack of
 -- memory Redis refuses only a script that has not written yet. It answers {code, result, notices}.
 --
--- A session's keys: s its row (a hash), q the mailbox (a list of turn numbers, the head first),
--- t its turns (a hash: "n" a header, "n:m" the question while open, "n:e" error, "n:u" usage),
--- m its messages (a list of "turn body"), l its log (a stream), k its idempotency keys (a hash).
+-- A session's keys: s a hash of its row, its turns ("t5" a header, "q5" the question while open,
+-- "e5" error, "u5" usage) and its idempotency keys ("k:key"); q the mailbox (a list of the numbers
+-- of open turns, the head first), m its messages (a list of "turn body"), l its log (a stream; an
+-- entry holds the events of an act, its id is the number of the last: e "first\ntype\nturn\ntail
+-- \ntype\nturn\ntail ...", a when).
 -- Of all sessions: ids, expiry, ready (since when), leases (until when), trim (oldest event).
--- Times are microseconds since 1970, as numbers; numbers above 10^14 must not be concatenated.
+-- Calls are what a script's time goes into: what an act writes to the hash is written at its end.
+-- Times are microseconds since 1970; as numbers (above 10^14) they must not be concatenated.
 
 local call = redis.call
 local base, origin, verb, session = KEYS[1], ARGV[1], ARGV[3], ARGV[4]
@@ -22,11 +26,26 @@ local again = ARGV[5] == '1'
 local arg = 5
 local stamp = call('TIME')
 local now = stamp[1] * 1000000 + stamp[2] + ARGV[2]
-local READY, LEASES = base .. 'ready', base .. 'leases'
-local IDS, EXPIRY, TRIM = base .. 'ids', base .. 'expiry', base .. 'trim'
-local S, Q, T, M, L, K
-local row, dirty
+local S, Q, M, L
+local row, changes, open
 local notices = {}
+
+local READY = base .. 'ready'
+
+local LEASES = base .. 'leases'
+
+local IDS = base .. 'ids'
+
+local EXPIRY = base .. 'expiry'
+
+local TRIM = base .. 'trim'
+
+-- A time as a text that can be concatenated, and that Redis need not make of a number.
+local function micros(time)
+  return string.format('%.0f', time)
+end
+
+local now_text = micros(now)
 
 -- The next argument of the act.
 local function take()
@@ -54,28 +73,22 @@ end
 
 -- The row of a session
 
-local TEXTS = {'name', 'metadata', 'token', 'keeper', 'state', 'reset_op', 'save_op'}
-local NUMBERS = {
+local FIELDS = {  -- the first seven are texts, the others numbers
+  'name', 'metadata', 'token', 'keeper', 'state', 'reset_op', 'save_op',
   'created', 'ttl', 'expires', 'generation', 'last_event', 'floor', 'last_turn', 'base_turn',
-  'last_seq', 'base_seq', 'running', 'lease', 'reserved', 'written', 'pinned'
+  'last_seq', 'base_seq', 'running', 'stop', 'lease', 'reserved', 'written', 'pinned'
 }
-local FIELDS = {}
-for _, field in ipairs(TEXTS) do FIELDS[#FIELDS + 1] = field end
-for _, field in ipairs(NUMBERS) do FIELDS[#FIELDS + 1] = field end
 
 -- From here on the act is about session `id`; returns its row as it is stored, or nil.
 local function enter(id)
-  session, dirty, row = id, {}, nil
-  S, Q, T = base .. 's:' .. id, base .. 'q:' .. id, base .. 't:' .. id
-  M, L, K = base .. 'm:' .. id, base .. 'l:' .. id, base .. 'k:' .. id
+  session, changes, row, open = id, {}, nil, 0
+  S, Q, M, L = base .. 's:' .. id, base .. 'q:' .. id, base .. 'm:' .. id, base .. 'l:' .. id
   local found = call('HMGET', S, unpack(FIELDS))
-  if found[#TEXTS + 1] then
+  if found[8] then
     row = {}
-    for i, field in ipairs(TEXTS) do row[field] = found[i] end
-    for i, field in ipairs(NUMBERS) do
-      local value = found[#TEXTS + i]
-      row[field] = value and tonumber(value)
-    end
+    for i = 1, 7 do row[FIELDS[i]] = found[i] end
+    for i = 8, #FIELDS do row[FIELDS[i]] = found[i] and tonumber(found[i]) end
+    open = call('LLEN', Q)
   end
   return row
 end
@@ -83,7 +96,7 @@ end
 -- The same for acts that only sessions alive may undergo; one with open turns never expires.
 local function find()
   local found = enter(session)
-  if found and found.expires <= now and not found.token and call('LLEN', Q) == 0 then
+  if found and found.expires <= now and not found.token and open == 0 then
     return nil
   end
   return found
@@ -91,39 +104,35 @@ end
 
 local function set(field, value)
   row[field] = value
-  dirty[field] = true
+  changes[field] = value
 end
 
--- Write back what was changed of the row.
+-- Write what was changed of the hash.
 local function save()
   local written, dropped = {}, {}
-  for field in pairs(dirty) do
-    if row[field] then
+  for field, value in pairs(changes) do
+    if value then
       written[#written + 1] = field
-      written[#written + 1] = row[field]
+      written[#written + 1] = value
     else
       dropped[#dropped + 1] = field
     end
   end
   if #written > 0 then call('HSET', S, unpack(written)) end
   if #dropped > 0 then call('HDEL', S, unpack(dropped)) end
-  dirty = {}
+  changes = {}
 end
 
 -- While a session is busy nothing of it may expire; idle, all of it does at the same moment.
 local function settle()
-  local busy = row.token or call('EXISTS', Q) == 1
-  if busy and not row.pinned then
-    set('pinned', 1)
-    save()
-    for _, key in ipairs({S, T, M, L, K}) do call('PERSIST', key) end
-  elseif not busy then
-    set('pinned', false)
-    save()
-    local at = math.ceil((row.expires - ARGV[2]) / 1000)
-    for _, key in ipairs({S, T, M, L, K}) do call('PEXPIREAT', key, at) end
-  else
-    save()
+  local busy, was = row.token or open > 0, row.pinned
+  set('pinned', busy and 1)
+  save()
+  if not busy then
+    local at = micros(math.ceil((row.expires - ARGV[2]) / 1000))
+    for _, key in ipairs({S, M, L}) do call('PEXPIREAT', key, at) end
+  elseif not was then
+    for _, key in ipairs({S, M, L}) do call('PERSIST', key) end
   end
 end
 
@@ -174,19 +183,12 @@ end
 -- Append events {type, turn, tail, type, turn, tail ...}; the caller saves the row.
 local function append(events)
   if #events == 0 then return end
-  if row.floor == row.last_event then call('ZADD', TRIM, now, session) end
-  local first = row.last_event + 1
-  local notice = {'events', session, first}
-  for i = 1, #events, 3 do
-    local id = row.last_event + 1
-    set('last_event', id)
-    call('XADD', L, id .. '-0', 'y', events[i], 'n', events[i + 1], 'd', events[i + 2], 'a', now)
-    for j = i, i + 2 do notice[#notice + 1] = events[j] end
-  end
-  notices[#notices + 1] = notice
-  local told = {origin, first}
-  for i = 4, #notice do told[#told + 1] = notice[i] end
-  call(verb, base .. 'c:' .. session, table.concat(told, '\n'))
+  if row.floor == row.last_event then call('ZADD', TRIM, now_text, session) end
+  local text = row.last_event + 1 .. '\n' .. table.concat(events, '\n')
+  set('last_event', row.last_event + #events / 3)
+  call('XADD', L, row.last_event .. '-0', 'e', text, 'a', now_text)
+  notices[#notices + 1] = {'events', session, text}
+  call(verb, base .. 'c:' .. session, origin .. '\n' .. text)
 end
 
 local function signal(kind, turn)
@@ -194,16 +196,16 @@ local function signal(kind, turn)
   call(verb, base .. 'signals', table.concat({origin, kind, turn, session}, '\n'))
 end
 
--- Turns. A header is "status attempt stop seq replies queued started finished first_event
--- started_event op by", with - for what is not there.
+-- Turns. A header is "status attempt seq replies queued started finished first_event started_event
+-- op by", with - for what is not there.
 
 local HEADER = {
-  'status', 'attempt', 'stop', 'seq', 'replies', 'queued', 'started', 'finished', 'first',
+  'status', 'attempt', 'seq', 'replies', 'queued', 'started', 'finished', 'first',
   'started_event', 'op', 'by'
 }
 
 local function turn(n)
-  local header = call('HGET', T, n)
+  local header = call('HGET', S, 't' .. n)
   if not header then return nil end
   local found, i = {n = n}, 0
   for word in string.gmatch(header, '%S+') do
@@ -220,14 +222,18 @@ local function header(found)
   local words = {}
   for i, field in ipairs(HEADER) do
     local value = found[field]
-    if type(value) == 'number' then value = string.format('%.0f', value) end
+    if type(value) == 'number' then value = micros(value) end
     words[i] = value or '-'
   end
   return table.concat(words, ' ')
 end
 
 local function keep(found)
-  call('HSET', T, found.n, header(found))
+  changes['t' .. found.n] = header(found)
+end
+
+local function question(n)
+  return call('HGET', S, 'q' .. n)
 end
 
 local function position(n)
@@ -238,12 +244,11 @@ local function position(n)
 end
 
 -- A turn as others see it: n, header, place in the mailbox, question, error, usage, messages.
-local function record(n)
-  local found = call('HMGET', T, n, n .. ':m', n .. ':e', n .. ':u')
+local function record(n, place)
+  local found = call('HMGET', S, 't' .. n, 'q' .. n, 'e' .. n, 'u' .. n)
   if not found[1] then return false end
-  local status, _, _, seq, replies =
-    string.match(found[1], '^(%S+) (%S+) (%S+) (%S+) (%S+)')
-  local place = status == 'queued' and position(tonumber(n)) or -1
+  local status, _, seq, replies = string.match(found[1], '^(%S+) (%S+) (%S+) (%S+)')
+  place = status == 'queued' and (place or position(tonumber(n))) or -1
   local messages = {}
   if seq ~= '-' then
     local first = seq - row.base_seq - 1
@@ -263,14 +268,13 @@ end
 local function lease(token, n, duration)
   set('running', n)
   set('token', token)
-  set('lease', now + duration)
+  set('lease', micros(now + duration))
   set('written', 0)
   call('ZADD', LEASES, row.lease, session)
-  call('ZREM', READY, session)
 end
 
 -- What a claim tells its worker: `history` last messages but those up to `known`.
-local function claimed(found, question, history, known)
+local function claimed(found, text, history, known)
   local whole = math.max(row.base_seq, row.last_seq - history)
   local first = math.max(whole, known)
   local messages = {}
@@ -278,36 +282,36 @@ local function claimed(found, question, history, known)
     messages = call('LRANGE', M, first - row.base_seq, -1)
   end
   return {
-    session, row.token, found.n, found.attempt, row.name or '', row.metadata, question,
+    session, row.token, found.n, found.attempt, row.name or '', row.metadata, text,
     row.state or '{}', row.last_seq, first, first == whole and 1 or 0, row.created, row.base_seq,
-    found.queued or 0, now, found.first or 0, messages
+    found.queued or 0, now_text, found.first or 0, messages
   }
 end
 
 local function let_go()
-  for _, field in ipairs({'running', 'token', 'lease', 'written'}) do set(field, false) end
+  for _, field in ipairs({'running', 'stop', 'token', 'lease', 'written'}) do
+    set(field, false)
+  end
   call('ZREM', LEASES, session)
 end
 
 -- The session waits for a worker from now on, if a turn waits in it.
 local function line_up()
-  if not row.token and call('EXISTS', Q) == 1 then
-    call('ZADD', READY, now, session)
+  if not row.token and open > 0 then
+    call('ZADD', READY, now_text, session)
     if row.keeper or call('ZCARD', READY) <= 16 then  -- beyond that all workers are at it
       notices[#notices + 1] = {'ready'}
       call(verb, base .. 'signals', table.concat({origin, 'ready', 0, ''}, '\n'))
     end
-  else
-    call('ZREM', READY, session)
   end
 end
 
 -- End turn `found` (the head of the mailbox): question and replies enter the history, the last
 -- event closes it. `outcome` has status, by, and perhaps replies, drafts, error, usage.
-local function close(found, question, outcome)
+local function close(found, text, outcome)
   local replies = outcome.replies or {}
   local first = row.last_seq + 1
-  local bodies = {found.n .. ' ' .. question}
+  local bodies = {found.n .. ' ' .. text}
   local events = outcome.drafts or {}
   for i, body in ipairs(replies) do
     bodies[i + 1] = found.n .. ' ' .. body
@@ -320,16 +324,18 @@ local function close(found, question, outcome)
   events[#events + 1] = found.n
   events[#events + 1] =
     head(found.n) .. (outcome.error and ',"error":' .. outcome.error or '') .. '}'
-  for _, body in ipairs(bodies) do call('RPUSH', M, body) end
+  for i = 1, #bodies, 1000 do
+    call('RPUSH', M, unpack(bodies, i, math.min(i + 999, #bodies)))
+  end
   set('last_seq', row.last_seq + #bodies)
   append(events)
   found.status, found.seq, found.replies = outcome.status, first, #replies
-  found.finished, found.by = now, outcome.by
+  found.finished, found.by = now_text, outcome.by
   keep(found)
-  if outcome.error then call('HSET', T, found.n .. ':e', outcome.error) end
-  if outcome.usage then call('HSET', T, found.n .. ':u', outcome.usage) end
-  call('HDEL', T, found.n .. ':m')
+  changes['e' .. found.n], changes['u' .. found.n] = outcome.error, outcome.usage
+  changes['q' .. found.n] = false
   call('LPOP', Q)
+  open = open - 1
   slide()
 end
 
@@ -339,28 +345,27 @@ local function start(desk)
   while true do
     local n = call('LINDEX', Q, 0)
     if not n then return nil end
-    local found = turn(tonumber(n))
-    local question = call('HGET', T, n .. ':m')
+    local found, text = turn(tonumber(n)), question(n)
     if found.attempt < desk.attempts then
       found.attempt = found.attempt + 1
       append({'turn.started', found.n, head(found.n) .. ',"attempt":' .. found.attempt .. '}'})
-      found.status, found.started, found.started_event = 'running', now, row.last_event
+      found.status, found.started, found.started_event = 'running', now_text, row.last_event
       keep(found)
       lease(desk.token, found.n, desk.lease)
-      return found, question
+      return found, text
     end
-    close(found, question, {status = 'failed', error = desk.exhausted})
+    close(found, text, {status = 'failed', error = desk.exhausted})
   end
 end
 
 -- The lease ran out: the attempt counts, and the turn goes back (or ends, if someone stopped it).
 local function lapse()
-  local n = row.running
+  local n, stop = row.running, row.stop
   let_go()
   if n and n > 0 then
     local found = turn(n)
-    if found.stop == 1 then
-      close(found, call('HGET', T, n .. ':m'), {status = 'cancelled'})
+    if stop then
+      close(found, question(n), {status = 'cancelled'})
     else
       found.status = 'queued'
       keep(found)
@@ -372,12 +377,12 @@ end
 
 -- The holder gives the session back: its attempt does not count, and it keeps nothing of it.
 local function give_back()
-  local n = row.running
+  local n, stop = row.running, row.stop
   let_go()
   if n > 0 then
     local found = turn(n)
-    if found.stop == 1 then
-      close(found, call('HGET', T, n .. ':m'), {status = 'cancelled'})
+    if stop then
+      close(found, question(n), {status = 'cancelled'})
     else
       found.status, found.attempt = 'queued', found.attempt - 1
       keep(found)
@@ -400,16 +405,14 @@ local function make(name, metadata, ttl)
     generation = generation(), last_event = 0, floor = 0, last_turn = 0, base_turn = 0,
     last_seq = 0, base_seq = 0
   }
-  dirty = {}
-  for field in pairs(row) do dirty[field] = true end
-  save()
+  for field, value in pairs(row) do changes[field] = value end
   call('ZADD', IDS, 0, session)
   call('ZADD', EXPIRY, row.expires, session)
 end
 
 -- Leave nothing of the session.
 local function purge()
-  call('UNLINK', S, Q, T, M, L, K)
+  call('UNLINK', S, Q, M, L)
   for _, index in ipairs({IDS, EXPIRY, READY, LEASES, TRIM}) do call('ZREM', index, session) end
   signal('gone', 0)
 end
@@ -432,7 +435,6 @@ end
 
 -- A session as its owner sees it.
 local function told()
-  local open = call('LLEN', Q)
   return {
     session, row.name or '', row.metadata, row.created, row.ttl, row.expires, row.generation,
     row.last_turn - row.base_turn, row.last_seq - row.base_seq, row.last_event, open,

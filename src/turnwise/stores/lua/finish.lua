@@ -17,7 +17,7 @@ if row.token ~= token then
   if not found or found.by ~= op then return refused('claim_lost') end
   -- It was done already, and its answer was lost on the way.
   local following = next_token and row.token == next_token
-    and next_claim(turn(row.running), call('HGET', T, row.running .. ':m'))
+    and next_claim(turn(row.running), question(row.running))
   return done({found.finished, found.seq, following})
 end
 
@@ -28,7 +28,7 @@ while arg < #ARGV do drafts[#drafts + 1] = take() end
 -- Who knows all that was said before this turn also knows what it says itself.
 if known >= row.last_seq then known = known + 1 + #replies end
 local found = turn(n)
-close(found, call('HGET', T, n .. ':m'), {
+close(found, question(n), {
   status = status, by = op, replies = replies, drafts = drafts, error = error, usage = usage
 })
 let_go()
@@ -41,4 +41,4 @@ if next_token and free(worker) then
 end
 if not following then line_up() end
 settle()
-return done({now, found.seq, following or false})
+return done({now_text, found.seq, following or false})

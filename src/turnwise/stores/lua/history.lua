@@ -15,10 +15,10 @@ if first <= last then
   messages = call('LRANGE', M, first - row.base_seq - 1, last - row.base_seq - 1)
 end
 local more = after and last < row.last_seq or not after and first > row.base_seq + 1
-local open, cursor = {}, row.last_event
+local waiting, cursor = {}, row.last_event
 for i, n in ipairs(call('LRANGE', Q, 0, -1)) do
-  open[i] = record(tonumber(n))
+  waiting[i] = record(tonumber(n), i - 1)
   local found = i == 1 and turn(tonumber(n))
   if found and found.status == 'running' then cursor = found.started_event - 1 end
 end
-return done({first, messages, more and 1 or 0, open, cursor})
+return done({first, messages, more and 1 or 0, waiting, cursor})

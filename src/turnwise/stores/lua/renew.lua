@@ -10,8 +10,7 @@ while arg < #ARGV do
     set('lease', now + duration)
     save()
     call('ZADD', LEASES, row.lease, id)
-    local stopped = row.running > 0 and turn(row.running).stop == 1
-    answers[#answers + 1] = stopped and 1 or 0
+    answers[#answers + 1] = row.stop and 1 or 0
   end
 end
 return done(answers)

@@ -5,19 +5,27 @@ local op = take()
 if not find() then return refused('no_session') end
 if row.reset_op == op then return done(told()) end
 local kept, events, running = {}, {}, row.running
-for _, value in ipairs(call('HVALS', K)) do
-  local n = tonumber(string.match(value, '^%d+'))
-  kept[n] = turn(n)
+local fields = call('HKEYS', S)
+for _, field in ipairs(fields) do
+  if string.sub(field, 1, 2) == 'k:' then
+    local n = tonumber(string.match(call('HGET', S, field), '^%d+'))
+    kept[n] = turn(n)
+  end
 end
 for _, text in ipairs(call('LRANGE', Q, 0, -1)) do
   local n = tonumber(text)
   local found = turn(n)
-  found.status, found.finished = 'cancelled', now
+  found.status, found.finished = 'cancelled', now_text
   kept[n] = found
   for _, value in ipairs({'turn.cancelled', n, head(n) .. '}'}) do events[#events + 1] = value end
 end
 for _, value in ipairs({'session.reset', '', head() .. '}'}) do events[#events + 1] = value end
-call('UNLINK', T, M, L, Q)
+for i, field in ipairs(fields) do
+  if string.find(field, '^[tqeu]%d+$') then changes[field] = false end
+  if i % 1000 == 0 then save() end  -- a call takes some thousand arguments at most
+end
+call('UNLINK', M, L, Q)
+open = 0
 for _, found in pairs(kept) do
   found.seq, found.replies = false, 0
   keep(found)
@@ -31,6 +39,6 @@ set('state', false)
 set('reset_op', op)
 slide()
 let_go()
-line_up()
+call('ZREM', READY, session)
 settle()
 return done(told())

@@ -1,7 +1,7 @@
 -- submit: a message enters the mailbox as a turn, and is claimed if the session is idle and a desk
 -- is offered. The same key, or the same operation, makes one turn.
 local op, token = take(), optional()
-local question, key, key_json, fingerprint = take(), optional(), take(), take()
+local text, key, key_json, fingerprint = take(), optional(), take(), take()
 local limit, generation, create, ttl = number(), optional(), take() == '1', number()
 local worker, duration, history = take(), number(), number()
 local known, known_created, known_base = number(), number(), number()
@@ -25,7 +25,7 @@ local function there(n)
 end
 
 if key then
-  local kept = call('HGET', K, key)
+  local kept = call('HGET', S, 'k:' .. key)
   if kept then
     local n, print = string.match(kept, '^(%d+) (.*)$')
     if print ~= fingerprint then return refused('key_reused') end
@@ -38,28 +38,30 @@ if again then
     if found and found.op == op then return there(n) end
   end
 end
-local ahead = call('LLEN', Q)
+local ahead = open
 if ahead >= limit then return refused('queue_full') end
 
 local n = row.last_turn + 1
 set('last_turn', n)
 local found = {
-  n = n, status = 'queued', attempt = 0, stop = 0, replies = 0, queued = now,
+  n = n, status = 'queued', attempt = 0, replies = 0, queued = now_text,
   first = row.last_event + 1, op = op
 }
 local events = {
   'turn.queued', n,
-  head(n) .. ',"position":' .. ahead .. key_json .. ',"message":' .. placed(question, n) .. '}'
+  head(n) .. ',"position":' .. ahead .. key_json .. ',"message":' .. placed(text, n) .. '}'
 }
 local starts = token and ahead == 0 and free(worker)
 if starts then
-  found.status, found.attempt, found.started = 'running', 1, now
+  found.status, found.attempt, found.started = 'running', 1, now_text
   found.started_event = found.first + 1
   events[4], events[5], events[6] = 'turn.started', n, head(n) .. ',"attempt":1}'
 end
-call('HSET', T, n, header(found), n .. ':m', question)
 call('RPUSH', Q, n)
-if key then call('HSET', K, key, n .. ' ' .. fingerprint) end
+open = open + 1
+keep(found)
+changes['q' .. n] = text
+if key then changes['k:' .. key] = n .. ' ' .. fingerprint end
 slide()
 append(events)
 if starts then
@@ -68,4 +70,4 @@ elseif ahead == 0 then
   line_up()
 end
 settle()
-return done({1, n, found.first, ahead, now, starts and claim(found), 1})
+return done({1, n, found.first, ahead, now_text, starts and claim(found), 1})

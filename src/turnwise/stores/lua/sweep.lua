@@ -10,7 +10,7 @@ for _, id in ipairs(call('ZRANGEBYSCORE', EXPIRY, '-inf', now, 'LIMIT', 0, limit
     deleted = deleted + 1
   elseif row.expires > now then
     call('ZADD', EXPIRY, row.expires, id)
-  elseif not row.token and call('EXISTS', Q) == 0 then
+  elseif not row.token and open == 0 then
     purge()
     deleted = deleted + 1
   else
@@ -19,7 +19,7 @@ for _, id in ipairs(call('ZRANGEBYSCORE', EXPIRY, '-inf', now, 'LIMIT', 0, limit
 end
 
 local function at(entry)
-  return tonumber(entry[2][8])
+  return tonumber(entry[2][4])
 end
 
 -- Forget old events of the session; returns when its oldest one is due.

@@ -9,11 +9,11 @@ local found, looked = {}, 0
 local n, step = first, 1
 if down then n, step = last, -1 end
 while n >= first and n <= last and #found < limit and looked < 1000 do
-  local text = call('HGET', T, n)
+  local text = call('HGET', S, 't' .. n)
   looked = looked + 1
   if text then
-    local is, _, _, seq = string.match(text, '^(%S+) (%S+) (%S+) (%S+)')
-    local shown = seq ~= '-' or call('HEXISTS', T, n .. ':m') == 1
+    local is, _, seq = string.match(text, '^(%S+) (%S+) (%S+)')
+    local shown = seq ~= '-' or call('HEXISTS', S, 'q' .. n) == 1
     if shown and (not status or is == status) then found[#found + 1] = record(n) end
   end
   n = n + step
