@@ -62,13 +62,13 @@ class Runtime:
 
     `bot` may also be a bare reply handler. `store` is a URL such as `sqlite:///turnwise.db` or a
     Store; the default comes from the settings. With `worker=False` turns are submitted and
-    followed here and answered elsewhere.
+    followed here and answered elsewhere, and no bot is needed.
     Use it as `async with runtime:`, or give `runtime.lifespan` to a FastAPI application.
     """
 
     def __init__(
         self,
-        bot: Bot | Handler,
+        bot: Bot | Handler | None = None,
         store: str | Store | None = None,
         *,
         worker: bool = True,
@@ -119,7 +119,8 @@ class Runtime:
         """Open the store and begin to answer. Raises StoreUnavailable, ConfigurationError."""
         if self._gateway is not None:
             raise ConfigurationError("This runtime is running already.")
-        self.bot.check()
+        if self._with_worker:
+            self.bot.check()
         self.stopping = False
         settings, store = self.settings, self._store
         await store.open()
