@@ -7,24 +7,20 @@ itself, and nothing behind it runs.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from turnwise.conversation import Message
+from turnwise import handlers
 from turnwise.errors import ConfigurationError
+from turnwise.handlers import Piece
 from turnwise.output import Coalesce
 from turnwise.turn import Options, Turn
 
-Piece = str | Message | None
 Handler = Callable[[Turn], Any]
 CallNext = Callable[..., Awaitable[None]]
 Service = Callable[[Turn, CallNext], Awaitable[Piece]]
 H = TypeVar("H", bound=Handler)
 S = TypeVar("S", bound=Service)
-
-_END = object()
 
 
 class Bot:
@@ -78,7 +74,7 @@ class Bot:
         if self._handler is not None:
             raise ConfigurationError("This bot has a reply handler already.")
         self._handler = handler
-        self._threaded = not _is_async(handler)
+        self._threaded = not handlers.is_async(handler)
         return handler
 
     def service(self, service: S) -> S:
@@ -86,7 +82,7 @@ class Bot:
 
         `await call_next()` runs what is inside. A text or Message it returns is said as well.
         """
-        if not _is_async(service):
+        if not handlers.is_async(service):
             raise ConfigurationError("A service is an async function (turn, call_next).")
         self._services.append(service)
         return service
@@ -115,61 +111,4 @@ class Bot:
 
     async def _reply(self, turn: Turn) -> None:
         assert self._handler is not None
-        if self._threaded:
-            result = await turn.in_thread(self._handler, turn)
-        else:
-            result = self._handler(turn)
-        await _drain(turn, result)
-
-
-def _is_async(handler: Callable[..., Any]) -> bool:
-    """Whether calling it returns at once, with something to await or to iterate."""
-    for function in (handler, type(handler).__call__, _unwrapped(handler)):
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            return True
-    return False
-
-
-def _unwrapped(handler: Callable[..., Any]) -> Any:
-    """The function behind functools.partial and bound methods."""
-    while hasattr(handler, "func"):
-        handler = handler.func
-    return getattr(handler, "__func__", handler)
-
-
-async def _drain(turn: Turn, result: Any) -> None:
-    """Say all that a handler's result holds, whatever kind it is."""
-    if inspect.isawaitable(result):
-        result = await result
-    if isinstance(result, AsyncIterator):
-        await _drain_async(turn, result)
-    elif isinstance(result, Iterator):
-        await _drain_sync(turn, result)
-    elif result is not None:
-        await turn.say(result)
-
-
-async def _drain_async(turn: Turn, pieces: AsyncIterator[Piece]) -> None:
-    try:
-        async for piece in pieces:
-            if piece is not None:
-                await turn.say(piece)
-    finally:
-        if isinstance(pieces, AsyncGenerator):
-            await pieces.aclose()
-
-
-async def _drain_sync(turn: Turn, pieces: Iterator[Piece]) -> None:
-    try:
-        while (piece := await turn.in_thread(next, pieces, _END)) is not _END:
-            if piece is not None:
-                await turn.say(piece)
-    finally:
-        if isinstance(pieces, Generator):
-            # In its thread too, behind the step that may still be running there.
-            turn.in_thread(_close_quietly, pieces)
-
-
-def _close_quietly(pieces: Generator[Piece, None, None]) -> None:
-    with suppress(Exception):
-        pieces.close()
+        await handlers.run(turn, self._handler, turn, threaded=self._threaded)

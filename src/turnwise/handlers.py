@@ -1,0 +1,79 @@
+"""Handlers: run a reply handler of any kind and say all that it yields or returns.
+
+A handler is an async generator function, a coroutine function, a generator function, a plain
+function, or an object with `__call__` of one of these kinds; it yields or returns `str`, `Message`
+or None. What is not async runs in the session's thread.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from contextlib import suppress
+from typing import Any
+
+from turnwise.conversation import Message
+from turnwise.turn import Turn
+
+Piece = str | Message | None
+
+_END = object()
+
+
+def is_async(handler: Callable[..., Any]) -> bool:
+    """Whether calling it returns at once, with something to await or to iterate."""
+    for function in (handler, type(handler).__call__, _unwrapped(handler)):
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            return True
+    return False
+
+
+def _unwrapped(handler: Callable[..., Any]) -> Any:
+    """The function behind functools.partial and bound methods."""
+    while hasattr(handler, "func"):
+        handler = handler.func
+    return getattr(handler, "__func__", handler)
+
+
+async def run(turn: Turn, handler: Callable[..., Any], argument: Any, *, threaded: bool) -> None:
+    """Call `handler(argument)`, in the session's thread if `threaded`, and say its result."""
+    result = await turn.in_thread(handler, argument) if threaded else handler(argument)
+    await drain(turn, result)
+
+
+async def drain(turn: Turn, result: Any) -> None:
+    """Say all that a handler's result holds, whatever kind it is."""
+    if inspect.isawaitable(result):
+        result = await result
+    if isinstance(result, AsyncIterator):
+        await _drain_async(turn, result)
+    elif isinstance(result, Iterator):
+        await _drain_sync(turn, result)
+    elif result is not None:
+        await turn.say(result)
+
+
+async def _drain_async(turn: Turn, pieces: AsyncIterator[Piece]) -> None:
+    try:
+        async for piece in pieces:
+            if piece is not None:
+                await turn.say(piece)
+    finally:
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
+
+
+async def _drain_sync(turn: Turn, pieces: Iterator[Piece]) -> None:
+    try:
+        while (piece := await turn.in_thread(next, pieces, _END)) is not _END:
+            if piece is not None:
+                await turn.say(piece)
+    finally:
+        if isinstance(pieces, Generator):
+            # In its thread too, behind the step that may still be running there.
+            turn.in_thread(_close_quietly, pieces)
+
+
+def _close_quietly(pieces: Generator[Piece, None, None]) -> None:
+    with suppress(Exception):
+        pieces.close()

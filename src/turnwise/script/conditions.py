@@ -1,0 +1,136 @@
+"""Conditions: what must hold for a transition to be taken.
+
+A condition of ours is asked with `check(context)`, at once and without waiting. Any function
+`(context) -> bool` is a condition too, a coroutine function as well; the engine asks for it to be
+called. `Any`, `All` and `Not` are made of conditions of both kinds.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any as Anything
+
+from turnwise.conversation import Message
+from turnwise.errors import ConfigurationError
+from turnwise.script.context import Context, Label
+
+
+class Condition(ABC):
+    """A condition that needs nothing but the context."""
+
+    @abstractmethod
+    def check(self, context: Context) -> bool:
+        """Whether it holds."""
+
+
+class Always(Condition):
+    """Holds always: what a transition without a condition has."""
+
+    def check(self, context: Context) -> bool:
+        return True
+
+
+class Exact(Condition):
+    """What was said is this text; or, given a Message, agrees in the fields that it has."""
+
+    def __init__(self, message: str | Message, *, ignore_case: bool = False) -> None:
+        self.message = message
+        self._ignore_case = ignore_case
+
+    def check(self, context: Context) -> bool:
+        if isinstance(self.message, str):
+            return self._same(context.text, self.message)
+        wanted, said = self.message, context.request
+        return (
+            (not wanted.text or self._same(said.text, wanted.text))
+            and (not wanted.attachments or said.attachments == wanted.attachments)
+            and (not wanted.metadata or said.metadata == wanted.metadata)
+        )
+
+    def _same(self, said: str, wanted: str) -> bool:
+        return said.casefold() == wanted.casefold() if self._ignore_case else said == wanted
+
+
+class Has(Condition):
+    """What was said contains this text."""
+
+    def __init__(self, text: str, *, ignore_case: bool = False) -> None:
+        self.text = text
+        self._ignore_case = ignore_case
+
+    def check(self, context: Context) -> bool:
+        if self._ignore_case:
+            return self.text.casefold() in context.text.casefold()
+        return self.text in context.text
+
+
+class Regexp(Condition):
+    """The pattern is found somewhere in what was said; a message without text has it never."""
+
+    def __init__(self, pattern: str, *, ignore_case: bool = False) -> None:
+        try:
+            self.pattern = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
+        except re.error as error:
+            raise ConfigurationError(f"{pattern!r} is no regular expression: {error}") from None
+
+    def check(self, context: Context) -> bool:
+        text = context.text
+        return bool(text) and self.pattern.search(text) is not None
+
+
+class LastLabels(Condition):
+    """One of the last `n` nodes visited (the current one is the last) is among these."""
+
+    def __init__(
+        self,
+        *,
+        flows: Iterable[str] = (),
+        labels: Iterable[tuple[str, str]] = (),
+        n: int = 1,
+    ) -> None:
+        self.flows = frozenset(flows)
+        self.labels = frozenset(Label(*label) for label in labels)
+        self.n = n
+
+    def check(self, context: Context) -> bool:
+        looked = context.past[-self.n :] if self.n > 0 else ()
+        return any(label in self.labels or label.flow in self.flows for label in looked)
+
+
+class SlotsExtracted(Condition):
+    """These slots are filled: all of them, or with `any` one of them."""
+
+    def __init__(self, *names: str, any: bool = False) -> None:
+        self.names = names
+        self._any = any
+
+    def check(self, context: Context) -> bool:
+        found = (context.slot(name) is not None for name in self.names)
+        return next((True for one in found if one), False) if self._any else all(found)
+
+
+Asked = Condition | Callable[[Context], Anything]
+
+
+class Composite:
+    """A condition made of others."""
+
+    def __init__(self, *members: Asked) -> None:
+        self.members = members
+
+
+class Any(Composite):
+    """One of the members holds; one that raises does not."""
+
+
+class All(Composite):
+    """All members hold; one that raises does not."""
+
+
+class Not(Composite):
+    """The member does not hold; one that raises does not."""
+
+    def __init__(self, member: Asked | Composite) -> None:
+        super().__init__(member)  # type: ignore[arg-type]

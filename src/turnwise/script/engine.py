@@ -1,0 +1,164 @@
+"""The engine of scripts: which transition is taken, decided without any waiting or calling.
+
+`choose` is a generator. It decides what it can by itself, and yields a `Question` for each function
+of the user's that it has to know the result of; whoever drives it calls the function and sends the
+result in, or throws what was raised. So the same engine runs in a turn, in a test without a loop,
+and in a picture of the dialog.
+
+- Transitions are asked by priority, the highest first, equals in the order node, LOCAL, GLOBAL; the
+  first whose condition holds and whose destination exists is taken, and no other is asked.
+- A transition whose condition, priority or destination raises is dropped, alone.
+- When none is left, the conversation goes to the fallback node.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
+
+from turnwise.script import conditions
+from turnwise.script.conditions import Asked, Composite, Condition
+from turnwise.script.context import Context, Label
+from turnwise.script.flow import (
+    Backward,
+    Current,
+    Dialog,
+    Fallback,
+    Forward,
+    FromHistory,
+    Previous,
+    Start,
+    To,
+)
+
+log = logging.getLogger("turnwise.script")
+
+
+class Question(NamedTuple):
+    """A function of the user's whose result the engine has to know, and what it is about."""
+
+    function: Callable[[Context], Any]
+    what: str
+
+
+Asking = Generator[Question, Any, Any]
+
+
+def choose(dialog: Dialog, context: Context) -> Generator[Question, Any, Label]:
+    """The label that the conversation goes to from `context.at`."""
+    node = dialog.nodes.get(context.at)
+    if node is None:  # the script has changed under the conversation
+        log.warning("%s is not in the script any more", context.at)
+        return dialog.fallback
+    ranked: list[tuple[float, To]] = []
+    for to in node.transitions:
+        priority = yield from _priority(dialog, to)
+        if priority is not None:
+            ranked.append((priority, to))
+    ranked.sort(key=lambda pair: -pair[0])  # stable: equals stay in their order
+    for _, to in ranked:
+        target = yield from _target(dialog, context, to)
+        if target is not None:
+            return target
+    return dialog.fallback
+
+
+def _priority(dialog: Dialog, to: To) -> Generator[Question, Any, float | None]:
+    """A transition's priority, or None when it is dropped."""
+    priority = to.priority
+    if callable(priority):
+        try:
+            priority = yield Question(priority, "priority")
+        except Exception as error:
+            _dropped(to, error)
+            return None
+    if priority is None or priority is True:
+        return dialog.priority
+    if priority is False:
+        return None
+    if not isinstance(priority, int | float):
+        _dropped(to, TypeError(f"{_name(to.priority)} gave {priority!r}, which is no priority"))
+        return None
+    return float(priority)
+
+
+def _target(dialog: Dialog, context: Context, to: To) -> Generator[Question, Any, Label | None]:
+    """Where a transition leads, or None when it is not taken."""
+    try:
+        if not (yield from holds(to.when, context)):
+            return None
+        destination: Any = to.destination
+        if callable(destination):
+            destination = yield Question(destination, "destination")
+        label = _resolve(dialog, context, destination)
+    except Exception as error:
+        _dropped(to, error)
+        return None
+    if label is None:
+        _dropped(to, LookupError(f"there is no node {destination!r}"))
+    return label
+
+
+def holds(condition: Asked | Composite, context: Context) -> Generator[Question, Any, bool]:
+    """Whether a condition holds; raises what it raises."""
+    if isinstance(condition, Condition):
+        return condition.check(context)
+    if isinstance(condition, Composite):
+        return (yield from _composite(condition, context))
+    result = yield Question(condition, "condition")
+    if not isinstance(result, bool):
+        raise TypeError(f"{_name(condition)} gave {result!r}, which is not True or False")
+    return result
+
+
+def _composite(condition: Composite, context: Context) -> Generator[Question, Any, bool]:
+    """Any and All stop at the member that decides; a member that raises does not hold."""
+    wanted = isinstance(condition, conditions.Any)
+    for member in condition.members:
+        try:
+            held = yield from holds(member, context)
+        except Exception as error:
+            log.info("a condition raised %s", type(error).__name__)
+            held = False
+        if isinstance(condition, conditions.Not):
+            return not held
+        if held is wanted:
+            return wanted
+    return not wanted
+
+
+def _resolve(dialog: Dialog, context: Context, destination: Any) -> Label | None:
+    """The node of a destination; None where there is none."""
+    past = context.past
+    match destination:
+        case str() | tuple() | list():
+            named = tuple(destination) if isinstance(destination, list) else destination
+            return dialog.find(named, context.at)
+        case Current():
+            label = context.at
+        case Previous():
+            return _resolve(dialog, context, FromHistory(-2))
+        case FromHistory(n):
+            if not -len(past) <= n < 0:
+                return None
+            label = past[n]
+        case Start():
+            label = dialog.start
+        case Fallback():
+            label = dialog.fallback
+        case Forward() | Backward():
+            return dialog.beside(destination, context.at)
+        case _:
+            raise TypeError(f"{destination!r} is no destination")
+    return label if label in dialog.nodes else None
+
+
+def _dropped(to: To, error: Exception) -> None:
+    """Its own words may quote what was said, so they are left out."""
+    told = error if isinstance(error, LookupError | TypeError) else type(error).__name__
+    log.warning("the transition to %s is dropped: %s", _name(to.destination), told)
+
+
+def _name(value: Any) -> str:
+    return getattr(value, "__qualname__", None) or repr(value)

@@ -1,0 +1,223 @@
+"""Script: plays a dialog as the reply handler of a bot.
+
+The order within a turn: the functions before the transition, the choice of the transition (the
+engine's), the functions before the response, the response. Where the conversation is and what
+its slots hold is in the session's state and is committed with the reply, or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import logging
+import random
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from turnwise import handlers
+from turnwise.conversation import Message
+from turnwise.errors import TurnError
+from turnwise.script.context import Context, Label
+from turnwise.script.engine import choose
+from turnwise.script.flow import Before, Choice, Dialog, Node, Template, Together
+from turnwise.script.slots import Extract, FunctionSlot, Group, Slot
+from turnwise.turn import Turn
+
+log = logging.getLogger("turnwise.script")
+
+REMEMBERED = 100
+"""Nodes that a conversation remembers having visited."""
+PASSES = 20
+"""Nodes that one turn may pass through."""
+SORRY = "Sorry, something went wrong here. Please try again."
+_FIELD = re.compile(r"\{([A-Za-z_][\w.]*)\}")
+
+
+class Script:
+    """A dialog as a reply handler: `Bot(Script(flows, start=("flow", "node")))`.
+
+    `flows` maps flows to nodes, each a Node or a dict of its keywords. `fallback` is where the
+    conversation goes when no transition fits (default: `start`); `priority` what a transition has
+    that names none; `slots` what can be extracted. A condition, priority, destination or function
+    before them may take `timeout` seconds. When a response raises, `error_reply` is said and the
+    conversation stays where it was. Raises ConfigurationError for a script that cannot work, and
+    keeps words on what can hardly be meant in `warnings`.
+    """
+
+    def __init__(
+        self,
+        flows: Mapping[str, Any],
+        *,
+        start: tuple[str, str],
+        fallback: tuple[str, str] | None = None,
+        priority: float = 1.0,
+        slots: Mapping[str, Slot] | None = None,
+        timeout: float = 10.0,
+        error_reply: str = SORRY,
+    ) -> None:
+        self.dialog = Dialog(flows, start=start, fallback=fallback, priority=priority)
+        self.slots = dict(slots or {})
+        self._timeout = timeout
+        self._error_reply = error_reply
+
+    @property
+    def warnings(self) -> list[str]:
+        """What works and can hardly be meant: nodes nothing leads to, transitions never taken."""
+        return self.dialog.warnings
+
+    async def __call__(self, turn: Turn) -> None:
+        """Answer one turn."""
+        before = turn.state.get("script")
+        kept: dict[str, Any] = copy.deepcopy(before) if isinstance(before, dict) else {}
+        past = [Label(*label) for label in kept.get("past", ())] or [self.dialog.start]
+        context = Context(turn.message, past, kept.get("slots", {}), turn.state, turn=turn)
+        for _ in range(PASSES):
+            went = await self._step(turn, context)
+            turn.state["script"] = {
+                "past": [list(label) for label in context.past[-REMEMBERED:]],
+                "slots": context.slots,
+            }
+            if not (went and self.dialog.nodes[context.at].pass_through):
+                return
+        raise TurnError("The script goes round in circles.", code="script_loop")
+
+    async def _step(self, turn: Turn, context: Context) -> bool:
+        """Go from one node to the next and respond there; False if that failed."""
+        node = self.dialog.nodes.get(context.at) or Node()
+        context.misc = node.misc
+        await self._before(context, node.pre_transition)
+        label = await self._choose(context)
+        past, node = context.past, self.dialog.nodes[label]
+        context.past, context.misc = [*past, label], node.misc
+        await self._before(context, node.pre_response)
+        try:
+            await self._respond(turn, context, node)
+        except TurnError:
+            raise
+        except Exception as error:
+            log.error("%s: the response raised %s", label, type(error).__name__)
+            context.past = past
+            await turn.say(Message(self._error_reply))
+            return False
+        return True
+
+    async def _choose(self, context: Context) -> Label:
+        """Drive the engine: call what it asks for, tell it what came of that."""
+        try:
+            asking = choose(self.dialog, context)
+            question = next(asking)
+            while True:
+                try:
+                    result = await self._called(context, question.function)
+                except Exception as error:
+                    question = asking.throw(error)
+                else:
+                    question = asking.send(result)
+        except StopIteration as chosen:
+            label: Label = chosen.value
+            return label
+        except Exception:
+            log.exception("%s: no transition could be chosen", context.at)
+            return self.dialog.fallback
+
+    async def _called(self, context: Context, function: Callable[[Context], Any]) -> Any:
+        """The result of a function of the user's, in time; a plain one runs in its thread."""
+        async with asyncio.timeout(self._timeout):
+            if context.turn is not None and not handlers.is_async(function):
+                result = await context.turn.in_thread(function, context)
+            else:
+                result = function(context)
+            return await result if inspect.isawaitable(result) else result
+
+    # Before a transition or a response
+
+    async def _before(self, context: Context, functions: Mapping[str, Before]) -> None:
+        """Run them in order; one that raises is told in the log and hurts no other."""
+        for name, function in functions.items():
+            if isinstance(function, Together):
+                await asyncio.gather(
+                    *(self._one_before(context, name, one) for one in function.functions)
+                )
+            else:
+                await self._one_before(context, name, function)
+
+    async def _one_before(self, context: Context, name: str, function: Before) -> None:
+        try:
+            if isinstance(function, Extract):
+                for path in function.names:
+                    await self._extract(context, path)
+            else:
+                assert not isinstance(function, Together)
+                await self._called(context, function)
+        except Exception as error:
+            log.error("%s: %s raised %s", context.at, name, type(error).__name__)
+
+    async def _extract(self, context: Context, path: str) -> None:
+        """Look for the slot `path`; one that is not found keeps what it had."""
+        slot: Any = self.slots
+        for name in path.split("."):
+            slot = slot.slots.get(name) if isinstance(slot, Group) else slot.get(name)
+            if slot is None:
+                raise LookupError(f"the script has no slot {path}")
+        found = await self._find(context, slot)
+        if found is None:
+            return
+        *groups, last = path.split(".")
+        into = context.slots
+        for name in groups:
+            into = into.setdefault(name, {})
+        if isinstance(found, dict):
+            into.setdefault(last, {}).update(found)
+        else:
+            into[last] = found
+
+    async def _find(self, context: Context, slot: Slot) -> Any:
+        if isinstance(slot, Group):
+            found = {name: await self._find(context, one) for name, one in slot.slots.items()}
+            return {name: value for name, value in found.items() if value is not None} or None
+        if isinstance(slot, FunctionSlot):
+            return await self._called(context, slot.function)
+        return slot.find(context)
+
+    # The response
+
+    async def _respond(self, turn: Turn, context: Context, node: Node) -> None:
+        response = node.response
+        if isinstance(response, Choice):
+            response = random.choice(response.options)
+        if isinstance(response, Template):
+            response = filled(response.text, context)
+        if response is None:
+            response = Message("")
+        if isinstance(response, str):
+            await turn.say(Message(response))
+        elif isinstance(response, Message):
+            # A message of its own each time: what is done to it does not change the script.
+            fresh = Message(response.text, role=response.role)
+            fresh.attachments = copy.deepcopy(response.attachments)
+            fresh.metadata = copy.deepcopy(response.metadata)
+            await turn.say(fresh)
+        else:
+            argument: Any = turn if _wants_turn(response) else context
+            threaded = not handlers.is_async(response)
+            await handlers.run(turn, response, argument, threaded=threaded)
+
+
+def filled(text: str, context: Context) -> str:
+    """`text` with each `{slot}` replaced by its value; one that is not filled leaves nothing."""
+
+    def value(found: re.Match[str]) -> str:
+        value = context.slot(found.group(1))
+        return "" if value is None else str(value)
+
+    return _FIELD.sub(value, text)
+
+
+def _wants_turn(response: Callable[..., Any]) -> bool:
+    """A function of the script's takes the context; what answers whole turns (a model client, an
+    object with `__call__`, a parameter named turn) takes the turn."""
+    if not (inspect.isfunction(response) or inspect.ismethod(response)):
+        return True
+    return next(iter(inspect.signature(response).parameters), "") == "turn"
