@@ -24,7 +24,7 @@ from rich.progress import Progress
 from rich.table import Column, Table
 from uvicorn.supervisors import Multiprocess
 
-from turnwise import server, telemetry
+from turnwise import cli_script, server, telemetry
 from turnwise.channels.terminal import LocalLine, RemoteLine, Terminal, printable
 from turnwise.conversation import iso
 from turnwise.errors import ConfigurationError, NotFound, TurnwiseError
@@ -43,6 +43,7 @@ app = typer.Typer(
 )
 sessions = typer.Typer(no_args_is_help=True, help="Look at sessions, export and delete them.")
 app.add_typer(sessions, name="sessions")
+app.add_typer(cli_script.app, name="script")
 out = Console()
 err = Console(stderr=True)
 
@@ -61,7 +62,8 @@ def _option(field: str, *names: str) -> Any:
 
 
 BotTarget = Annotated[
-    str | None, typer.Argument(help="Your bot as module:name; without it, the demo bot.")
+    str | None,
+    typer.Argument(help="Your bot as module:name, or a script's file; else the demo."),
 ]
 StoreUrl = Annotated[str | None, _option("store", "--store")]
 Json = Annotated[bool, typer.Option("--json", help="JSON for machines.")]

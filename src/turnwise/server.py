@@ -30,6 +30,7 @@ from turnwise.demo import IDEAS, demo_bot, has_model
 from turnwise.errors import ConfigurationError, TurnwiseError, Unauthorized
 from turnwise.markdown import to_html
 from turnwise.runtime import Runtime
+from turnwise.script import Script
 from turnwise.settings import Settings
 
 PAGE_POLICY = (
@@ -183,30 +184,38 @@ def _file(content: bytes, kind: str) -> Any:
 
 
 def load_bot(target: str | None) -> Bot:
-    """The bot that `module:name` names; the demo bot for None.
+    """The bot that `module:name` or a script's file names; the demo bot for None.
 
     `name` may also be a reply handler or a model client. Raises ConfigurationError.
     """
     if not target:
         return demo_bot()
+    found = load(target)
+    if isinstance(found, Starlette):
+        raise ConfigurationError(f"{target} is an application: serve it with uvicorn.")
+    bot = found if isinstance(found, Bot) else Bot(found)
+    bot.check()
+    return bot
+
+
+def load(target: str) -> Any:
+    """What `module:name` names, or the script in a YAML file. Raises ConfigurationError."""
+    if target.endswith((".yaml", ".yml")):
+        return Script.load(target)
     module_name, _, name = target.partition(":")
     if module_name.endswith(".py") or "/" in module_name:
         guess = module_name.removesuffix(".py").strip("./").replace("/", ".")
         raise ConfigurationError(f"Name a module, not a file: {guess}:{name or 'bot'}")
     sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module_name), name or "bot")
+        found: Any = getattr(importlib.import_module(module_name), name or "bot")
     except ModuleNotFoundError as error:
         if error.name != module_name.split(".")[0]:
             raise
         raise ConfigurationError(f"There is no module {module_name!r} here.") from None
     except AttributeError:
         raise ConfigurationError(f"{module_name} has no {name or 'bot'!r}.") from None
-    if isinstance(found, Starlette):
-        raise ConfigurationError(f"{target} is an application: serve it with uvicorn.")
-    bot = found if isinstance(found, Bot) else Bot(found)
-    bot.check()
-    return bot
+    return found
 
 
 def from_environment() -> FastAPI:

@@ -14,6 +14,7 @@ import logging
 import random
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from turnwise import handlers
@@ -21,6 +22,7 @@ from turnwise.conversation import Message
 from turnwise.errors import TurnError
 from turnwise.script.context import Context, Label
 from turnwise.script.engine import choose
+from turnwise.script.file import File, Functions
 from turnwise.script.flow import Before, Choice, Dialog, Node, Template, Together
 from turnwise.script.slots import Extract, FunctionSlot, Group, Slot
 from turnwise.turn import Turn
@@ -61,6 +63,18 @@ class Script:
         self.slots = dict(slots or {})
         self._timeout = timeout
         self._error_reply = error_reply
+
+    @classmethod
+    def load(cls, path: str | Path, functions: Functions | None = None) -> Script:
+        """The script in a YAML file, which may name only these `functions`.
+
+        Raises ConfigurationError with file, line, flow and node.
+        """
+        read = File(Path(path), functions or {})
+        script = cls(**read.build())
+        for warning in script.warnings:
+            log.warning("%s: %s", path, warning)
+        return script
 
     @property
     def warnings(self) -> list[str]:

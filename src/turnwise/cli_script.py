@@ -1,0 +1,111 @@
+"""The command line of scripts: check, draw, test, schema."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+
+from turnwise.bot import Bot
+from turnwise.errors import ConfigurationError, NotFound, TurnwiseError
+from turnwise.script import Script, picture, rehearsal
+from turnwise.script.context import Label
+from turnwise.script.file import schema
+from turnwise.server import load
+from turnwise.settings import Settings
+from turnwise.stores.open import open_store
+from turnwise.testing import talk
+
+app = typer.Typer(no_args_is_help=True, help="Check, draw and test dialogs.")
+out = Console()
+Target = Annotated[str, typer.Argument(help="A YAML file, or module:script.")]
+
+
+def _script(target: str) -> Script:
+    found = load(target)
+    if not isinstance(found, Script):
+        raise ConfigurationError(f"{target} is no script.")
+    return found
+
+
+@app.command()
+def check(target: Target) -> None:
+    """Say what is wrong with a script, and what can hardly be meant."""
+    script = _script(target)
+    for warning in script.warnings:
+        out.print(f"[yellow]warning[/] {warning}", highlight=False)
+    flows = len(script.dialog.order)
+    nodes = len(script.dialog.nodes)
+    out.print(f"[green]{target} works:[/] {flows} flows, {nodes} nodes.", highlight=False)
+
+
+@app.command()
+def draw(
+    target: Target,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file: .svg, else Mermaid.")
+    ] = None,
+    session: Annotated[str | None, typer.Option(help="Mark the path of this session.")] = None,
+    store: Annotated[str | None, typer.Option(help="The store that has it.")] = None,
+) -> None:
+    """Draw a dialog: Mermaid on the screen, Mermaid or SVG into a file."""
+    dialog = _script(target).dialog
+    path = asyncio.run(_path(session, store or Settings().store)) if session else []
+    if output is not None and output.suffix == ".svg":
+        output.write_text(picture.svg(dialog, path), encoding="utf-8")
+    elif output is not None:
+        output.write_text(picture.mermaid(dialog, path), encoding="utf-8")
+    else:
+        print(picture.mermaid(dialog, path), end="")
+
+
+async def _path(session: str, url: str) -> list[Label]:
+    """The nodes that a session has visited."""
+    store = open_store(url)
+    await store.open()
+    try:
+        state = orjson.loads(await store.state(session))
+    except NotFound:
+        raise NotFound(f"There is no session {session!r}.") from None
+    finally:
+        await store.close()
+    return [Label(*label) for label in state.get("script", {}).get("past", ())]
+
+
+@app.command("test")
+def rehearse(
+    target: Target,
+    dialog: Annotated[
+        Path | None, typer.Argument(help="Expected exchanges; else the file beside it: .dialog")
+    ] = None,
+) -> None:
+    """Play a dialog file of expected exchanges and show what differs."""
+    script = _script(target)
+    path = dialog or Path(target).with_suffix(".dialog")
+    conversations = rehearsal.read(path)
+
+    async def go() -> list[str]:
+        async with talk(Bot(script)) as say:
+
+            async def one(session: str, text: str) -> str:
+                return (await say(text, session=session)).text
+
+            return await rehearsal.play(path, conversations, one)
+
+    differences = asyncio.run(go())
+    for difference in differences:
+        out.print(difference, markup=False, highlight=False)
+    if differences:
+        raise TurnwiseError(f"{len(differences)} of {len(conversations)} conversations differ.")
+    exchanges = sum(map(len, conversations))
+    out.print(f"[green]{exchanges} replies as expected.[/]", highlight=False)
+
+
+@app.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of script files, for your editor."""
+    print(orjson.dumps(schema(), option=orjson.OPT_INDENT_2).decode())

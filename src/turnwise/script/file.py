@@ -1,0 +1,359 @@
+"""Scripts as YAML files: their shape, and what they come to.
+
+A file holds data only: where it needs code it names a function that the program registered, never
+a module. Whatever is wrong is told with file, line, flow and node. `schema()` is the JSON Schema
+of such files, for editors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from turnwise.conversation import Attachment, Message
+from turnwise.errors import ConfigurationError
+from turnwise.script import conditions, flow, slots
+
+Functions = Mapping[str, Callable[..., Any]]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _OneOf(_Strict):
+    """A mapping with exactly one key."""
+
+    @model_validator(mode="after")
+    def _one(self) -> _OneOf:
+        if len(self.model_fields_set) != 1:
+            names = ", ".join(f.alias or n for n, f in type(self).model_fields.items())
+            raise ValueError(f"exactly one of: {names}")
+        return self
+
+
+class LastLabelsIn(_Strict):
+    flows: list[str] = []
+    labels: list[str] = Field([], description="flow/node")
+    n: int = 1
+
+
+class ConditionIn(_OneOf):
+    """When a transition is taken."""
+
+    exact: str | None = None
+    has: str | None = None
+    regexp: str | None = None
+    any: list[ConditionIn] | None = None
+    all: list[ConditionIn] | None = None
+    not_: ConditionIn | None = Field(None, alias="not")
+    last_labels: LastLabelsIn | None = None
+    slots: list[str] | None = Field(None, description="all of these are filled")
+    any_slot: list[str] | None = Field(None, description="one of these is filled")
+    call: str | None = Field(None, description="a registered function")
+
+
+class JumpIn(_OneOf):
+    """A destination that depends on the conversation."""
+
+    history: int | None = Field(None, description="-1 is the current node, -2 the one before")
+    forward: Literal["stop", "loop"] | None = None
+    backward: Literal["stop", "loop"] | None = None
+    call: str | None = Field(None, description="a registered function")
+
+
+class TransitionIn(_Strict):
+    to: str | JumpIn = Field(
+        description="node, flow/node, @current, @previous, @start, @fallback, @forward, @backward"
+    )
+    when: ConditionIn | None = None
+    ignore_case: bool = Field(False, description="for exact, has and regexp")
+    priority: float | bool | None = None
+
+
+class MessageIn(_Strict):
+    text: str = ""
+    attachments: list[dict[str, Any]] = []
+    metadata: dict[str, Any] = {}
+
+
+class ResponseIn(_OneOf):
+    """A response that is not a plain text."""
+
+    choice: list[str] | None = None
+    message: MessageIn | None = None
+    call: str | None = Field(None, description="a registered function, or a model")
+
+
+class BeforeIn(_OneOf):
+    """What is done before a transition or a response."""
+
+    extract: list[str] | None = None
+    call: str | None = Field(None, description="a registered function")
+    together: list[str] | None = Field(None, description="registered functions, at the same time")
+
+
+class NodeIn(_Strict):
+    response: str | ResponseIn | None = Field(None, description="{slot} stands for a slot's value")
+    transitions: list[TransitionIn] = []
+    pre_transition: dict[str, BeforeIn] = {}
+    pre_response: dict[str, BeforeIn] = {}
+    misc: dict[str, Any] = {}
+    pass_through: bool = False
+
+
+class SlotIn(_OneOf):
+    """What can be taken out of a text: by a pattern (its first group, if it has one), by a
+    function, or several things at once."""
+
+    regexp: str | None = None
+    call: str | None = Field(None, description="a registered function")
+    group: dict[str, SlotIn] | None = None
+
+
+class ScriptIn(_Strict):
+    """A script as a file."""
+
+    start: str = Field(description="flow/node")
+    fallback: str | None = Field(None, description="flow/node; default: start")
+    priority: float = 1.0
+    timeout: Annotated[float, Field(gt=0, description="seconds")] = 10.0
+    error_reply: str | None = None
+    slots: dict[str, SlotIn] = {}
+    flows: dict[str, dict[str, NodeIn | None]]
+    global_: NodeIn | None = Field(None, alias="global")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a script's file."""
+    return ScriptIn.model_json_schema(by_alias=True)
+
+
+class File:
+    """A file that was read, with the line of everything in it."""
+
+    def __init__(self, path: Path, functions: Functions) -> None:
+        self.path = path
+        self._functions = functions
+        try:
+            text = path.read_text(encoding="utf-8")
+            self._root = yaml.compose(text, Loader=yaml.SafeLoader)
+            data = yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{path}: {error}") from None
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ConfigurationError(f"{path}:{line}: {error.problem}") from None
+        try:
+            self.script = ScriptIn.model_validate(data, by_alias=True)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            where = tuple(part for part in wrong["loc"])
+            raise self.wrong(where, str(wrong["msg"])) from None
+
+    def line(self, where: tuple[Any, ...]) -> int:
+        """The line of what is at this path, or of the nearest thing around it."""
+        node, line = self._root, 1
+        for part in where:
+            found = _child(node, part)
+            if found is None:
+                continue  # a name of the shape's, that the file has not
+            key, node = found
+            line = key.start_mark.line + 1
+        return line
+
+    def wrong(self, where: tuple[Any, ...], words: str) -> ConfigurationError:
+        """An error with file, line, flow and node."""
+        place = [f"{self.path}:{self.line(where)}"]
+        rest = where
+        if where[:1] == ("flows",) and len(where) >= 3:
+            place.append(f"{where[1]}/{where[2]}")
+            rest = where[3:]
+        named = ".".join(str(part) for part in rest if _is_name(part))
+        words = words.removeprefix("Value error, ")
+        return ConfigurationError(": ".join([*place, *([named] if named else []), words]))
+
+    # What it comes to
+
+    def build(self) -> dict[str, Any]:
+        """The arguments of the Script. Raises ConfigurationError."""
+        given = self.script
+        flows: dict[str, Any] = {}
+        for name, nodes in given.flows.items():
+            flows[name] = {
+                node: self._node(one or NodeIn(), ("flows", name, node))
+                for node, one in nodes.items()
+            }
+            for node in nodes:
+                self._check_targets(name, node)
+        if given.global_ is not None:
+            flows[flow.GLOBAL] = self._node(given.global_, ("global",))
+        built: dict[str, Any] = {
+            "flows": flows,
+            "start": self._label(given.start, ("start",)),
+            "fallback": given.fallback and self._label(given.fallback, ("fallback",)),
+            "priority": given.priority,
+            "timeout": given.timeout,
+            "slots": {n: self._slot(s, ("slots", n)) for n, s in given.slots.items()},
+        }
+        if given.error_reply is not None:
+            built["error_reply"] = given.error_reply
+        return built
+
+    def _check_targets(self, name: str, node: str) -> None:
+        """Unknown destinations are told with their line, before the dialog finds them."""
+        one = self.script.flows[name][node]
+        for i, transition in enumerate(one.transitions if one else ()):
+            if isinstance(transition.to, str) and not transition.to.startswith("@"):
+                to_flow, _, to_node = transition.to.rpartition("/")
+                nodes = self.script.flows.get(to_flow or name, {})
+                if to_node not in nodes or to_node == flow.LOCAL:
+                    where = ("flows", name, node, "transitions", i, "to")
+                    raise self.wrong(where, f"there is no node {transition.to!r} to go to")
+
+    def _label(self, text: str, where: tuple[Any, ...]) -> tuple[str, str]:
+        name, _, node = text.rpartition("/")
+        if node not in self.script.flows.get(name, {}):
+            raise self.wrong(where, f"there is no node {text!r}; name it flow/node")
+        return name, node
+
+    def _function(self, name: str, where: tuple[Any, ...]) -> Callable[..., Any]:
+        if name not in self._functions:
+            known = ", ".join(sorted(self._functions)) or "none"
+            raise self.wrong(where, f"no function {name!r} is registered (there are: {known})")
+        return self._functions[name]
+
+    def _node(self, node: NodeIn, where: tuple[Any, ...]) -> flow.Node:
+        return flow.Node(
+            response=self._response(node.response, (*where, "response")),
+            transitions=[
+                self._transition(one, (*where, "transitions", i))
+                for i, one in enumerate(node.transitions)
+            ],
+            pre_transition=self._before(node.pre_transition, (*where, "pre_transition")),
+            pre_response=self._before(node.pre_response, (*where, "pre_response")),
+            misc=node.misc,
+            pass_through=node.pass_through,
+        )
+
+    def _response(self, given: str | ResponseIn | None, where: tuple[Any, ...]) -> flow.Response:
+        if given is None:
+            return None
+        if isinstance(given, str):
+            return flow.Template(given) if "{" in given else given
+        if given.choice is not None:
+            return flow.Choice(given.choice)
+        if given.message is not None:
+            message = given.message
+            try:
+                attachments = [Attachment(**one) for one in message.attachments]
+            except TypeError as error:
+                raise self.wrong((*where, "message"), str(error)) from None
+            return Message(message.text, attachments=attachments, metadata=message.metadata)
+        return self._function(given.call or "", (*where, "call"))
+
+    def _before(
+        self, given: Mapping[str, BeforeIn], where: tuple[Any, ...]
+    ) -> dict[str, flow.Before]:
+        built: dict[str, flow.Before] = {}
+        for name, one in given.items():
+            here = (*where, name)
+            if one.extract is not None:
+                built[name] = slots.Extract(*one.extract)
+            elif one.together is not None:
+                built[name] = flow.Together(*(self._function(f, here) for f in one.together))
+            else:
+                built[name] = self._function(one.call or "", here)
+        return built
+
+    def _slot(self, given: SlotIn, where: tuple[Any, ...]) -> slots.Slot:
+        if given.regexp is not None:
+            try:
+                slot = slots.RegexpSlot(given.regexp, ignore_case=True)
+            except ConfigurationError as error:
+                raise self.wrong((*where, "regexp"), error.message) from None
+            first = 1 if slot.pattern.groups else 0
+            return slots.RegexpSlot(given.regexp, group=first, ignore_case=True)
+        if given.group is not None:
+            return slots.Group(
+                {n: self._slot(s, (*where, "group", n)) for n, s in given.group.items()}
+            )
+        return slots.FunctionSlot(self._function(given.call or "", (*where, "call")))
+
+    def _transition(self, given: TransitionIn, where: tuple[Any, ...]) -> flow.To:
+        when: Any = conditions.Always()
+        if given.when is not None:
+            when = self._condition(given.when, given.ignore_case, (*where, "when"))
+        return flow.To(self._destination(given.to, (*where, "to")), when, given.priority)
+
+    def _destination(self, given: str | JumpIn, where: tuple[Any, ...]) -> flow.Destination:
+        words: dict[str, flow.Destination] = {
+            "@current": flow.Current(),
+            "@previous": flow.Previous(),
+            "@start": flow.Start(),
+            "@fallback": flow.Fallback(),
+            "@forward": flow.Forward(),
+            "@backward": flow.Backward(),
+        }
+        if isinstance(given, str):
+            if given.startswith("@") and given not in words:
+                raise self.wrong(where, f"{given!r} is none of {', '.join(words)}")
+            name, slash, node = given.rpartition("/")
+            return words.get(given) or ((name, node) if slash else given)
+        if given.history is not None:
+            return flow.FromHistory(given.history)
+        if given.forward is not None:
+            return flow.Forward(loop=given.forward == "loop")
+        if given.backward is not None:
+            return flow.Backward(loop=given.backward == "loop")
+        return self._function(given.call or "", (*where, "call"))
+
+    def _condition(self, given: ConditionIn, ignore: bool, where: tuple[Any, ...]) -> Any:
+        if given.exact is not None:
+            return conditions.Exact(given.exact, ignore_case=ignore)
+        if given.has is not None:
+            return conditions.Has(given.has, ignore_case=ignore)
+        if given.regexp is not None:
+            try:
+                return conditions.Regexp(given.regexp, ignore_case=ignore)
+            except ConfigurationError as error:
+                raise self.wrong((*where, "regexp"), error.message) from None
+        if given.any is not None:
+            members = [self._condition(c, ignore, (*where, "any")) for c in given.any]
+            return conditions.Any(*members)
+        if given.all is not None:
+            members = [self._condition(c, ignore, (*where, "all")) for c in given.all]
+            return conditions.All(*members)
+        if given.not_ is not None:
+            return conditions.Not(self._condition(given.not_, ignore, (*where, "not")))
+        if given.last_labels is not None:
+            last = given.last_labels
+            labels = [self._label(one, (*where, "last_labels")) for one in last.labels]
+            return conditions.LastLabels(flows=last.flows, labels=labels, n=last.n)
+        if given.slots is not None:
+            return conditions.SlotsExtracted(*given.slots)
+        if given.any_slot is not None:
+            return conditions.SlotsExtracted(*given.any_slot, any=True)
+        return self._function(given.call or "", (*where, "call"))
+
+
+def _is_name(part: Any) -> bool:
+    """Whether a part of a path stands in the file, and is not a name of a shape."""
+    return not (
+        isinstance(part, str) and (part.endswith("In") or part in ("str", "function-after"))
+    )
+
+
+def _child(node: Any, part: Any) -> tuple[Any, Any] | None:
+    """The key and the value at `part` of a YAML mapping or sequence."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == str(part):
+                return key, value
+    elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part]
+    return None

@@ -1,0 +1,235 @@
+"""Scripts as files: what they come to, what is told of a wrong one, pictures, rehearsals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import httpx
+import pytest
+
+from test_examples import EXAMPLES, client, running
+from turnwise import Bot
+from turnwise.errors import ConfigurationError
+from turnwise.script import Context, Script, picture
+from turnwise.script.context import Label
+from turnwise.script.file import schema
+from turnwise.testing import talk
+
+WHOLE = """
+start: f/start
+fallback: f/fb
+timeout: 2
+slots:
+  name: {regexp: 'i am (\\w+)'}
+  pizza:
+    group:
+      size: {regexp: large|small}
+      kind: {call: kind}
+global:
+  transitions:
+    - {to: f/bye, when: {has: BYE}, ignore_case: true, priority: 9}
+flows:
+  f:
+    LOCAL:
+      pre_transition:
+        look: {extract: [name, pizza]}
+    start:
+      transitions:
+        - {to: two, when: {all: [{regexp: 'i am'}, {not: {slots: [pizza.size]}}]}}
+        - {to: '@forward', when: {any: [{exact: next}, {call: never}]}}
+    two:
+      response: Hello {name}.
+      transitions:
+        - {to: {call: somewhere}, when: {exact: jump}}
+        - {to: {history: -2}, when: {exact: back}}
+        - {to: done, when: {slots: [pizza.size, pizza.kind]}}
+        - {to: '@current'}
+    done: {response: 'A {pizza.size} {pizza.kind}.'}
+    bye: {response: {choice: [Bye.]}}
+    called: {response: {call: answer}}
+    fb: {response: {message: {text: Ooops, metadata: {x: 1}}}}
+"""
+
+
+def kind(context: Context) -> str | None:
+    return "funghi" if "funghi" in context.text else None
+
+
+FUNCTIONS = {
+    "kind": kind,
+    "never": lambda _: False,
+    "somewhere": lambda _: "called",
+    "answer": lambda context: f"You are {context.slot('name')}.",
+}
+
+
+async def test_a_file_with_everything(tmp_path: Path) -> None:
+    """Slots, conditions of each kind, jumps, functions, GLOBAL and LOCAL."""
+    path = tmp_path / "whole.yaml"
+    path.write_text(WHOLE)
+    async with talk(Bot(Script.load(path, FUNCTIONS))) as say:
+        for asked, said in (
+            ("what", "Ooops"),
+            ("goodbye", "Bye."),
+        ):
+            assert (await say(asked)).text == said
+    async with talk(Bot(Script.load(path, FUNCTIONS))) as say:
+        for asked, said in (
+            ("i am Ada", "Hello Ada."),
+            ("hm", "Hello Ada."),
+            ("a small one, no, large", "Hello Ada."),
+            ("funghi", "A small funghi."),
+        ):
+            assert (await say(asked)).text == said
+    async with talk(Bot(Script.load(path, FUNCTIONS))) as say:
+        assert (await say("next")).text == "Hello ."
+        assert (await say("i am Bo")).text == "Hello Bo."
+        assert (await say("jump")).text == "You are Bo."
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("flows: [\n", ":2: "),
+        ("flows: {}\n", ":1: start: Field required"),
+        ("start: f/a\nflows:\n  f:\n    a:\n      respnse: x\n", ":5: f/a: respnse"),
+        ("start: f/b\nflows:\n  f:\n    a: {response: x}\n", ":1: start: there is no node 'f/b'"),
+        (
+            "start: f/a\nflows:\n  f:\n    a:\n      transitions:\n        - to: b\n",
+            ":6: f/a: transitions.0.to: there is no node 'b'",
+        ),
+        (
+            "start: f/a\nflows:\n  f:\n    a:\n      transitions:\n"
+            "        - to: a\n          when: {has: x, exact: y}\n",
+            ":7: f/a: transitions.0.when: exactly one of: exact",
+        ),
+        (
+            "start: f/a\nflows:\n  f:\n    a:\n      transitions:\n"
+            "        - to: a\n          when: {regexp: '('}\n",
+            ":7: f/a: transitions.0.when.regexp: '(' is no regular expression",
+        ),
+        (
+            "start: f/a\nflows:\n  f:\n    a: {response: {call: os.system}}\n",
+            ":4: f/a: response.call: no function 'os.system' is registered",
+        ),
+        ("start: f/a\nflows: {f: {a: {response: !!python/name:os.system ''}}}\n", ":2: "),
+        ("- 1\n", ":1: Input should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_file(tmp_path: Path, text: str, words: str) -> None:
+    """File, line, flow and node are told; nothing in it is ever imported."""
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as found:
+        Script.load(path)
+    assert str(found.value).startswith(f"{path}{words}"), found.value
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """Told in words."""
+    with pytest.raises(ConfigurationError, match="No such file"):
+        Script.load(tmp_path / "nothing.yaml")
+
+
+def test_the_schema() -> None:
+    """It describes nodes, and takes nothing unknown."""
+    found = schema()
+    assert found["additionalProperties"] is False
+    assert {"NodeIn", "ConditionIn", "SlotIn"} <= set(found["$defs"])
+    assert "global" in found["properties"]
+
+
+def test_pictures() -> None:
+    """Mermaid and SVG hold every node and what leads where; a path is marked."""
+    dialog = Script.load(EXAMPLES / "toy_script.yaml").dialog
+    path = [Label("greeting_flow", "start_node"), Label("greeting_flow", "node1")]
+    drawn = picture.mermaid(dialog, path)
+    assert 'n0 -->|"= Hi"| n1' in drawn
+    assert "class n0,n1 went" in drawn
+    whole = ElementTree.fromstring(picture.svg(dialog, path))
+    texts = {element.text for element in whole.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"start_node", "node4", "fallback_node", "= Let's talk about music."} <= texts
+    boxes = [e.get("fill") for e in whole.iter("{http://www.w3.org/2000/svg}rect")]
+    assert boxes.count("#ffd54f") == 2
+
+
+def turnwise(*arguments: str, cwd: Path, status: int = 0) -> str:
+    command = [sys.executable, "-m", "turnwise", *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    """check, draw and test, with a readable difference."""
+    for name in ("toy_script.yaml", "toy_script.dialog"):
+        (tmp_path / name).write_text((EXAMPLES / name).read_text())
+    assert "6 nodes" in turnwise("script", "check", "toy_script.yaml", cwd=tmp_path)
+    turnwise("script", "draw", "toy_script.yaml", "-o", "toy.svg", cwd=tmp_path)
+    assert (tmp_path / "toy.svg").read_text().startswith("<svg")
+    assert "7 replies" in turnwise("script", "test", "toy_script.yaml", cwd=tmp_path)
+    wrong = (tmp_path / "toy_script.dialog").read_text().replace("\nbye\n", "\nfarewell\n")
+    (tmp_path / "toy_script.dialog").write_text(wrong)
+    told = turnwise("script", "test", "toy_script.yaml", cwd=tmp_path, status=1)
+    assert "toy_script.dialog:8: > Ok, goodbye." in told
+    assert "- farewell" in told
+    assert "+ bye" in told
+    assert json.loads(turnwise("script", "schema", cwd=tmp_path))["title"] == "ScriptIn"
+
+
+async def test_the_toy_script_over_http(tmp_path: Path) -> None:
+    """Eight users at once, two requests at a time for each: all answered, one after another."""
+    with running("toy_script", tmp_path) as url:
+        async with client(url) as web:
+
+            async def ask(user: str, text: str) -> str:
+                response = await web.post("/chat", params={"user_id": user}, json={"text": text})
+                assert response.status_code == 200, response.text
+                body = response.json()
+                assert body["user_id"] == user
+                said: str = body["response"]["text"]
+                return said
+
+            async def talks(user: str) -> None:
+                assert await ask(user, "Hi") == "Hi, how are you?"
+                both = await asyncio.gather(
+                    ask(user, "i'm fine, how are you?"), ask(user, "Let's talk about music.")
+                )
+                # Whichever came first: both were answered, each from where the other left off.
+                assert set(both) in (
+                    {"Good. What do you want to talk about?", "Ooops"},
+                    {
+                        "Good. What do you want to talk about?",
+                        "Sorry, I can not talk about music now.",
+                    },
+                    {"Ooops"},
+                )
+                assert await ask(user, "something") == "Ooops"
+                assert await ask(user, "Hi") == "Hi, how are you?"
+
+            await asyncio.gather(*(talks(f"user{i}") for i in range(8)))
+
+
+def test_serving_a_file(tmp_path: Path) -> None:
+    """`turnwise serve flow.yaml` answers with the script; a wrong file is told at once."""
+    from conftest import Process
+
+    process = Process(tmp_path, str(EXAMPLES / "toy_script.yaml"))
+    process.start()
+    try:
+        made = httpx.post(f"{process.url}/sessions", json={}).json()
+        headers = {"Authorization": f"Bearer {made['token']}", "Prefer": "wait=20"}
+        turns = f"{process.url}/sessions/{made['id']}/turns"
+        reply = httpx.post(turns, json={"text": "Hi"}, headers=headers).json()["reply"]
+        assert reply["text"] == "Hi, how are you?"
+    finally:
+        process.stop()
+    (tmp_path / "wrong.yaml").write_text("flows: {}\n")
+    assert "wrong.yaml:1" in turnwise("serve", "wrong.yaml", cwd=tmp_path, status=1).replace(
+        "\n", ""
+    )
