@@ -23,7 +23,7 @@ from turnwise.conformance import answer, delta, desk, question
 from turnwise.errors import ClaimLost, ConfigurationError, NotFound, StoreUnavailable
 from turnwise.hub import Hub
 from turnwise.stores.base import Claim, Submission
-from turnwise.stores.notices import Appended, Notice
+from turnwise.stores.notices import Appended, Moved, Notice
 from turnwise.stores.redis import RedisStore
 
 
@@ -198,6 +198,46 @@ async def test_flushed_scripts_are_sent_again(redis_server: RedisServer) -> None
         assert len((await store.history("s")).open) == 5
 
 
+async def test_a_long_session_with_keys_is_reset(redis_server: RedisServer) -> None:
+    """However many keys stand for turns in it, and goes on."""
+    async with opened(prefixed(redis_server)) as store:
+        await store.create("s", name=None, metadata=b"{}", ttl=100.0)
+        wishes = [Submission("s", question("hi"), key=f"k{i}", limit=9999) for i in range(5000)]
+        await asyncio.gather(*map(store.submit, wishes))
+        emptied = await store.reset("s")
+        assert (emptied.turns, emptied.status) == (0, "idle")
+        again = await store.submit(wishes[7])
+        assert (again.created, again.turn.status) == (False, "cancelled")
+        assert (await store.submit(Submission("s", question("on")))).turn.n == 5001
+
+
+async def test_calls_keep_their_order(redis_server: RedisServer) -> None:
+    """Messages that are handed in one after another, without waiting, are turns in this order."""
+    async with opened(prefixed(redis_server)) as store:
+        await store.create("s", name=None, metadata=b"{}", ttl=100.0)
+        wishes = [Submission("s", question(f"m{i}")) for i in range(80)]
+        made = await asyncio.gather(*map(store.submit, wishes))
+        assert [submitted.turn.n for submitted in made] == list(range(1, 81))
+
+
+async def test_a_claim_nobody_heard_of_is_given_back(redis_server: RedisServer) -> None:
+    """And no other, though its operation's name begins alike."""
+    async with opened(prefixed(redis_server)) as store:
+        for name in ("a", "b"):
+            await store.create(name, name=None, metadata=b"{}", ttl=100.0)
+            await store.submit(Submission(name, question("hi")))
+        claims = await store.claim(desk(), 5)
+        assert len(claims) == 2
+        operation = claims[0].token.rpartition(".")[0]
+        store._doubt(0, operation[:-1])
+        await asyncio.sleep(0.8)
+        assert not (await store.renew(claims, 30.0)).lost
+        store._doubt(0, operation)
+        await asyncio.sleep(0.8)
+        assert len((await store.renew(claims, 30.0)).lost) == 2
+        assert [claim.attempt for claim in await store.claim(desk(), 5)] == [1, 1]
+
+
 # Answers that are lost on the way
 
 
@@ -281,6 +321,8 @@ async def test_every_act_whose_answer_is_lost_is_done_once(
             assert cutter.cut == 0, "nothing was lost"
             return result
 
+        heard: list[Notice] = []
+        store.listen(heard.append)
         await lossy(store.create("s", name="n", metadata=b"{}", ttl=100.0))
         taken: list[Claim | None] = []
         submitted = await lossy(
@@ -295,8 +337,10 @@ async def test_every_act_whose_answer_is_lost_is_done_once(
         await lossy(store.submit(Submission("s", question("two"))))
         outcome = answer("abc")
         outcome.next_desk = desk()
+        heard.clear()
         following = await lossy(store.finish(claim, outcome))
         assert following.turn == 2
+        assert Moved("s") in heard  # its events were told to nobody: readers look at the log
         await lossy(store.release(following))
         (again,) = await lossy(store.claim(desk(), 5))
         assert (again.turn, again.attempt) == (2, 1)
@@ -630,5 +674,30 @@ async def test_a_cluster_master_dies(tmp_path: Path) -> None:
                 found = (await store.history(name)).open
                 texts = [Message.decode(turn.message or b"").text for turn in found]
                 assert texts[:count] == [f"m{i}" for i in range(count)]
+    finally:
+        cluster.kill()
+
+
+@pytest.mark.slow
+async def test_a_cluster_master_freezes(tmp_path: Path) -> None:
+    """The one that was asked first who keeps what hangs: its replica is found all the same."""
+    cluster = RedisCluster(tmp_path / "cluster", cluster_ports(6))
+    try:
+        cluster.start()
+        async with opened(prefixed(cluster)) as store:
+            names = [f"s{i}" for i in range(40)]
+            for name in names:
+                await store.create(name, name=None, metadata=b"{}", ttl=1000.0)
+            cluster.nodes[0].signal(signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(40):
+                    while True:
+                        wishes = [store.submit(Submission(n, question("hi"))) for n in names]
+                        done = await asyncio.gather(*wishes, return_exceptions=True)
+                        if not any(isinstance(one, BaseException) for one in done):
+                            break
+                assert len(await store.claim(desk(), 100)) == 40
+            finally:
+                cluster.nodes[0].signal(signal.SIGCONT)
     finally:
         cluster.kill()

@@ -39,8 +39,8 @@ class Batcher(Generic[Item, Result]):
     """Calls `fn(list of items)` for many callers at once; each gets its own item's result.
 
     `fn` is a coroutine function that returns one result per item, in order; an exception in an
-    item's place is raised for that caller alone. At most `max_size` items make a batch, and up to
-    `concurrency` batches are under way at a time. `observe(size)` is told the size of each batch.
+    item's place is raised for that caller alone. At most `max_size` items make a batch, and one
+    batch is under way at a time. `observe(size)` is told the size of each batch.
     """
 
     def __init__(
@@ -48,15 +48,13 @@ class Batcher(Generic[Item, Result]):
         fn: Callable[[list[Item]], Awaitable[Sequence[Result | BaseException]]],
         *,
         max_size: int = 32,
-        concurrency: int = 1,
         observe: Callable[[int], None] | None = None,
     ) -> None:
         self._fn = fn
         self._max_size = max_size
-        self._concurrency = concurrency
         self._observe = observe
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: asyncio.Task[None] | None = None
         self._closed = False
 
     async def __call__(self, item: Item) -> Result:
@@ -70,28 +68,23 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((item, future))
-        if len(self._running) < self._concurrency and len(self._waiting) >= self._worth:
+        if self._running is None:
             # A context of its own: the first caller's variables must not leak into the batches.
-            self._running.add(loop.create_task(self._run(), context=contextvars.Context()))
+            self._running = loop.create_task(self._run(), context=contextvars.Context())
         return future
-
-    @property
-    def _worth(self) -> int:
-        """How many items must wait to be worth a batch beside those under way."""
-        return 1 if not self._running else 8
 
     async def aclose(self) -> None:
         """Take no more items and return when every one taken is answered."""
         self._closed = True
-        if self._running:
-            await asyncio.wait(self._running)
+        if self._running is not None:
+            await asyncio.wait({self._running})
 
     async def _run(self) -> None:
         try:
             while batch := self._take():
                 await self._answer(batch)
         finally:
-            self._running.discard(asyncio.current_task())
+            self._running = None
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         batch: list[tuple[Item, asyncio.Future[Result]]] = []

@@ -240,6 +240,8 @@ class Worker:
             log.warning("cannot renew leases: %s", error)
             return  # each attempt's own deadline stops it in time
         for attempt in attempts:
+            if attempt.claim.token in renewal.unknown:
+                continue  # its own deadline stops it in time
             if attempt.claim.token in renewal.lost:
                 attempt.stop("lost")
                 continue

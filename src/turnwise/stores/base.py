@@ -157,10 +157,12 @@ class Submitted(NamedTuple):
 
 
 class Renewal(NamedTuple):
-    """The answer to a renewal: the tokens that are lost and the turns someone wants stopped."""
+    """The answer to a renewal: the tokens that are lost, the turns someone wants stopped, and the
+    tokens of which the store could not tell."""
 
     lost: frozenset[str]
     cancelled: frozenset[str]
+    unknown: frozenset[str] = frozenset()
 
 
 class Page(NamedTuple):

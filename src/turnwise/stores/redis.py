@@ -7,16 +7,16 @@ causes is told here at once, and to other processes by the scripts, through Redi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import logging
 import secrets
 import time
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis.exceptions import RedisError
@@ -54,6 +54,7 @@ from turnwise.stores.redis_shapes import (
     turn_of,
 )
 
+T = TypeVar("T")
 log = logging.getLogger("turnwise.store")
 
 ACTS = (
@@ -70,6 +71,8 @@ SCRIPTS = {
 SCHEMA = 1
 CLUSTER_PARTITIONS = 16
 """Partitions on a Cluster that was not told how many."""
+LINES = 2
+"""Links to a partition: while Redis works on one pipeline, the next is written."""
 FULL_LOOK = 0.4
 """Seconds after which a worker looks for work in all partitions, announced or not."""
 TAIL_CHECK = 5.0
@@ -109,7 +112,7 @@ class RedisStore(Store):
         self._shift = shift
         self._listeners = Listeners()
         self._origin = secrets.token_hex(6).encode()
-        self._links: list[Link] = []
+        self._links: list[list[Link]] = []
         self._ears: list[Ear] = []
         self._hinted: set[int] = set()
         self._full_look = 0.0
@@ -133,18 +136,22 @@ class RedisStore(Store):
             self.durability += f" {self._replicas} replicas have it before it is acknowledged."
         publish = b"SPUBLISH" if found.sharded else b"PUBLISH"
         for number, base in enumerate(self._names.bases):
-            link = Link(
-                self._routes,
-                base,
-                self._origin,
-                publish,
-                replicas=self._replicas,
-                observe=self._observe,
-                shift=self._shift,
-            )
+            links = [
+                Link(
+                    self._routes,
+                    base,
+                    self._origin,
+                    publish,
+                    repeated=partial(self._repeated, number),
+                    replicas=self._replicas,
+                    observe=self._observe,
+                    shift=self._shift,
+                )
+                for _ in range(LINES)
+            ]
             tell = partial(self._tell, number)
             ear = Ear(self._routes, base, self._origin, tell, sharded=found.sharded)
-            self._links.append(link)
+            self._links.append(links)
             self._ears.append(ear)
             ear.start()
         loop = asyncio.get_running_loop()
@@ -192,7 +199,7 @@ class RedisStore(Store):
         await asyncio.gather(*self._chores, return_exceptions=True)
         for ear in self._ears:
             await ear.stop()
-        for link in self._links:
+        for link in chain.from_iterable(self._links):
             await link.close()
         self._ears.clear()
         self._links.clear()
@@ -201,7 +208,8 @@ class RedisStore(Store):
         return self._listeners.add(listener)
 
     def follow(self, session: str) -> None:
-        self._ears[self._names.partition(session)[0]].follow(session)
+        if self._ears:
+            self._ears[self._names.partition(session)[0]].follow(session)
 
     def unfollow(self, session: str) -> None:
         if self._ears:
@@ -214,8 +222,12 @@ class RedisStore(Store):
             for number, ear in enumerate(self._ears):
                 followed = ear.followed
                 for start in range(0, len(followed), PAGE):
-                    with contextlib.suppress(StoreUnavailable):
+                    try:
                         await self._compare(number, followed[start : start + PAGE])
+                    except StoreUnavailable:
+                        pass
+                    except Exception:
+                        log.exception("cannot compare the ends of logs")
 
     async def _compare(self, number: int, sessions: list[str]) -> None:
         found = await self._ask(number, "tails", b"", [one.encode() for one in sessions])
@@ -237,9 +249,11 @@ class RedisStore(Store):
                     await self._ask(number, "disown", b"", (token,))
                 except StoreUnavailable:
                     self._doubt(number, token)  # it can be done when Redis is back, not before
+                except Exception:
+                    log.exception("cannot give a claim back")
                 else:
                     if time.monotonic() > until:
-                        del self._doubtful[token]
+                        self._doubtful.pop(token, None)
 
     # Asking
 
@@ -253,7 +267,11 @@ class RedisStore(Store):
     ) -> asyncio.Future[Any]:
         """The result of a script in a partition, as `shape` makes it."""
         settle = partial(self._settle, number, shape)
-        return self._links[number].submit(Call(SCRIPTS[name], ident, args, settle))
+        return self._link(number, ident).submit(Call(SCRIPTS[name], ident, args, settle))
+
+    def _link(self, number: int, ident: bytes) -> Link:
+        """A session's calls keep to one link, so that they are done in the order they came."""
+        return self._links[number][zlib.crc32(ident) // self._names.partitions % LINES]
 
     def _about(
         self, name: str, session: str, *args: Any, shape: Callable[[Any], Any] | None = None
@@ -273,6 +291,13 @@ class RedisStore(Store):
         if caused:
             self._tell(number, notices(caused))
         return made
+
+    def _repeated(self, number: int, ident: bytes) -> None:
+        """A call about this session was made again; what it did at first was told to nobody."""
+        told: list[Notice] = [Ready()]
+        if ident:
+            told.append(Moved(ident.decode("utf-8", "surrogatepass")))
+        self._tell(number, told)
 
     def _tell(self, number: int, found: Iterable[Notice]) -> None:
         told = list(found)
@@ -299,10 +324,8 @@ class RedisStore(Store):
 
     async def sweep(self, *, retention: float, limit: int = 200) -> int:
         args = (_micro(retention), limit)
-        swept = [
-            await self._ask(number, "sweep", b"", args) for number in range(self._names.partitions)
-        ]
-        return sum(swept)
+        numbers = range(self._names.partitions)
+        return sum(await _those_that_answer(self._ask(n, "sweep", b"", args) for n in numbers))
 
     async def create(
         self, session: str, *, name: str | None, metadata: bytes, ttl: float
@@ -371,7 +394,7 @@ class RedisStore(Store):
         args = _submit_args(submission, message, token, desk)
         settle = partial(self._settle, number, under_way.shape)
         call = Call(SCRIPTS["submit"], ident, args, settle)
-        future: asyncio.Future[Submitted] = self._links[number].submit(call)
+        future: asyncio.Future[Submitted] = self._link(number, ident).submit(call)
         future.add_done_callback(under_way.done)
         if desk is None:  # the answer will come from elsewhere
             self._ears[number].hurry(submission.session)
@@ -391,10 +414,12 @@ class RedisStore(Store):
             return await self._claim_in(asked.pop(), desk, limit)
         # Who has waited longest comes first, wherever it is.
         order = sorted(asked)
-        waiting = await asyncio.gather(*(self._ask(n, "waiting", b"", (limit,)) for n in order))
-        every = [(float(at), n) for n, some in zip(order, waiting, strict=True) for at in some]
+        waiting = await _those_that_answer(
+            self._ask(n, "waiting", b"", (limit,), partial(_since, n)) for n in order
+        )
+        every = [pair for some in waiting for pair in some]
         shares = Counter(n for _, n in heapq.nsmallest(limit, every))
-        found = await asyncio.gather(*(self._claim_in(n, desk, shares[n]) for n in shares))
+        found = await _those_that_answer(self._claim_in(n, desk, shares[n]) for n in shares)
         if len(every) > limit:
             self._hinted |= {n for _, n in every}
         claims = [claim for some in found for claim in some]
@@ -424,17 +449,14 @@ class RedisStore(Store):
         args = _finish_args(claim, outcome, token)
 
         def shape(found: Any) -> Claim | None:
-            finished, seq, following = found
+            finished, seq, following, repeated = found
             record = outcome.record(claim, seq, int(finished) / MICRO)
             self._listeners.tell([Ended(record)])
+            if repeated:
+                self._repeated(number, ident)
             return claim_of(following) if following else None
 
-        try:
-            following: Claim | None = await self._ask(number, "finish", ident, args, shape)
-        except StoreUnavailable:
-            if token:
-                self._doubt(number, token)
-            raise
+        following: Claim | None = await self._ask(number, "finish", ident, args, shape)
         return following
 
     async def release(self, claim: Claim) -> None:
@@ -447,15 +469,15 @@ class RedisStore(Store):
             number, ident = self._names.partition(claim.session)
             args.setdefault(number, [_micro(lease)]).extend((ident, claim.token))
             tokens.setdefault(number, []).append(claim.token)
-        found = await asyncio.gather(*(self._ask(n, "renew", b"", args[n]) for n in args))
-        answers = {
-            token: answer
-            for n, some in zip(args, found, strict=True)
-            for token, answer in zip(tokens[n], some, strict=True)
-        }
+        found = await _those_that_answer(
+            self._ask(n, "renew", b"", args[n], partial(_answers, tokens[n])) for n in args
+        )
+        answers = {token: answer for some in found for token, answer in some.items()}
+        every = [claim.token for claim in claims]
         return Renewal(
-            lost=frozenset(token for token, answer in answers.items() if answer == 2),
-            cancelled=frozenset(token for token, answer in answers.items() if answer == 1),
+            lost=frozenset(token for token in every if answers.get(token) == 2),
+            cancelled=frozenset(token for token in every if answers.get(token) == 1),
+            unknown=frozenset(token for token in every if token not in answers),
         )
 
     async def hold(self, session: str, owner: str, lease: float) -> Claim | None:
@@ -540,6 +562,28 @@ class RedisStore(Store):
             ended = turn is not None and events and events[-1].type in TERMINAL
             if ended or len(texts) < limit or len(events) >= limit:
                 return Log(events[:limit], floor, last)
+
+
+async def _those_that_answer(asked: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of partitions that answer; raises StoreUnavailable only if none does."""
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    good: list[T] = []
+    for result in found:
+        if not isinstance(result, BaseException):
+            good.append(result)
+        elif not isinstance(result, StoreUnavailable) or len(found) == 1:
+            raise result
+    if found and not good:
+        raise StoreUnavailable()
+    return good
+
+
+def _since(number: int, found: Sequence[bytes]) -> list[tuple[float, int]]:
+    return [(float(at), number) for at in found]
+
+
+def _answers(tokens: Sequence[str], found: Sequence[int]) -> dict[str, int]:
+    return dict(zip(tokens, found, strict=True))
 
 
 class _Submission:

@@ -117,7 +117,7 @@ class Ear:
             while self._due and self._due[0][0] <= now:
                 changed.append(self._due.popleft()[1])
             self._tell_redis(changed)
-        if self._due:
+        if self._due and self._connection is not None:  # without one, all begins anew
             self._timer = loop.call_later(AGE / 2, self._flush)
 
     def _tell_redis(self, changed: Iterable[str]) -> None:
@@ -169,6 +169,7 @@ class Ear:
     async def _begin(self) -> None:
         async with asyncio.timeout(2.0):
             connection = await self._routes.connect(self._base)
+        self._due.clear()
         self._subscribed = set(self._followed)
         channels = [self._base + b"signals", *map(self._channel, self._followed)]
         packed = connection.pack_commands([(self._subscribe, *channels)])

@@ -47,10 +47,10 @@ BRIEF = 0.4
 """The same for those who ask while it is known to be."""
 PAUSE = 0.05
 """Seconds between two attempts."""
-LINES = 2
-"""Pipelines under way at once: while Redis works on one, the next is written."""
+LOOK = 0.25
+"""Seconds that one node of a Cluster has to say who keeps what."""
 BATCH = 16
-"""Calls in one pipeline at most: few enough that two overlap, enough to share their cost."""
+"""Calls in one pipeline at most: few enough that two links overlap, enough to share its cost."""
 PASSING = (MovedError, AskError, TryAgainError, ClusterDownError, MasterDownError, ReadOnlyError)
 """What a Cluster answers while it rearranges itself."""
 
@@ -111,6 +111,7 @@ class Routes:
         self._kwargs = dict(pool.connection_kwargs)
         first = (self._kwargs.get("host", "localhost"), self._kwargs.get("port", 6379))
         self._known: list[tuple[str, int]] = [first]
+        self._looking = asyncio.Lock()
         self._slots: list[tuple[int, int, tuple[str, int], int]] = []
         self.cluster = False
         self._stale = True
@@ -119,8 +120,7 @@ class Routes:
         """A connection to the server that keeps the partition `base`, or to any."""
         if base is None or not self.cluster:
             return await self._dial(None)
-        if self._stale:
-            await self._look()
+        await self._look()
         slot = key_slot(base)
         for first, last, address, _ in self._slots:
             if first <= slot <= last:
@@ -134,6 +134,7 @@ class Routes:
 
     async def layout(self) -> list[tuple[tuple[str, int], int, int]]:
         """The masters of the Cluster, the slots each keeps, and how many replicas it has."""
+        self.doubt()
         await self._look()
         found: dict[tuple[str, int], tuple[int, int]] = {}
         for first, last, address, replicas in self._slots:
@@ -153,22 +154,32 @@ class Routes:
         return connection
 
     async def _look(self) -> None:
-        """Ask the servers known, one after another, who keeps which slots."""
-        trouble: Exception = ConnectionError("No server of the Cluster answers.")
-        for address in list(self._known):
-            try:
-                connection = await self._dial(address)
+        """Ask the servers known, one after another, who keeps which slots, unless that is known.
+
+        A server that is asked goes to the end of the line first: one that hangs is not asked again
+        and again.
+        """
+        async with self._looking:
+            trouble: Exception = ConnectionError("No server of the Cluster answers.")
+            for _ in range(len(self._known) if self._stale else 0):
+                address = self._known.pop(0)
+                self._known.append(address)
                 try:
-                    await connection.send_command("CLUSTER", "SLOTS")
-                    found = await connection.read_response(timeout=1.0)
-                finally:
-                    await connection.disconnect(nowait=True)
-            except (RedisError, OSError) as error:
-                trouble = error
-                continue
-            self._remember(found, address)
-            return
-        raise trouble
+                    async with asyncio.timeout(LOOK):
+                        self._remember(await self._slots_of(address), address)
+                    return
+                except (RedisError, OSError) as error:
+                    trouble = error
+            if self._stale:
+                raise trouble
+
+    async def _slots_of(self, address: tuple[str, int]) -> Any:
+        connection = await self._dial(address)
+        try:
+            await connection.send_command("CLUSTER", "SLOTS")
+            return await connection.read_response()
+        finally:
+            await connection.disconnect(nowait=True)
 
     def _remember(self, found: Any, asked: tuple[str, int]) -> None:
         known, slots = [], []
@@ -186,8 +197,10 @@ class Link:
     """Calls to the partition whose keys begin with `base`.
 
     `origin` is this process's number, `publish` the command that scripts tell others with.
-    `replicas` is how many of them must have a batch before it counts. `observe(size)` is told of
-    each pipeline. `shift()` is added to Redis's clock, in seconds: for tests.
+    `replicas` is how many of them must have a batch before it counts. `repeated(session)` is told
+    of calls that were made again: what they caused the first time was heard by nobody here.
+    `observe(size)` is told of each pipeline. `shift()` is added to Redis's clock, in seconds: for
+    tests. Calls go out in the order they came, one pipeline at a time.
     """
 
     def __init__(
@@ -197,6 +210,7 @@ class Link:
         origin: bytes,
         publish: bytes,
         *,
+        repeated: Callable[[bytes], None],
         replicas: int = 0,
         observe: Callable[[int], None] | None = None,
         shift: Callable[[], float] | None = None,
@@ -207,10 +221,9 @@ class Link:
         self._publish = publish
         self._shift = shift
         self._replicas = replicas
-        self._batcher: Batcher[Call, Any] = Batcher(
-            self._send, max_size=BATCH, concurrency=LINES, observe=observe
-        )
-        self._free: list[Connection] = []
+        self._repeated = repeated
+        self._batcher: Batcher[Call, Any] = Batcher(self._send, max_size=BATCH, observe=observe)
+        self._connection: Connection | None = None
         self._away = False
 
     def submit(self, call: Call) -> asyncio.Future[Any]:
@@ -220,15 +233,20 @@ class Link:
     async def close(self) -> None:
         """Finish what is under way and hang up."""
         await self._batcher.aclose()
-        for connection in self._free:
-            await connection.disconnect()
+        if self._connection is not None:
+            await self._connection.disconnect()
+            self._connection = None
 
     async def _send(self, calls: list[Call]) -> list[Any]:
-        answers = await self._insist(calls)
-        return [_settled(call, answer) for call, answer in zip(calls, answers, strict=True)]
+        answers, again = await self._insist(calls)
+        settled = [_settled(call, answer) for call, answer in zip(calls, answers, strict=True)]
+        if again:
+            for call in calls:
+                self._repeated(call.session)
+        return settled
 
-    async def _insist(self, calls: list[Call]) -> list[Any]:
-        """The answer of each call, or the last error; tries again while that makes sense."""
+    async def _insist(self, calls: list[Call]) -> tuple[list[Any], bool]:
+        """The answer of each call, or the last error, and whether calls were made again."""
         until = time.monotonic() + (BRIEF if self._away else PATIENCE)
         answers: list[Any] = [None] * len(calls)
         left, again = list(range(len(calls))), False
@@ -237,7 +255,7 @@ class Link:
             try:
                 async with asyncio.timeout(until - time.monotonic()):
                     found = await self._round([calls[i] for i in left], again)
-            except (RedisError, OSError, TimeoutError) as error:
+            except (RedisError, OSError) as error:
                 trouble, again = error, True
             else:
                 for i, answer in zip(left, found, strict=True):
@@ -245,7 +263,7 @@ class Link:
                 left = [i for i in left if isinstance(answers[i], PASSING)]
                 if not left:
                     self._away = False
-                    return answers
+                    return answers, again
                 trouble = answers[left[0]]
             self._routes.doubt()
             await self._hang_up()
@@ -255,30 +273,25 @@ class Link:
                 self._away = True
                 for i in left:
                     answers[i] = trouble
-                return answers
+                return answers, again
             await asyncio.sleep(PAUSE)
 
     async def _round(self, calls: list[Call], again: bool) -> list[Any]:
         """Send the calls in one pipeline and read their answers."""
-        connection = self._free.pop() if self._free else await self._routes.connect(self._base)
-        try:
-            answers = await self._exchange(connection, calls, again)
-            unknown = [i for i, a in enumerate(answers) if isinstance(a, NoScriptError)]
-            if unknown:  # after a restart or SCRIPT FLUSH; sent whole, Redis remembers them
-                sources = [calls[i] for i in unknown]
-                found = await self._exchange(connection, sources, again, whole=True)
-                for i, answer in zip(unknown, found, strict=True):
-                    answers[i] = answer
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        self._free.append(connection)
+        if self._connection is None:
+            self._connection = await self._routes.connect(self._base)
+        answers = await self._exchange(self._connection, calls, again)
+        unknown = [i for i, a in enumerate(answers) if isinstance(a, NoScriptError)]
+        if unknown:  # after a restart or SCRIPT FLUSH; sent whole, Redis remembers them
+            sources = [calls[i] for i in unknown]
+            found = await self._exchange(self._connection, sources, again, whole=True)
+            for i, answer in zip(unknown, found, strict=True):
+                answers[i] = answer
         return answers
 
     async def _hang_up(self) -> None:
-        """Dial anew: the lines that are free may lead to where nobody is."""
-        free, self._free = self._free, []
-        for connection in free:
+        connection, self._connection = self._connection, None
+        if connection is not None:
             await connection.disconnect(nowait=True)
 
     async def _exchange(

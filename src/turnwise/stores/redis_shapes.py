@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from turnwise import events
-from turnwise.conversation import Session, Status, TurnRecord, checked_session_id, placed
+from turnwise.conversation import Session, Status, TurnRecord, placed
 from turnwise.errors import (
     ClaimLost,
     KeyReused,
@@ -38,8 +38,11 @@ class Names:
         self.bases = [f"{prefix}:{{{prefix}.{i}}}:".encode() for i in range(partitions)]
 
     def partition(self, session: str) -> tuple[int, bytes]:
-        """A session's partition and its id as bytes. Raises Invalid for what names no session."""
-        ident = checked_session_id(session).encode()
+        """A session's partition and its id as bytes, which end a key: any text has a place.
+
+        What may name a session is checked where sessions are made.
+        """
+        ident = session.encode("utf-8", "surrogatepass")
         return (zlib.crc32(ident) % self.partitions if self.partitions > 1 else 0), ident
 
     @property

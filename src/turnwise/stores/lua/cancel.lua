@@ -16,7 +16,7 @@ if found.status == 'queued' then
     line_up()
   end
   settle()
-elseif found.status == 'running' and not row.stop then
+elseif found.status == 'running' and (again or not row.stop) then
   set('stop', n)
   save()
   signal('cancel', n)

@@ -16,7 +16,7 @@ end
 if again then
   for _, id in ipairs(call('ZRANGE', LEASES, 0, -1)) do
     enter(id)
-    if row and row.token and string.sub(row.token, 1, #token) == token then
+    if row and is_of(token) then
       add(turn(row.running), question(row.running))
     end
   end

@@ -118,8 +118,13 @@ local function save()
       dropped[#dropped + 1] = field
     end
   end
-  if #written > 0 then call('HSET', S, unpack(written)) end
-  if #dropped > 0 then call('HDEL', S, unpack(dropped)) end
+  -- A call takes some thousand arguments at most.
+  for i = 1, #written, 1000 do
+    call('HSET', S, unpack(written, i, math.min(i + 999, #written)))
+  end
+  for i = 1, #dropped, 1000 do
+    call('HDEL', S, unpack(dropped, i, math.min(i + 999, #dropped)))
+  end
   changes = {}
 end
 
@@ -258,6 +263,12 @@ local function record(n, place)
 end
 
 -- The claim
+
+-- Whether the session is claimed by this operation, which may have claimed several.
+local function is_of(operation)
+  return row.token
+    and (row.token == operation or string.sub(row.token, 1, #operation + 1) == operation .. '.')
+end
 
 -- Whether `worker` may take the session's next turn at once.
 local function free(worker)

@@ -18,7 +18,7 @@ if row.token ~= token then
   -- It was done already, and its answer was lost on the way.
   local following = next_token and row.token == next_token
     and next_claim(turn(row.running), question(row.running))
-  return done({found.finished, found.seq, following})
+  return done({found.finished, found.seq, following, 1})
 end
 
 for i = 1, number() do replies[i] = take() end
@@ -41,4 +41,4 @@ if next_token and free(worker) then
 end
 if not following then line_up() end
 settle()
-return done({now_text, found.seq, following or false})
+return done({now_text, found.seq, following or false, 0})

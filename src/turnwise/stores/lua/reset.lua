@@ -20,9 +20,8 @@ for _, text in ipairs(call('LRANGE', Q, 0, -1)) do
   for _, value in ipairs({'turn.cancelled', n, head(n) .. '}'}) do events[#events + 1] = value end
 end
 for _, value in ipairs({'session.reset', '', head() .. '}'}) do events[#events + 1] = value end
-for i, field in ipairs(fields) do
+for _, field in ipairs(fields) do
   if string.find(field, '^[tqeu]%d+$') then changes[field] = false end
-  if i % 1000 == 0 then save() end  -- a call takes some thousand arguments at most
 end
 call('UNLINK', M, L, Q)
 open = 0

@@ -6,12 +6,10 @@ local limit, generation, create, ttl = number(), optional(), take() == '1', numb
 local worker, duration, history = take(), number(), number()
 local known, known_created, known_base = number(), number(), number()
 
-if create then
-  found_or_made(false, '{}', ttl)
-elseif not find() then
-  return refused('no_session')
-end
+local known_session = find()
+if not known_session and (generation or not create) then return refused('no_session') end
 if generation and tonumber(generation) ~= row.generation then return refused('unauthorized') end
+if not known_session then found_or_made(false, '{}', ttl) end
 
 -- A claim that this operation made, or may make now.
 local function claim(found)

@@ -1,0 +1,39 @@
+"""A pizza is ordered by a form; whatever else is said, a language model answers.
+
+OPENAI_API_KEY=… turnwise serve pizza_form:bot
+
+The dialog is in pizza_form.yaml, which can name the functions registered here and nothing else.
+"""
+
+import os
+from pathlib import Path
+
+from turnwise import Bot
+from turnwise.models import OpenAIChat
+from turnwise.script import Context, Script
+
+HERE = Path(__file__).parent
+
+
+def said_a_slot(context: Context) -> bool:
+    """Whether something of the order was in what was just said."""
+    values = [value for value in context.slots.values() if isinstance(value, str)]
+    return any(value in context.text for value in values)
+
+
+def forget(context: Context) -> None:
+    """The next order begins anew; what was ordered stays in the state."""
+    if len(context.slots) == 3:
+        context.state["ordered"] = dict(context.slots)
+    context.misc_slots = dict(context.slots)
+
+
+model = OpenAIChat(
+    model=os.environ.get("OPENAI_MODEL", "gpt-4o-mini"),
+    system="You work in a pizza place. Answer in one sentence, and lead back to the order.",
+)
+script = Script.load(
+    HERE / "pizza_form.yaml",
+    functions={"said_a_slot": said_a_slot, "forget": forget, "model": model},
+)
+bot = Bot(script)
