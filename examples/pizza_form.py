@@ -23,9 +23,8 @@ def said_a_slot(context: Context) -> bool:
 
 def forget(context: Context) -> None:
     """The next order begins anew; what was ordered stays in the state."""
-    if len(context.slots) == 3:
-        context.state["ordered"] = dict(context.slots)
-    context.misc_slots = dict(context.slots)
+    context.state.setdefault("orders", []).append(dict(context.slots))
+    context.slots.clear()
 
 
 model = OpenAIChat(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from test_examples import EXAMPLES, client, running
+from test_models import model_server
 from turnwise import Bot
 from turnwise.errors import ConfigurationError
 from turnwise.script import Context, Script, picture
@@ -233,3 +235,29 @@ def test_serving_a_file(tmp_path: Path) -> None:
     assert "wrong.yaml:1" in turnwise("serve", "wrong.yaml", cwd=tmp_path, status=1).replace(
         "\n", ""
     )
+
+
+async def test_the_pizza_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A form that is filled in any order, small talk by a model in between, and a new order."""
+    async with model_server() as (_, model_url):
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{model_url}/v1")
+        monkeypatch.syspath_prepend(str(EXAMPLES))
+        pizza_form = importlib.import_module("pizza_form")
+        async with talk(pizza_form.bot) as say:
+            for asked, said in (
+                ("hello there", "echo: hello there"),
+                ("a pizza please", "What size: small, medium or large?"),
+                ("funghi, large", "A large funghi. Where to? (to Main Street 5)"),
+                ("is it far?", "echo: is it far?"),
+                ("to Elm Road 7", "A large funghi to Elm Road 7. Shall I order it?"),
+                ("yes please", "Done! Your funghi is on its way to Elm Road 7."),
+                ("another pizza: small", "A small one. Which: margherita, funghi or salami?"),
+                ("Cancel that", "Cancelled."),
+                ("pizza", "What size: small, medium or large?"),
+            ):
+                assert (await say(asked)).text.strip() == said
+            async with say.runtime.session("test") as held:
+                assert held.state["orders"][0] == {
+                    "size": "large", "kind": "funghi", "street": "Elm Road 7",
+                }  # fmt: skip
+        await pizza_form.model.aclose()
