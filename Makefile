@@ -39,7 +39,11 @@ format: .venv/dev ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/dev ## speed next to bare FastAPI and bare Starlette, side by side
+.venv/bench: .venv/dev
+	$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+bench: .venv/bench ## speed next to bare FastAPI, bare Starlette and Chatsky, side by side
 	$(BIN)/python bench/run.py
 
 docs: .venv/docs ## the documentation as a site in site/

@@ -39,18 +39,26 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(app: str, *, factory: bool = False, store: str | None = None) -> Iterator[int]:
+def server(app: str, **more: Any) -> Iterator[int]:
     """A server process of one worker on the server's core; yields its port."""
-    with served(app, factory=factory, store=store) as (port, _):
+    with served(app, **more) as (port, _):
         yield port
 
 
 @contextlib.contextmanager
-def served(app: str, *, factory: bool = False, store: str | None = None) -> Iterator[Served]:
+def served(
+    app: str,
+    *,
+    factory: bool = False,
+    store: str | None = None,
+    module: str = "servers",
+    loop: str = "auto",
+) -> Iterator[Served]:
     """The same, with the number of the process."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="turnwise-bench-", dir=HERE) as folder:
-        command = [sys.executable, "-m", "uvicorn", f"servers:{app}", "--port", str(port)]
+        command = [sys.executable, "-m", "uvicorn", f"{module}:{app}", "--port", str(port)]
+        command += ["--loop", loop]
         command += ["--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "900"]
         process = subprocess.Popen(
             command + (["--factory"] if factory else []),

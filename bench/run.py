@@ -31,6 +31,7 @@ from measure import (
     turn_rate,
 )
 from redis_rows import bench_redis
+from script_rows import bench_scripts
 
 
 async def bench_turns() -> AsyncIterator[Row]:
@@ -83,7 +84,7 @@ async def main() -> None:
     console = Console(width=110)
     table = Table("measured", "Turnwise", "beside", "ratio", "aim", title="Turnwise, side by side")
     with console.status("Measuring, which takes some minutes") as status:
-        for bench in (bench_turns(), bench_streams(), bench_redis()):
+        for bench in (bench_turns(), bench_streams(), bench_redis(), bench_scripts()):
             async for row in bench:
                 status.update(f"Measured: {row.measured}")
                 table.add_row(

@@ -11,6 +11,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import redis.asyncio
 from fastapi import FastAPI
@@ -21,6 +22,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from turnwise import Bot, Runtime, Turn
+from turnwise.script import Has, Node, Script, To
 from turnwise.server import create_app
 from turnwise.settings import Settings
 
@@ -113,3 +115,38 @@ def deltas() -> FastAPI:
             await asyncio.sleep(0.003 if slowly else 0)
 
     return create_app(_runtime(Bot(reply, coalesce=0.001)))
+
+
+def _chat(script: Script) -> FastAPI:
+    """A script behind an endpoint of one's own, as an application would have it."""
+    runtime = _runtime(Bot(script))
+    app = FastAPI(lifespan=runtime.lifespan)
+
+    @app.post("/chat")
+    async def chat(user_id: str, message: Prompt) -> dict[str, object]:
+        reply = await runtime.ask(user_id, message.text)
+        return {"user_id": user_id, "response": {"text": reply.text}}
+
+    return app
+
+
+def toy() -> FastAPI:
+    """The toy dialog."""
+    return _chat(Script.load(Path(__file__).parent.parent / "examples" / "toy_script.yaml"))
+
+
+def _ring(size: int) -> FastAPI:
+    """A script of nodes that lead from one to the next."""
+    nodes = {
+        f"n{i}": Node("on", transitions=[To(f"n{(i + 1) % size}", when=Has("hello"))])
+        for i in range(size)
+    }
+    return _chat(Script({"ring": nodes}, start=("ring", "n0")))
+
+
+def one_node() -> FastAPI:
+    return _ring(1)
+
+
+def thousand_nodes() -> FastAPI:
+    return _ring(1000)

@@ -22,6 +22,7 @@ import pytest
 import uvicorn
 
 from redis_servers import RedisCluster, RedisServer, binary
+from terminals import Terminal
 from turnwise import Bot, Runtime
 from turnwise.server import create_app
 from turnwise.settings import Settings
@@ -298,3 +299,20 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
         yield cluster
     finally:
         cluster.kill()
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    opened: list[Terminal] = []
+
+    def begin(*arguments: str) -> Terminal:
+        opened.append(Terminal(*arguments, cwd=tmp_path))
+        return opened[-1]
+
+    yield begin
+    for one in opened:
+        try:
+            os.kill(one.pid, signal.SIGKILL)
+            os.waitpid(one.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass

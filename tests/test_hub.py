@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
 
 from turnwise import Turn
 from turnwise.events import Event, attempt_draft
@@ -56,3 +59,33 @@ async def test_a_session_deleted_before_the_reader_starts() -> None:
             assert await reader.read() == []
         assert reader.closed == "gone"
         reader.close()
+
+
+async def test_a_turn_that_ends_while_its_log_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last events are not taken for seen: they came between the log and the turn's record."""
+    release = asyncio.Event()
+
+    async def reply(turn: Turn) -> str:
+        await release.wait()
+        return "ok"
+
+    async with talk(reply) as say:
+        gateway, store = say.runtime.gateway, say.runtime.store
+        submitted = await gateway.submit("s", "hi", create=True)
+        log = store.log
+
+        async def overtaken(*args: Any, **more: Any) -> Any:
+            found = await log(*args, **more)
+            if not release.is_set():
+                release.set()
+                await gateway.wait("s", submitted.turn.n, 5)
+            return found
+
+        monkeypatch.setattr(store, "log", overtaken)
+        with gateway.follow("s", 0, turn=submitted.turn.n) as reader:
+            reader._hub.leave(reader)  # nothing is handed over: only the log tells
+            types = []
+            async with asyncio.timeout(5):
+                while not reader.ended:
+                    types += [event.type for event in await reader.read()]
+        assert types[-2:] == ["message", "turn.completed"]

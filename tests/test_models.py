@@ -69,13 +69,20 @@ class ModelServer:
 @contextlib.asynccontextmanager
 async def model_server() -> AsyncIterator[tuple[ModelServer, str]]:
     model = ModelServer()
-    server = uvicorn.Server(uvicorn.Config(model.app, log_level="critical"))
+    async with serving(model.app) as url:
+        yield model, url
+
+
+@contextlib.asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    """An application in this loop; yields its address."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
     server.config.timeout_graceful_shutdown = 1
     with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         task = asyncio.create_task(server._serve([listening]))
         try:
-            yield model, f"http://127.0.0.1:{listening.getsockname()[1]}"
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
             await task

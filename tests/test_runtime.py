@@ -559,6 +559,95 @@ async def test_a_service_answers_or_refuses() -> None:
         assert caught.value.code == "refused"
 
 
+async def test_before_around_reply_after() -> None:
+    """In this order, whatever the order of registration; a service that answers skips the reply."""
+    bot = Bot()
+
+    @bot.after
+    def first_after(turn: Turn) -> str:
+        return " after1"
+
+    @bot.after(when=lambda turn: turn.text != "short")
+    async def second_after(turn: Turn) -> str:
+        return " after2"
+
+    @bot.service(when=lambda turn: turn.text != "short")
+    async def around(turn: Turn, call_next: Callable[..., Awaitable[None]]) -> str | None:
+        if turn.text == "mine":
+            return "mine"
+        await turn.say("(")
+        await call_next()
+        return ")"
+
+    @bot.reply
+    async def reply(turn: Turn) -> str:
+        return str(turn.state["who"])
+
+    @bot.before
+    def before(turn: Turn) -> None:
+        turn.state["who"] = "Ada"
+
+    async with talk(bot) as say:
+        assert (await say("long")).text == "(Ada) after1 after2"
+        assert (await say("short")).text == "Ada after1"
+        assert (await say("mine")).text == "mine after1 after2"
+
+
+async def test_a_group_runs_together() -> None:
+    """Functions of one call wait for each other's sake; what one raises ends the others."""
+    bot = Bot(lambda turn: turn.state["met"])
+    met = asyncio.Barrier(2)
+    cut: list[str] = []
+
+    async def one(turn: Turn) -> None:
+        async with met:
+            turn.state["met"] = "met"
+
+    async def two(turn: Turn) -> None:
+        if turn.text == "fail":
+            raise Refusal("not now")
+        async with met:
+            pass
+
+    async def patient(turn: Turn) -> None:
+        if turn.text == "fail":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cut.append(turn.text)
+
+    bot.before(one, two, patient, timeout=5)
+    async with talk(bot) as say:
+        assert (await say("hi")).text == "met"
+        with pytest.raises(TurnError, match="not now"):
+            await say("fail")
+        assert cut == ["fail"]
+
+
+async def test_services_have_a_time() -> None:
+    """A required one that is late fails the turn; another is passed over."""
+    bot = Bot(lambda turn: "reply")
+
+    @bot.before(timeout=0.01, required=False)
+    async def slow(turn: Turn) -> None:
+        await asyncio.Event().wait()
+
+    @bot.before(required=False)
+    async def broken(turn: Turn) -> None:
+        raise ValueError
+
+    @bot.after(timeout=0.01, when=lambda turn: turn.text == "late")
+    async def late(turn: Turn) -> None:
+        await asyncio.Event().wait()
+
+    async with talk(bot) as say:
+        assert (await say("hi")).text == "reply"
+        with pytest.raises(TurnError) as caught:
+            await say("late")
+        assert caught.value.code == "service_timeout"
+        assert (await say("hi")).text == "reply"
+
+
 def test_bots_that_are_none() -> None:
     """Wrong limits, two handlers, a service that is not async: told when built."""
     with pytest.raises(ConfigurationError):
@@ -570,6 +659,10 @@ def test_bots_that_are_none() -> None:
         bot.reply(_coroutine)
     with pytest.raises(ConfigurationError):
         bot.service(_plain)  # type: ignore[type-var]
+    with pytest.raises(ConfigurationError):
+        bot.before("nothing")  # type: ignore[call-overload]
+    with pytest.raises(ConfigurationError):
+        bot.after(_plain, timeout=0)
     with pytest.raises(ConfigurationError):
         Runtime("no bot")  # type: ignore[arg-type]
 

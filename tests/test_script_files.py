@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import httpx
 import pytest
 
+from conftest import Opener
+from terminals import PROMPT, Terminal
 from test_examples import EXAMPLES, client, running
 from test_models import model_server
+from test_script import TOY
+from test_websocket import frames, open_socket, send
 from turnwise import Bot
 from turnwise.errors import ConfigurationError
 from turnwise.script import Context, Script, picture
@@ -215,6 +221,28 @@ async def test_the_toy_script_over_http(tmp_path: Path) -> None:
                 assert await ask(user, "Hi") == "Hi, how are you?"
 
             await asyncio.gather(*(talks(f"user{i}") for i in range(8)))
+
+
+async def test_the_toy_script_over_websocket(open_door: Opener) -> None:
+    """The happy path, the fallback and the way back, on one socket."""
+    async with open_door(Bot(Script.load(EXAMPLES / "toy_script.yaml"))) as door:
+        talker = await door.session()
+        async with open_socket(door, talker) as socket:
+            for asked, said in [*TOY, ("what?", "Ooops"), ("Hi", TOY[0][1])]:
+                await send(socket, type="message", text=asked)
+                heard = await frames(socket, "turn.completed")
+                assert [f["message"]["text"] for f in heard if f["type"] == "message"] == [said]
+
+
+def test_the_toy_script_in_the_terminal(terminal: Callable[..., Terminal]) -> None:
+    """`turnwise chat toy_script.yaml`: the same dialog."""
+    chat = terminal("chat", str(EXAMPLES / "toy_script.yaml"))
+    for asked, said in [*TOY, ("what?", "Ooops"), ("Hi", TOY[0][1])]:
+        chat.wait_for(PROMPT)
+        chat.type(f"{asked}\r")
+        chat.wait_for(re.escape(said))
+    chat.wait_for(PROMPT)
+    assert chat.end() == 0
 
 
 def test_serving_a_file(tmp_path: Path) -> None:

@@ -5,77 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pty
-import re
-import select
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import pytest
 
 from conftest import HERE, Process
+from terminals import PROMPT, Terminal
 from turnwise.channels.terminal import printable
 from turnwise.stores.sqlite import SQLiteStore
-
-PROMPT = "you \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} "
-
-
-class Terminal:
-    """A program in a pseudo-terminal: type and wait for what it prints."""
-
-    def __init__(self, *arguments: str, cwd: Path) -> None:
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.chdir(cwd)
-            os.environ.update(PYTHONPATH=str(HERE), TERM="xterm", COLUMNS="100")
-            os.execv(sys.executable, [sys.executable, "-m", "turnwise", *arguments])
-        self.text = ""
-
-    def wait_for(self, pattern: str, patience: float = 20.0) -> str:
-        """What was printed up to and including `pattern`."""
-        until = time.monotonic() + patience
-        while not (found := re.search(pattern, self.text)):
-            assert time.monotonic() < until, f"no {pattern!r} in {self.text!r}"
-            if select.select([self.fd], [], [], 0.1)[0]:
-                try:
-                    data = os.read(self.fd, 65536).decode("utf-8", "replace")
-                except OSError:
-                    data = ""
-                self.text += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data)
-        seen, self.text = self.text[: found.end()], self.text[found.end() :]
-        return seen
-
-    def type(self, text: str) -> None:
-        os.write(self.fd, text.encode())
-
-    def end(self) -> int:
-        time.sleep(0.3)  # the prompt stands a moment before the line editor reads
-        self.type("\x04")
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self.fd)
-        return os.waitstatus_to_exitcode(status)
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
-    opened: list[Terminal] = []
-
-    def begin(*arguments: str) -> Terminal:
-        opened.append(Terminal(*arguments, cwd=tmp_path))
-        return opened[-1]
-
-    yield begin
-    for one in opened:
-        try:
-            os.kill(one.pid, signal.SIGKILL)
-            os.waitpid(one.pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass
 
 
 def test_chatting(terminal: Callable[..., Terminal]) -> None:

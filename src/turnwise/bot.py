@@ -1,24 +1,17 @@
-"""Bot: what the user writes. One reply handler, and the services around it.
-
-The order within a turn: the services in the order they were registered, each around all that
-come after it; innermost the reply handler. A service that does not call `call_next` answers by
-itself, and nothing behind it runs.
-"""
+"""Bot: what the user writes. One reply handler, and the services around it."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
 
 from turnwise import handlers
 from turnwise.errors import ConfigurationError
-from turnwise.handlers import Piece
 from turnwise.output import Coalesce
+from turnwise.services import Service, Services, When
 from turnwise.turn import Options, Turn
 
 Handler = Callable[[Turn], Any]
-CallNext = Callable[..., Awaitable[None]]
-Service = Callable[[Turn, CallNext], Awaitable[Piece]]
 H = TypeVar("H", bound=Handler)
 S = TypeVar("S", bound=Service)
 
@@ -56,7 +49,9 @@ class Bot:
             max_reply=max_reply,
         )
         self.queue_limit = queue_limit
-        self._services: list[Service] = []
+        self._services = Services()
+        self.before = self._services.before
+        self.after = self._services.after
         self._handler: Handler | None = None
         self._threaded = False
         if reply is not None:
@@ -77,14 +72,22 @@ class Bot:
         self._threaded = not handlers.is_async(handler)
         return handler
 
-    def service(self, service: S) -> S:
+    @overload
+    def service(self, service: S) -> S: ...
+
+    @overload
+    def service(self, *, when: When) -> Callable[[S], S]: ...
+
+    def service(self, service: S | None = None, *, when: When | None = None) -> Any:
         """Add a service: `async def s(turn, call_next)`, around the reply and later services.
 
         `await call_next()` runs what is inside. A text or Message it returns is said as well.
+        With `@bot.service(when=condition)` only turns go through it for which the condition,
+        a function `(turn) -> bool`, holds.
         """
-        if not handlers.is_async(service):
-            raise ConfigurationError("A service is an async function (turn, call_next).")
-        self._services.append(service)
+        if service is None:
+            return lambda decorated: self.service(decorated, when=when)  # type: ignore[call-overload]
+        self._services.add(service, when)
         return service
 
     def check(self) -> None:
@@ -95,19 +98,7 @@ class Bot:
     async def answer(self, turn: Turn) -> None:
         """Run services and reply handler for one turn; returns when the handler is drained."""
         self.check()
-        await self._call(0, turn)
-
-    async def _call(self, index: int, turn: Turn) -> None:
-        if index == len(self._services):
-            await self._reply(turn)
-            return
-
-        async def call_next(_turn: Turn | None = None) -> None:
-            await self._call(index + 1, turn)
-
-        said = await self._services[index](turn, call_next)
-        if said is not None:
-            await turn.say(said)
+        await self._services.run(turn, self._reply)
 
     async def _reply(self, turn: Turn) -> None:
         assert self._handler is not None

@@ -134,6 +134,7 @@ class Reader:
         "_hub",
         "_missed",
         "_nudged",
+        "_over",
         "_store",
         "_turn",
         "_waiter",
@@ -167,6 +168,7 @@ class Reader:
         self._behind = True
         self._missed = False
         self._nudged = False
+        self._over = False
         self._buffer: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
@@ -288,7 +290,12 @@ class Reader:
             self._behind = True
         elif not self.ended:
             self.cursor = max(self.cursor, log.last)
-            await self._end_if_over()
+            if self._over:
+                self.ended = True
+            elif self._turn is not None:
+                # Over now is not over when the log was read: look once more for what came between.
+                record = await self._store.turn(self.session, self._turn)
+                self._over = self._behind = record is None or not record.open
         return found
 
     def _pass(self, event: Event, found: list[Event]) -> None:
@@ -296,9 +303,3 @@ class Reader:
         if self._turn is None or event.turn == self._turn:
             found.append(event)
             self.ended = self._turn is not None and event.type in events.TERMINAL
-
-    async def _end_if_over(self) -> None:
-        """A turn whose last event is behind the cursor, or gone from the log, has ended."""
-        if self._turn is not None:
-            record = await self._store.turn(self.session, self._turn)
-            self.ended = record is None or not record.open

@@ -29,7 +29,7 @@ from turnwise.turn import Turn
 
 log = logging.getLogger("turnwise.script")
 
-REMEMBERED = 100
+REMEMBERED = 32
 """Nodes that a conversation remembers having visited."""
 PASSES = 20
 """Nodes that one turn may pass through."""
@@ -84,9 +84,10 @@ class Script:
     async def __call__(self, turn: Turn) -> None:
         """Answer one turn."""
         before = turn.state.get("script")
-        kept: dict[str, Any] = copy.deepcopy(before) if isinstance(before, dict) else {}
+        kept: dict[str, Any] = before if isinstance(before, dict) else {}
         past = [Label(*label) for label in kept.get("past", ())] or [self.dialog.start]
-        context = Context(turn.message, past, kept.get("slots", {}), turn.state, turn=turn)
+        slots = copy.deepcopy(kept.get("slots", {}))
+        context = Context(turn.message, past, slots, turn.state, turn=turn)
         for _ in range(PASSES):
             went = await self._step(turn, context)
             turn.state["script"] = {

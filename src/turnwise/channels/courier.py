@@ -1,0 +1,200 @@
+"""Courier: carries a messenger platform's updates in, and the replies out.
+
+For platforms that are asked (polling.py) and those that call us. An update is kept before the
+platform hears that it was taken, under its own id, so one that is delivered twice is one turn. A
+person's replies go out in order; people do not wait for each other. What cannot be sent is tried
+again, and then left: it is in the history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from turnwise.conversation import Attachment, Message, TurnRecord
+from turnwise.errors import Rejected, StoreUnavailable
+from turnwise.gateway import Following, Gateway
+
+log = logging.getLogger("turnwise.messenger")
+
+REMEMBERED = 10_000
+"""Updates taken by this process that are recognised when they come again."""
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between tries to send."""
+PATIENCE = 10.0
+"""Seconds that replies which are being made get when the process stops."""
+
+
+@dataclass(slots=True)
+class Update:
+    """Something a person said on a platform.
+
+    `id` is the platform's own and unique there; `session` the conversation it belongs to; `to` is
+    where its reply goes, as the platform wants it.
+    """
+
+    id: str
+    session: str
+    text: str
+    to: Any
+    attachments: Sequence[Attachment] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+ChooseSession = Callable[[Update], "str | Awaitable[str]"]
+"""Says in which session an update is said: for people who have one on several channels."""
+
+
+class Platform(ABC):
+    """A messenger platform, as far as a courier needs it."""
+
+    name: str
+    """Short and unique; it goes before the ids of the platform's updates."""
+
+    @abstractmethod
+    async def send(self, update: Update, message: Message) -> None:
+        """Send one message of the reply to `update`.
+
+        May raise anything; it is tried again, after the error's `retry_after` seconds if it has
+        that.
+        """
+
+    async def close(self) -> None:  # noqa: B027 -- those without connections leave it
+        """Disconnect: nothing more will be sent."""
+
+
+class HasGateway(Protocol):
+    """A runtime, as far as it matters here."""
+
+    @property
+    def gateway(self) -> Gateway: ...
+
+
+class Courier:
+    """Takes updates of one platform and brings back the replies."""
+
+    def __init__(
+        self, runtime: HasGateway, platform: Platform, *, session: ChooseSession | None = None
+    ) -> None:
+        self._runtime = runtime
+        self._platform = platform
+        self._session = session
+        self._taken: OrderedDict[str, None] = OrderedDict()
+        self._lines: dict[str, asyncio.Task[None]] = {}
+
+    async def take(self, update: Update) -> None:
+        """Return when the update is kept for good; its reply follows later.
+
+        Raises StoreUnavailable: then the platform should deliver it again.
+        """
+        if update.id in self._taken:
+            return
+        session = await self._session_of(update)
+        try:
+            following = await self._runtime.gateway.submit_and_follow(
+                session,
+                update.text,
+                key=f"{self._platform.name}:{update.id}",
+                attachments=update.attachments,
+                metadata={"channel": self._platform.name, **update.metadata},
+                create=True,
+            )
+        except Rejected as error:  # it will never be taken: the person should know
+            reply = self._tell(update, Message(error.message))
+        else:
+            reply = self._bring(update, following)
+        self._taken[update.id] = None
+        if len(self._taken) > REMEMBERED:
+            self._taken.popitem(last=False)
+        self._after(session, reply)
+
+    async def _session_of(self, update: Update) -> str:
+        if self._session is None:
+            return update.session
+        chosen = self._session(update)
+        return chosen if isinstance(chosen, str) else await chosen
+
+    def _after(self, session: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` when what was begun for this session before is done."""
+        before = self._lines.get(session)
+        task = asyncio.get_running_loop().create_task(_in_turn(before, work))
+        self._lines[session] = task
+        task.add_done_callback(lambda done: self._ended(session, done))
+
+    def _ended(self, session: str, task: asyncio.Task[None]) -> None:
+        if self._lines.get(session) is task:
+            del self._lines[session]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a reply was not brought: %s", type(error).__name__)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """For the router of a webhook: closes when the application ends."""
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Bring the replies that are ready within 10 seconds and leave the platform.
+
+        The others stay in the history.
+        """
+        if self._lines:
+            _, late = await asyncio.wait(self._lines.values(), timeout=PATIENCE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._platform.close()
+
+    async def _bring(self, update: Update, following: Following) -> None:
+        submitted, reader = following
+        session, n = submitted.turn.session, submitted.turn.n
+        with reader:
+            record = await self._patiently(lambda: self._runtime.gateway.drain(reader, n, None))
+        while record.open:  # streams are closed: this process is about to stop
+            await asyncio.sleep(0.1)
+            record = await self._patiently(lambda: self._runtime.gateway.turn(session, n))
+        for message in _messages(record):
+            await self._tell(update, message)
+
+    async def _patiently(self, read: Callable[[], Awaitable[TurnRecord]]) -> TurnRecord:
+        while True:
+            try:
+                return await read()
+            except StoreUnavailable:
+                await asyncio.sleep(1.0)
+
+    async def _tell(self, update: Update, message: Message) -> None:
+        for pause in (*PAUSES, None):
+            try:
+                await self._platform.send(update, message)
+                return
+            except Exception as error:
+                if pause is None:
+                    log.error("cannot send on %s: %s", self._platform.name, type(error).__name__)
+                    return
+                await asyncio.sleep(float(getattr(error, "retry_after", None) or pause))
+
+
+async def _in_turn(before: asyncio.Task[None] | None, work: Coroutine[Any, Any, None]) -> None:
+    if before is not None:
+        await asyncio.wait({before})
+    await work
+
+
+def _messages(record: TurnRecord) -> list[Message]:
+    """What a person is told of a finished turn: its replies, or why there is none."""
+    if record.status == "failed":
+        error = orjson.loads(record.error or b"{}")
+        return [Message(error.get("message") or "Something went wrong.")]
+    replies = [Message.decode(reply) for reply in record.replies]
+    return [reply for reply in replies if reply.text or reply.attachments]

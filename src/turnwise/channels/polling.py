@@ -1,0 +1,91 @@
+"""Polling: platforms that have to be asked for what people said.
+
+It asks again and again, backs off while the platform does not answer, and never stops at an error.
+Asking again tells the platform that what it gave last was taken, so that happens only when all of
+it is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from turnwise.channels.courier import ChooseSession, Courier, HasGateway, Platform, Update
+from turnwise.errors import StoreUnavailable
+
+log = logging.getLogger("turnwise.messenger")
+
+LONGEST = 30.0
+"""Seconds between two tries at most."""
+
+
+class PolledPlatform(Platform):
+    """A platform that can be asked."""
+
+    @abstractmethod
+    async def updates(self) -> Sequence[Update]:
+        """The next updates, waiting for some; what was given before counts as taken."""
+
+
+class Polling:
+    """`async with Polling(runtime, platform):` answers the platform's people meanwhile.
+
+    `session(update)` says in which session something is said, where that is not the platform's
+    own: for people who have one on several channels. `first_pause` is how many seconds to wait
+    after the first error; each later pause is twice as long, up to 30 seconds.
+    """
+
+    def __init__(
+        self,
+        runtime: HasGateway,
+        platform: PolledPlatform,
+        *,
+        session: ChooseSession | None = None,
+        first_pause: float = 0.5,
+    ) -> None:
+        self._platform = platform
+        self._first_pause = first_pause
+        self._courier = Courier(runtime, platform, session=session)
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Polling:
+        self._task = asyncio.get_running_loop().create_task(self._poll_forever())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await self._courier.close()
+
+    async def _poll_forever(self) -> None:
+        while True:
+            for update in await self._updates():
+                await self._take(update)
+
+    async def _updates(self) -> Sequence[Update]:
+        """The next updates, however long the platform is away."""
+        pause = self._first_pause
+        while True:
+            try:
+                return await self._platform.updates()
+            except Exception as error:  # whatever it is, people still write
+                log.warning("%s does not answer: %s", self._platform.name, type(error).__name__)
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
+            pause = min(LONGEST, 2 * pause)
+
+    async def _take(self, update: Update) -> None:
+        """Keep an update, however long the store is away; one that breaks is left."""
+        pause = self._first_pause
+        while True:
+            try:
+                return await self._courier.take(update)
+            except StoreUnavailable:
+                await asyncio.sleep(pause)
+                pause = min(LONGEST, 2 * pause)
+            except Exception:
+                log.exception("an update of %s cannot be taken", self._platform.name)
+                return
