@@ -66,3 +66,16 @@ def test_the_list_is_closed() -> None:
     """Ten types, three of them end a turn."""
     assert len(events.TYPES) == len(set(events.TYPES)) == 10
     assert set(events.TYPES) > events.TERMINAL
+
+
+def test_packing() -> None:
+    """What an act appends is one value, and comes apart as it was, whatever the texts hold."""
+    appended = [
+        Event(7 + i, made.type, made.turn, made.tail)
+        for i, made in enumerate(
+            draft("delta", i or None, 0.0, text=t) for i, t in enumerate(NASTY)
+        )
+    ]
+    appended.append(Event(14, "custom", 3, draft("custom", 3, 0.0, data="\x1e\x1f").tail))
+    packed = events.pack(appended)
+    assert events.unpack(packed, 14) == appended

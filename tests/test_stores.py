@@ -100,6 +100,35 @@ async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         await SQLiteStore(path).open()
 
 
+async def test_a_file_of_the_first_version_goes_on(tmp_path: Path) -> None:
+    """Its log, a row for each event then, is told as it was, and its running turn goes on."""
+    import apsw
+
+    from turnwise.stores.engine import MIGRATIONS
+
+    path = tmp_path / "old.db"
+    tails = [("turn.queued", 1, b'"n":1}'), ("turn.started", 1, b'"a":1}')]
+    tails += [("delta", 1, b'"text":"\xc3\xa9"}'), ("session.reset", None, b'"at":"x"}')]
+    with apsw.Connection(str(path)) as db:
+        db.execute(MIGRATIONS[0])
+        db.execute("PRAGMA user_version = 1")
+        db.execute(
+            "INSERT INTO session (id, metadata, created_at, ttl, expires_at, generation, last_event)"
+            " VALUES ('s', '{}', 1, 9e9, 9e9, 1, 4)"
+        )
+        for i, (type, turn, tail) in enumerate(tails, 1):
+            row = ("s", i, turn, type, tail, 1.0, 7)
+            db.execute("INSERT INTO event VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", row)
+    store = SQLiteStore(path)
+    await store.open()
+    log = await store.log("s", 1)
+    assert log is not None
+    assert [(e.id, e.type, e.turn, e.tail) for e in log.events] == [
+        (i, *given) for i, given in enumerate(tails, 1) if i > 1
+    ]
+    await store.close()
+
+
 async def test_the_schema_is_made_once_and_kept(tmp_path: Path) -> None:
     """Opening again finds what was written; a store can be opened, closed and opened."""
     store = SQLiteStore(tmp_path / "again.db")

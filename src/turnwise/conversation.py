@@ -69,7 +69,7 @@ def checked_session_id(session_id: str) -> str:
     """
     if not isinstance(session_id, str) or not 1 <= len(session_id) <= 200:
         raise Invalid("A session id is a text of 1 to 200 characters.")
-    if any("\ud800" <= c <= "\udfff" for c in session_id):
+    if not session_id.isascii() and any("\ud800" <= c <= "\udfff" for c in session_id):
         raise Invalid("A session id must be valid Unicode.")
     return session_id
 
@@ -84,13 +84,14 @@ def new_message_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+@lru_cache(maxsize=64)  # what one act writes has one stamp
 def iso(moment: float) -> str:
     """Seconds since 1970 as RFC 3339 in UTC with milliseconds: `2026-01-31T12:00:00.000Z`."""
     millis = int(moment * 1000)
     return f"{_iso_second(millis // 1000)}.{millis % 1000:03d}Z"
 
 
-@lru_cache(maxsize=64)  # many stamps fall into the same second
+@lru_cache(maxsize=8)  # and many stamps fall into the same second
 def _iso_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
 

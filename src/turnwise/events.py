@@ -10,6 +10,7 @@ U+2028, U+2029 and U+0085 are escaped: JSON allows them raw, but some clients sp
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -118,6 +119,28 @@ class Event:
         """The event as a dict."""
         body: dict[str, Any] = orjson.loads(self.data)
         return body
+
+
+_BETWEEN_EVENTS, _BETWEEN_FIELDS = b"\x1e", b"\x1f"  # JSON holds neither
+
+
+def pack(appended: Iterable[Event]) -> bytes:
+    """Events that are numbered one after another, as one value."""
+    return _BETWEEN_EVENTS.join(
+        b"%b\x1f%b\x1f%b" % (e.type.encode(), b"" if e.turn is None else b"%d" % e.turn, e.tail)
+        for e in appended
+    )
+
+
+def unpack(body: bytes, last: int) -> list[Event]:
+    """The inverse of `pack`; `last` is the number of the last event."""
+    packed = body.split(_BETWEEN_EVENTS)
+    found, number = [], last - len(packed)
+    for one in packed:
+        number += 1
+        type, turn, tail = one.split(_BETWEEN_FIELDS)
+        found.append(Event(number, type.decode(), int(turn) if turn else None, tail))
+    return found
 
 
 def gap(after: int, resume_at: int, at: float) -> Event:

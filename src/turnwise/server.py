@@ -19,6 +19,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from turnwise import telemetry
 from turnwise.bot import Bot
@@ -72,20 +73,29 @@ def _add_channels(routes: APIRouter, runtime: Runtime, authorize: Authorize | No
     return HTTPChannel(routes, lambda: runtime.gateway, access, settings)
 
 
+class Application(FastAPI):
+    """FastAPI with a short cut for the busiest request, unless somebody added middleware."""
+
+    channel: HTTPChannel
+
+    def build_middleware_stack(self) -> ASGIApp:
+        stack = super().build_middleware_stack()
+        return stack if self.user_middleware else ShortCut(stack, self.channel)
+
+
 def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
     """The whole server: session routes, chat page at `/`, health and metrics.
 
     `ideas` are what the page offers to say first.
     """
-    app = FastAPI(
+    app = Application(
         title="Turnwise",
         summary="Stateful conversations: sessions, turns in order, replies that can be resumed.",
         lifespan=runtime.lifespan,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
     )
-    channel = _add_channels(app.router, runtime, None)
-    app.add_middleware(ShortCut, channel=channel)
+    app.channel = _add_channels(app.router, runtime, None)
     app.include_router(_operations(runtime))
     app.include_router(_page(runtime, ideas))
     app.add_exception_handler(HTTPException, _as_problem)

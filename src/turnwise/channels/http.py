@@ -58,7 +58,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 class ShortCut:
-    """ASGI middleware that answers the busiest request, POST .../turns, without the framework.
+    """Answers the busiest request, POST .../turns, before the framework; `app` answers the rest.
 
     The same endpoint is a route as well: there it shows in OpenAPI, and there it is found when a
     host application includes the router, with whatever dependencies the host puts on it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from turnwise.conversation import Message
 from turnwise.errors import TurnwiseError
@@ -18,6 +18,31 @@ class Label(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.flow}/{self.node}"
+
+
+class Past(Sequence[Label]):
+    """The nodes visited, as the state keeps them; labels are made of those that are looked at."""
+
+    def __init__(self, kept: Sequence[Sequence[str]]) -> None:
+        self.kept = kept
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    @overload
+    def __getitem__(self, index: int) -> Label: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Label]: ...
+
+    def __getitem__(self, index: int | slice) -> Label | list[Label]:
+        if isinstance(index, slice):
+            return [Label(*label) for label in self.kept[index]]
+        return Label(*self.kept[index])
+
+    def then(self, label: Label, remembered: int) -> Past:
+        """The same and one more, the last `remembered` of them."""
+        return Past([*self.kept, [*label]][-remembered:])
 
 
 class NothingSaid(TurnwiseError):

@@ -20,7 +20,7 @@ from typing import Any
 from turnwise import handlers
 from turnwise.conversation import Message
 from turnwise.errors import TurnError
-from turnwise.script.context import Context, Label
+from turnwise.script.context import Context, Label, Past
 from turnwise.script.engine import choose
 from turnwise.script.file import File, Functions
 from turnwise.script.flow import Before, Choice, Dialog, Node, Template, Together
@@ -85,27 +85,26 @@ class Script:
         """Answer one turn."""
         before = turn.state.get("script")
         kept: dict[str, Any] = before if isinstance(before, dict) else {}
-        past = [Label(*label) for label in kept.get("past", ())] or [self.dialog.start]
+        past = Past(kept.get("past") or [[*self.dialog.start]])
         slots = copy.deepcopy(kept.get("slots", {}))
         context = Context(turn.message, past, slots, turn.state, turn=turn)
         for _ in range(PASSES):
-            went = await self._step(turn, context)
-            turn.state["script"] = {
-                "past": [list(label) for label in context.past[-REMEMBERED:]],
-                "slots": context.slots,
-            }
-            if not (went and self.dialog.nodes[context.at].pass_through):
+            there = await self._step(turn, context, past)
+            past = there or past
+            turn.state["script"] = {"past": past.kept, "slots": context.slots}
+            if there is None or not self.dialog.nodes[context.at].pass_through:
                 return
         raise TurnError("The script goes round in circles.", code="script_loop")
 
-    async def _step(self, turn: Turn, context: Context) -> bool:
-        """Go from one node to the next and respond there; False if that failed."""
+    async def _step(self, turn: Turn, context: Context, past: Past) -> Past | None:
+        """Go from one node to the next and respond there; None if that failed."""
         node = self.dialog.nodes.get(context.at) or Node()
         context.misc = node.misc
         await self._before(context, node.pre_transition)
         label = await self._choose(context)
-        past, node = context.past, self.dialog.nodes[label]
-        context.past, context.misc = [*past, label], node.misc
+        node = self.dialog.nodes[label]
+        there = past.then(label, REMEMBERED)
+        context.past, context.misc = there, node.misc
         await self._before(context, node.pre_response)
         try:
             await self._respond(turn, context, node)
@@ -115,8 +114,8 @@ class Script:
             log.error("%s: the response raised %s", label, type(error).__name__)
             context.past = past
             await turn.say(Message(self._error_reply))
-            return False
-        return True
+            return None
+        return there
 
     async def _choose(self, context: Context) -> Label:
         """Drive the engine: call what it asks for, tell it what came of that."""

@@ -5,7 +5,6 @@ Nothing here grows with the length of a conversation: a row by its key, a few ap
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 
 from turnwise import events
@@ -29,6 +28,7 @@ from turnwise.stores.base import (
     Renewal,
     Submission,
     Submitted,
+    operation,
 )
 from turnwise.stores.notices import Ended, Ready
 from turnwise.stores.readings import Row, TurnRow
@@ -142,7 +142,7 @@ class Acts(SessionActs):
     ) -> Claim:
         """Give `desk` the session: the row is changed, the caller saves it."""
         row.running, row.ready_at = n, None
-        row.token = f"{desk.worker}.{secrets.token_hex(8)}"
+        row.token = f"{desk.worker}.{operation()}"
         row.lease_until, row.owner = now + desk.lease, self._origin
         epoch = (row.created_at, row.base_seq)
         whole = max(row.base_seq, row.last_seq - desk.history)

@@ -9,8 +9,9 @@ How it works, and why:
   wait for the disk serves many turns.
 - BEGIN IMMEDIATE never waits inside SQLite: while another process writes, the loop tries again
   every millisecond, and gives way for one after its own commit when others write too.
-- Every process looks every 10 ms whether another has committed (`PRAGMA data_version`, 2 us) and,
-  if so, reads what the others appended since. Nothing is asked per reader.
+- Every process looks every 10 ms whether another has committed (`PRAGMA data_version`, 2 us, on
+  the connection that writes, for which its own commits do not count) and, if so, reads what the
+  others appended since. Nothing is asked per reader.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import apsw
 
 from turnwise.batching import Batcher
 from turnwise.errors import ConfigurationError, StoreUnavailable, TurnwiseError
-from turnwise.events import QUEUED, Event
+from turnwise.events import QUEUED, Event, unpack
 from turnwise.stores.acts import Acts
 from turnwise.stores.notices import Appended, Listener, Listeners, Notice, Ready, Signal
 from turnwise.stores.pulse import Pulse
@@ -92,6 +93,8 @@ class Engine:
         self._listeners = Listeners()
         self._tail: asyncio.TimerHandle | None = None
         self._version = 0
+        self._committing = False
+        self._looked = 0.0
         self._position = 0
         self._signal_position = 0
         self._others_write = False
@@ -216,12 +219,15 @@ class Engine:
         notices = self._acts.notices = []
         try:
             results = [self._answer(act) for act in acts]
+            self._committing = True
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._thread, self._writer.execute, "COMMIT")
         except BaseException:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
+        finally:
+            self._committing = False
         self._listeners.tell(notices)
         return results
 
@@ -240,6 +246,8 @@ class Engine:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
                 self._locked_out = False
+                if time.monotonic() - self._looked > TAIL_PERIOD:
+                    self._look_for_others()
                 return
             except apsw.BusyError:
                 # Who waits behind a batch that was locked out is told at once.
@@ -253,8 +261,13 @@ class Engine:
     def _follow_others(self) -> None:
         loop = asyncio.get_running_loop()
         self._tail = loop.call_later(TAIL_PERIOD, self._follow_others)
+        if not self._committing:  # else the next transaction looks as it begins
+            self._look_for_others()
+
+    def _look_for_others(self) -> None:
+        self._looked = time.monotonic()
         try:
-            version = self._reader.pragma("data_version")
+            version = self._writer.execute("PRAGMA data_version").get
             if version != self._version:
                 self._version = version
                 self._read_tail()
@@ -265,18 +278,19 @@ class Engine:
         """Tell what others appended since the last look, from one moment."""
         self._reader.execute("BEGIN")
         try:
-            events = self._foreign("events", self._position)
+            entries = self._foreign("entries", self._position)
             signals = self._foreign("signals", self._signal_position)
             # Where all was read, the next look starts behind our own rows as well.
-            self._position = self._end_of(events, "tail_position")
+            self._position = self._end_of(entries, "tail_position")
             self._signal_position = self._end_of(signals, "tail_signal_position")
         finally:
             self._reader.execute("COMMIT")
         appended: dict[str, list[Event]] = {}
         queued = False
-        for _, session, id, type, turn, tail in events:
-            appended.setdefault(session, []).append(Event(id, type, turn, tail))
-            queued = queued or type == QUEUED
+        for _, session, last, body in entries:
+            events = unpack(body, last)
+            appended.setdefault(session, []).extend(events)
+            queued = queued or any(event.type == QUEUED for event in events)
         notices: list[Notice] = [Appended(session, log) for session, log in appended.items()]
         for _, kind, session, turn in signals:
             notices.append(Ready() if kind == "ready" else Signal(kind, session, turn))

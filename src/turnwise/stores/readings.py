@@ -217,9 +217,16 @@ class Readings:
         row = self._find(session)
         if row is None:
             return None
-        if turn is None:
-            found = self._all("log", session, start, limit)
-        else:
-            found = self._all("log_of_turn", session, start, turn, limit)
-        log = [Event(id, type, n, tail) for id, type, n, tail in found]
-        return Log(log, row.floor, row.last_event)
+        return Log(self._events(session, start, limit, turn), row.floor, row.last_event)
+
+    def _events(self, session: str, start: int, limit: int, turn: int | None) -> list[Event]:
+        """Up to `limit` events behind `start`; of one turn, up to its last."""
+        found: list[Event] = []
+        for last, body in self._execute(self._sql["log"], (session, start)):
+            for event in events.unpack(body, last):
+                if event.id <= start or turn not in (None, event.turn):
+                    continue
+                found.append(event)
+                if len(found) == limit or (turn is not None and event.type in events.TERMINAL):
+                    return found
+        return found

@@ -15,7 +15,7 @@ import apsw
 
 from turnwise import events
 from turnwise.conversation import Session, after
-from turnwise.events import Draft, Event, draft
+from turnwise.events import Draft, Event, draft, pack
 from turnwise.stores.notices import Appended, Notice, Ready, Signal
 from turnwise.stores.readings import Readings, Row
 
@@ -75,11 +75,9 @@ class SessionActs(Readings):
         for type, turn, tail in drafts:
             row.last_event += 1
             appended.append(Event(row.last_event, type, turn, tail))
-        self._executemany(
-            self._sql["add_event"],
-            [(row.id, e.id, e.turn, e.type, e.tail, now, self._origin) for e in appended],
-        )
-        self.notices.append(Appended(row.id, appended))
+        if appended:
+            self._do("add_entry", row.id, row.last_event, pack(appended), now, self._origin)
+            self.notices.append(Appended(row.id, appended))
 
     def _ready(self, row: Row, now: float) -> None:
         """Tell every process's worker that a turn waits, where no event of the log says so."""
@@ -147,7 +145,7 @@ class SessionActs(Readings):
         self._do("blank_turns", session)
         self._do("delete_messages", session)
         self._do("delete_state", session)
-        self._do("trim_events", session, floor)
+        self._do("trim_entries", session, floor)
         self._append(row, [*drafts, draft(events.RESET, None, now)], now)
         if row.running is not None:
             self._signal("lost", session, row.running, now)
@@ -167,7 +165,7 @@ class SessionActs(Readings):
         return found
 
     def _purge(self, session: str) -> None:
-        for table in ("session", "state", "turns", "messages", "events"):
+        for table in ("session", "state", "turns", "messages", "entries"):
             self._do(f"delete_{table}", session)
 
     # Housekeeping
@@ -185,7 +183,7 @@ class SessionActs(Readings):
     def _trim(self, cutoff: float, start: int, limit: int) -> int:
         """Forget old events, a stretch of the log a call, never those of an open turn."""
         upto: dict[str, int] = {}
-        rows = self._all("oldest_events", start, limit)
+        rows = self._all("oldest_entries", start, limit)
         old = [row for row in rows if row[3] < cutoff]
         for _, session, id, _ in old:
             upto[session] = max(id, upto.get(session, 0))
@@ -197,7 +195,7 @@ class SessionActs(Readings):
             if row.open:
                 first_open = min(turn.first_event for turn in self._open_turns(row))
                 id = min(id, first_open - 1)
-            self._do("trim_events", session, id)
+            self._do("trim_entries", session, id)
             self._do("save_floor", max(row.floor, id), session)
         return old[-1][0] if len(old) == limit else 0
 

@@ -90,6 +90,24 @@ CREATE TABLE signal (
 );
 CREATE TABLE fact (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 
+-- migration: 2
+-- entry: the log, a row for all events that one act appended to a session, `last` the number of
+-- its last. It takes the place of event, a row for each. body: see pack in events.py.
+CREATE TABLE entry (
+    pos INTEGER PRIMARY KEY AUTOINCREMENT,
+    session TEXT NOT NULL,
+    last INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    at REAL NOT NULL,
+    origin INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX entry_log ON entry (session, last);
+INSERT INTO entry (pos, session, last, body, at, origin)
+    SELECT pos, session, id,
+        CAST(type || char(31) || coalesce(turn, '') || char(31) AS BLOB) || tail, at, origin
+    FROM event;
+DROP TABLE event;
+
 -- name: session
 SELECT * FROM session WHERE id = ?;
 -- name: sessions
@@ -185,19 +203,16 @@ SELECT seq, turn, body FROM message WHERE session = ? AND seq > ? ORDER BY seq L
 -- name: delete_messages
 DELETE FROM message WHERE session = ?;
 
--- name: add_event
-INSERT INTO event (session, id, turn, type, tail, at, origin) VALUES (?, ?, ?, ?, ?, ?, ?);
+-- name: add_entry
+INSERT INTO entry (session, last, body, at, origin) VALUES (?, ?, ?, ?, ?);
 -- name: log
-SELECT id, type, turn, tail FROM event WHERE session = ? AND id > ? ORDER BY id LIMIT ?;
--- name: log_of_turn
-SELECT id, type, turn, tail FROM event WHERE session = ? AND id > ? AND turn = ?
-    ORDER BY id LIMIT ?;
--- name: oldest_events
-SELECT pos, session, id, at FROM event WHERE pos > ? ORDER BY pos LIMIT ?;
--- name: trim_events
-DELETE FROM event WHERE session = ? AND id <= ?;
--- name: delete_events
-DELETE FROM event WHERE session = ?;
+SELECT last, body FROM entry WHERE session = ? AND last > ? ORDER BY last;
+-- name: oldest_entries
+SELECT pos, session, last, at FROM entry WHERE pos > ? ORDER BY pos LIMIT ?;
+-- name: trim_entries
+DELETE FROM entry WHERE session = ? AND last <= ?;
+-- name: delete_entries
+DELETE FROM entry WHERE session = ?;
 
 -- name: add_signal
 INSERT INTO signal (kind, session, turn, at, origin) VALUES (?, ?, ?, ?, ?);
@@ -205,11 +220,11 @@ INSERT INTO signal (kind, session, turn, at, origin) VALUES (?, ?, ?, ?, ?);
 DELETE FROM signal WHERE at < ?;
 
 -- name: tail_position
-SELECT coalesce(max(pos), 0) FROM event;
+SELECT coalesce(max(pos), 0) FROM entry;
 -- name: tail_signal_position
 SELECT coalesce(max(pos), 0) FROM signal;
--- name: tail_events
-SELECT pos, session, id, type, turn, tail FROM event WHERE pos > ? AND origin <> ?
+-- name: tail_entries
+SELECT pos, session, last, body FROM entry WHERE pos > ? AND origin <> ?
     ORDER BY pos LIMIT ?;
 -- name: tail_signals
 SELECT pos, kind, session, turn FROM signal WHERE pos > ? AND origin <> ? ORDER BY pos LIMIT ?;
