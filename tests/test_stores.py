@@ -113,8 +113,8 @@ async def test_a_file_of_the_first_version_goes_on(tmp_path: Path) -> None:
         db.execute(MIGRATIONS[0])
         db.execute("PRAGMA user_version = 1")
         db.execute(
-            "INSERT INTO session (id, metadata, created_at, ttl, expires_at, generation, last_event)"
-            " VALUES ('s', '{}', 1, 9e9, 9e9, 1, 4)"
+            "INSERT INTO session (id, metadata, created_at, ttl, expires_at, generation,"
+            " last_event) VALUES ('s', '{}', 1, 9e9, 9e9, 1, 4)"
         )
         for i, (type, turn, tail) in enumerate(tails, 1):
             row = ("s", i, turn, type, tail, 1.0, 7)

@@ -104,7 +104,7 @@ CREATE TABLE entry (
 CREATE UNIQUE INDEX entry_log ON entry (session, last);
 INSERT INTO entry (pos, session, last, body, at, origin)
     SELECT pos, session, id,
-        CAST(type || char(31) || coalesce(turn, '') || char(31) AS BLOB) || tail, at, origin
+        CAST(type || char(31) || coalesce(turn, '') || char(31) || tail AS BLOB), at, origin
     FROM event;
 DROP TABLE event;
 
