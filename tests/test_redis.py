@@ -19,6 +19,7 @@ from checker import check
 from conftest import Opener, Process, Talker, WorkerProcess, cluster_ports, free_port
 from redis_servers import RedisCluster, RedisServer
 from turnwise import Bot, Message, Turn
+from turnwise.batching import Batch
 from turnwise.conformance import answer, delta, desk, question
 from turnwise.errors import ClaimLost, ConfigurationError, NotFound, StoreUnavailable
 from turnwise.hub import Hub
@@ -86,7 +87,7 @@ async def test_a_turn_costs_two_round_trips(redis_server: RedisServer) -> None:
     no more bytes at turn 100 than at turn 10."""
     from turnwise import Runtime
 
-    sent: list[int] = []
+    sent: list[Batch] = []
 
     async def reply(turn: Turn) -> str:
         return turn.text

@@ -107,7 +107,10 @@ async def test_a_file_of_the_first_version_goes_on(tmp_path: Path) -> None:
     from turnwise.stores.engine import MIGRATIONS
 
     path = tmp_path / "old.db"
-    tails = [("turn.queued", 1, b'"n":1}'), ("turn.started", 1, b'"a":1}')]
+    tails: list[tuple[str, int | None, bytes]] = [
+        ("turn.queued", 1, b'"n":1}'),
+        ("turn.started", 1, b'"a":1}'),
+    ]
     tails += [("delta", 1, b'"text":"\xc3\xa9"}'), ("session.reset", None, b'"at":"x"}')]
     with apsw.Connection(str(path)) as db:
         db.execute(MIGRATIONS[0])

@@ -1,5 +1,6 @@
 """Turnwise: stateful conversations that lose nothing."""
 
+from turnwise.batching import Batcher, batched
 from turnwise.bot import Bot
 from turnwise.conversation import Attachment, Message, Reply
 from turnwise.errors import Refusal, TurnError, TurnwiseError
@@ -11,6 +12,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attachment",
+    "Batcher",
     "Bot",
     "Message",
     "Refusal",
@@ -19,5 +21,6 @@ __all__ = [
     "Turn",
     "TurnError",
     "TurnwiseError",
+    "batched",
     "router",
 ]

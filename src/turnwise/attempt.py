@@ -22,10 +22,11 @@ from turnwise import telemetry
 from turnwise.conversation import Message, placed
 from turnwise.errors import ClaimLost, StoreUnavailable, TurnError, TurnwiseError
 from turnwise.events import Draft
-from turnwise.kept import Kept, SessionThread
+from turnwise.kept import Kept
 from turnwise.output import Output
 from turnwise.stores.base import Claim, Desk, Outcome, Store
 from turnwise.stores.notices import Signal
+from turnwise.threads import Threads
 from turnwise.turn import Options, Turn, TurnSession
 
 T = TypeVar("T")
@@ -317,7 +318,7 @@ class Attempt:
 
     def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]:
         if self.kept.thread is None:
-            self.kept.thread = SessionThread(f"turnwise-{telemetry.short(self.claim.session)}")
+            self.kept.thread = Threads(f"turnwise-{telemetry.short(self.claim.session)}")
         return self.kept.thread.run(fn, *args)
 
 

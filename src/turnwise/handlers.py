@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from contextlib import suppress
 from typing import Any
 
+from turnwise.callables import kind_of
 from turnwise.conversation import Message
 from turnwise.turn import Turn
 
@@ -22,17 +23,7 @@ _END = object()
 
 def is_async(handler: Callable[..., Any]) -> bool:
     """Whether calling it returns at once, with something to await or to iterate."""
-    for function in (handler, type(handler).__call__, _unwrapped(handler)):
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            return True
-    return False
-
-
-def _unwrapped(handler: Callable[..., Any]) -> Any:
-    """The function behind functools.partial and bound methods."""
-    while hasattr(handler, "func"):
-        handler = handler.func
-    return getattr(handler, "__func__", handler)
+    return kind_of(handler).startswith("async")
 
 
 async def run(turn: Turn, handler: Callable[..., Any], argument: Any, *, threaded: bool) -> None:

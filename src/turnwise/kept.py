@@ -6,73 +6,12 @@ in number and in bytes; what was not used for longest goes first, and never in m
 
 from __future__ import annotations
 
-import asyncio
-import queue
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from turnwise.stores.base import NO_EPOCH, Claim, Epoch
-
-T = TypeVar("T")
-
-Job = tuple[Callable[[], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
-
-
-class SessionThread:
-    """One thread that runs one session's blocking calls, one after another."""
-
-    def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self.busy = False
-        # A daemon: a handler that hangs for ever must not keep the process from ending.
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
-
-    def run(self, fn: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-        """A future of `fn(*args)`, run in the thread after all that was handed in before."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put((lambda: fn(*args), loop, future))
-        return future
-
-    def end(self) -> None:
-        """Let the thread finish what it does and end."""
-        self._jobs.put(None)
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            fn, loop, future = job
-            if future.cancelled():
-                continue
-            self.busy = True
-            error: BaseException | None = None
-            result = None
-            try:
-                result = fn()
-            except StopIteration as stop:  # a future cannot carry it
-                error = RuntimeError(f"StopIteration: {stop}")
-            except BaseException as raised:
-                error = raised
-            self.busy = False
-            try:
-                loop.call_soon_threadsafe(_deliver, future, result, error)
-            except RuntimeError:
-                return  # the loop is closed: nobody waits any more
-
-
-def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    elif isinstance(error, Exception):
-        future.set_exception(error)
-    else:
-        wrapped = RuntimeError(f"The handler's thread raised {type(error).__name__}.")
-        wrapped.__cause__ = error
-        future.set_exception(wrapped)
+from turnwise.threads import Threads
 
 
 class Kept:
@@ -83,7 +22,7 @@ class Kept:
     def __init__(self, epoch: Epoch) -> None:
         self.epoch = epoch
         self.local: dict[str, Any] = {}
-        self.thread: SessionThread | None = None
+        self.thread: Threads | None = None
         self.history: list[bytes] | None = []
         """The last messages; None while they have to be read again."""
         self.last = 0

@@ -7,7 +7,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -48,12 +48,36 @@ RUNNING = Gauge(
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 BATCH = Histogram(
     "turnwise_store_batch_size",
     "Acts that shared one transaction of the store.",
-    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    buckets=_SIZES,
     registry=REGISTRY,
 )
+BATCH_SIZE = Histogram(
+    "turnwise_batch_size", "Items in a batch.", ["name"], buckets=_SIZES, registry=REGISTRY
+)
+BATCH_WAIT = Histogram(
+    "turnwise_batch_wait_seconds",
+    "Seconds that a batch's first item waited.",
+    ["name"],
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+BATCH_TIME = Histogram(
+    "turnwise_batch_seconds", "Seconds a batch took.", ["name"], buckets=_FAST, registry=REGISTRY
+)
+BATCH_REASON = Counter(
+    "turnwise_batches", "Batches by why they went.", ["name", "reason"], registry=REGISTRY
+)
+
+
+class Sized(Protocol):
+    """A batch, as far as it matters here."""
+
+    @property
+    def size(self) -> int: ...
 
 
 def turn_ended(outcome: str, *, queued: float, took: float, first: float | None) -> None:
@@ -70,9 +94,17 @@ def _outcome(outcome: str) -> Counter:
     return TURNS.labels(outcome)
 
 
-def batch(size: int) -> None:
+def batch(found: Sized) -> None:
     """Count a transaction of the store."""
-    BATCH.observe(size)
+    BATCH.observe(found.size)
+
+
+def named_batch(name: str, size: int, waited: float, took: float, reason: str) -> None:
+    """Count a batch of a named batcher; times in seconds."""
+    BATCH_SIZE.labels(name).observe(size)
+    BATCH_WAIT.labels(name).observe(waited)
+    BATCH_TIME.labels(name).observe(took)
+    BATCH_REASON.labels(name, reason).inc()
 
 
 def exposition() -> bytes:

@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 
 import apsw
 
-from turnwise.batching import Batcher
+from turnwise.batching import Batch, Batcher
 from turnwise.errors import ConfigurationError, StoreUnavailable, TurnwiseError
 from turnwise.events import QUEUED, Event, unpack
 from turnwise.stores.acts import Acts
@@ -72,9 +72,9 @@ MIGRATIONS, STATEMENTS = _load(resources.files(__package__).joinpath("sqlite.sql
 class Engine:
     """One process's way to the file at `path`.
 
-    `clock` returns seconds since 1970; `observe(size)` is told how many acts a transaction
-    carried; `settle(act, result)` is called for each act after its transaction, with its result
-    or its error, whoever still waits for it.
+    `clock` returns seconds since 1970; `observe` is told of each transaction; `settle(act,
+    result)` is called for each act after its transaction, with its result or its error, whoever
+    still waits for it.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Engine:
         path: Path,
         *,
         clock: Callable[[], float],
-        observe: Callable[[int], None] | None,
+        observe: Callable[[Batch], None] | None,
         settle: Callable[[Act, Any], None],
     ) -> None:
         self.path = path

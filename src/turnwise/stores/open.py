@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from turnwise.batching import Batch
 from turnwise.errors import ConfigurationError, MissingExtra
 from turnwise.stores.base import Store
 from turnwise.stores.sqlite import SQLiteStore
 
 
-def open_store(url: str, *, observe: Callable[[int], None] | None = None) -> Store:
+def open_store(url: str, *, observe: Callable[[Batch], None] | None = None) -> Store:
     """The store for `url`, not connected yet.
 
     `sqlite:///file.db` is relative to the working directory, `sqlite:////var/lib/file.db`

@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis.exceptions import RedisError
 
+from turnwise.batching import Batch
 from turnwise.conversation import Session, Status, TurnRecord, placed
 from turnwise.errors import ConfigurationError, StoreUnavailable
 from turnwise.events import TERMINAL, Draft, Event, dumps, one_line
@@ -89,7 +90,7 @@ class RedisStore(Store):
 
     Besides what redis-py reads from it the URL may say `?prefix=` (of all keys; "turnwise"),
     `?partitions=` (1 on a single Redis, 16 on a Cluster; fixed when the store is first used) and
-    `?replicas=` (how many must have what is acknowledged; 0). `observe(size)` is told of each
+    `?replicas=` (how many must have what is acknowledged; 0). `observe` is told of each
     pipeline. `shift()` is added to Redis's clock, in seconds: for tests.
     """
 
@@ -97,7 +98,7 @@ class RedisStore(Store):
         self,
         url: str,
         *,
-        observe: Callable[[int], None] | None = None,
+        observe: Callable[[Batch], None] | None = None,
         shift: Callable[[], float] | None = None,
     ) -> None:
         parts = urlsplit(url)

@@ -36,7 +36,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from turnwise.batching import Batcher
+from turnwise.batching import Batch, Batcher
 from turnwise.errors import ConfigurationError, StoreUnavailable
 
 log = logging.getLogger("turnwise.store")
@@ -199,7 +199,7 @@ class Link:
     `origin` is this process's number, `publish` the command that scripts tell others with.
     `replicas` is how many of them must have a batch before it counts. `repeated(session)` is told
     of calls that were made again: what they caused the first time was heard by nobody here.
-    `observe(size)` is told of each pipeline. `shift()` is added to Redis's clock, in seconds: for
+    `observe` is told of each pipeline. `shift()` is added to Redis's clock, in seconds: for
     tests. Calls go out in the order they came, one pipeline at a time.
     """
 
@@ -212,7 +212,7 @@ class Link:
         *,
         repeated: Callable[[bytes], None],
         replicas: int = 0,
-        observe: Callable[[int], None] | None = None,
+        observe: Callable[[Batch], None] | None = None,
         shift: Callable[[], float] | None = None,
     ) -> None:
         self._routes = routes

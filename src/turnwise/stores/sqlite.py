@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from turnwise.batching import Batch
 from turnwise.conversation import Session, Status, TurnRecord
 from turnwise.events import Draft
 from turnwise.stores.acts import Acts
@@ -34,7 +35,7 @@ from turnwise.stores.notices import Listener
 class SQLiteStore(Store):
     """Sessions in one SQLite file at `path`; `clock` returns seconds since 1970.
 
-    `observe(size)` is told how many acts each transaction carried.
+    `observe` is told of each transaction.
     """
 
     durability = (
@@ -47,7 +48,7 @@ class SQLiteStore(Store):
         path: str | Path,
         *,
         clock: Callable[[], float] = time.time,
-        observe: Callable[[int], None] | None = None,
+        observe: Callable[[Batch], None] | None = None,
     ) -> None:
         # One file has one name: the lock of the living stands beside the real one.
         self.path = Path(path).resolve()

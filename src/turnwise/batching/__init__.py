@@ -1,0 +1,27 @@
+"""Batching: many single calls as few batched ones, for models, databases and the stores."""
+
+from turnwise.batching.batcher import Batcher
+from turnwise.batching.decorator import batched
+from turnwise.batching.errors import (
+    BatcherClosed,
+    BatcherFull,
+    BatchFailed,
+    BatchTimeout,
+    DeadlinePassed,
+    ProcessDied,
+    TooCostly,
+)
+from turnwise.batching.measures import Batch
+
+__all__ = [
+    "Batch",
+    "BatchFailed",
+    "BatchTimeout",
+    "Batcher",
+    "BatcherClosed",
+    "BatcherFull",
+    "DeadlinePassed",
+    "ProcessDied",
+    "TooCostly",
+    "batched",
+]

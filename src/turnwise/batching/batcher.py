@@ -1,0 +1,447 @@
+"""Batcher: turns many single calls into few batched ones.
+
+It goes at once when idle and collects while busy: the first item starts a batch in the next
+iteration of the event loop; what arrives while a batch is under way is the next batch. So an
+idle system adds no wait and a busy one finds its own batch size. There is no loop task and no
+queue object: `submit` files a ticket, and a task lives from the first item until nothing can go.
+
+Every future is done exactly once: with its own item's result, with the exception returned in its
+place, or with an error of its own that has the exception of the whole batch as its cause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import contextmanager
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from turnwise.batching.calling import caller
+from turnwise.batching.computing import Computing
+from turnwise.batching.errors import (
+    BatcherClosed,
+    BatcherFull,
+    DeadlinePassed,
+    TooCostly,
+    own,
+)
+from turnwise.batching.measures import Batch, Reason, ServiceTime, Stats
+from turnwise.batching.waiting import Budget, Ticket, Waiting
+from turnwise.errors import ConfigurationError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Answer = (
+    Awaitable[Iterable[Result | BaseException]]
+    | Iterable[Result | BaseException]
+    | AsyncIterable[Sequence[Any]]
+)
+"""What a batched function returns."""
+CLOSING = 30.0
+"""Seconds that `aclose` waits for batches that are under way."""
+
+
+class Released(NamedTuple):
+    """A batch that goes now, and why."""
+
+    tickets: list[Ticket]
+    reason: Reason
+
+
+class Batcher(Generic[Item, Result]):
+    """Calls `fn(list of items)` for many callers at once; each gets its own item's result.
+
+    `fn` answers with one result per item, in order; an Exception in an item's place is raised for
+    that caller alone. It is a coroutine function, a plain one (which runs in a thread, with
+    `process` in a process), or a generator that yields lists of pieces (see `stream`).
+
+    `max_size`: items in a batch at most. `max_wait`: seconds that the oldest item may wait for
+    company, where company is likely; `concurrency`: batches under way at once. `timeout`: seconds
+    a batch may take. `isolate`: when `fn` raises for a batch, try its halves, so that only the bad
+    item fails (`fn` must be idempotent). `max_queue`: items that may wait. `key(item)`: only items
+    of one key share a batch. `cost(item)` with `max_cost`: what a batch may hold, `padded` if each
+    item is padded to the costliest. `dedup`: equal items under way are computed once. `ageing`:
+    seconds of waiting that are worth one priority. `name` exports its metrics under that label;
+    `observe` is told of each batch.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[list[Item]], Answer[Result]],
+        *,
+        max_size: int = 32,
+        max_wait: float = 0.0,
+        concurrency: int = 1,
+        timeout: float | None = None,
+        isolate: bool = False,
+        max_queue: int | None = None,
+        key: Callable[[Item], Hashable] | None = None,
+        cost: Callable[[Item], float] | None = None,
+        max_cost: float | None = None,
+        padded: bool = True,
+        dedup: bool = False,
+        process: bool = False,
+        ageing: float = 1.0,
+        name: str | None = None,
+        observe: Callable[[Batch], None] | None = None,
+    ) -> None:
+        if min(max_size, concurrency, max_queue or 1) < 1 or max_wait < 0 or ageing <= 0:
+            raise ConfigurationError("A batcher's limits are positive numbers.")
+        if (cost is None) != (max_cost is None):
+            raise ConfigurationError("cost and max_cost go together.")
+        self._caller = caller(fn, concurrency, process)
+        if dedup and self._caller.streams:
+            raise ConfigurationError("What streams is computed for each caller: leave out dedup.")
+        self._max_wait = max_wait
+        self._concurrency = concurrency
+        self._max_queue = max_queue
+        self._key = key
+        self._cost = cost
+        self._dedup: dict[Hashable, Ticket] | None = {} if dedup else None
+        self._waiting = Waiting(Budget(max_size, max_cost, padded), ageing)
+        self._plain = key is None and cost is None and not dedup and max_queue is None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._workers: set[asyncio.Task[None]] = set()
+        self._starting = False
+        self._under_way = 0
+        self._expected = 0
+        self._held = 0
+        self._linger: asyncio.TimerHandle | None = None
+        self._lingers = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._service = ServiceTime()
+        self.stats = Stats()
+        """What it has done so far."""
+        self._computing = Computing(self._caller, timeout, isolate, self.stats)
+        self._observe = observe if name is None else Stats.exported(name, observe)
+
+    # Handing in
+
+    async def __call__(
+        self, item: Item, *, priority: float = 0.0, deadline: float | None = None
+    ) -> Result:
+        """The result of one item. Cancelling the caller does not disturb its neighbours."""
+        return await self.submit(item, priority=priority, deadline=deadline)
+
+    def submit(
+        self, item: Item, *, priority: float = 0.0, deadline: float | None = None
+    ) -> asyncio.Future[Result]:
+        """Hand in `item` and get a future of its result.
+
+        A higher `priority` goes first. If its batch has not begun after `deadline` seconds it fails
+        with DeadlinePassed. Raises BatcherClosed, BatcherFull, TooCostly.
+        """
+        return self._file(item, priority, deadline).future
+
+    def _file(self, item: Item, priority: float, deadline: float | None) -> Ticket:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._bind(loop)
+        if self._closed:
+            raise BatcherClosed()
+        ticket = Ticket(item, loop.create_future(), loop.time(), priority)
+        if self._plain or self._admit(ticket):
+            self._waiting.add(ticket)
+            if deadline is not None:
+                ticket.deadline = ticket.since + deadline
+                self._watch_deadlines(ticket.deadline)
+            if not self._starting:
+                self._wake()
+        return ticket
+
+    def submit_threadsafe(self, item: Item) -> concurrent.futures.Future[Result]:
+        """`submit` from another thread; the batcher is bound to its loop by then (`bind`)."""
+        if self._loop is None:
+            raise ConfigurationError("This batcher has no event loop yet: bind() it there first.")
+        found: concurrent.futures.Future[Result] = concurrent.futures.Future()
+
+        def hand_in() -> None:
+            if not found.set_running_or_notify_cancel():
+                return
+            try:
+                self.submit(item).add_done_callback(lambda done: _pass_on(done, found))
+            except Exception as error:
+                found.set_exception(error)
+
+        self._loop.call_soon_threadsafe(hand_in)
+        return found
+
+    async def stream(self, item: Item, *, priority: float = 0.0) -> AsyncIterator[Any]:
+        """The pieces of one item as `fn`, a generator of lists, yields them; None is no piece."""
+        if not self._caller.streams:
+            raise ConfigurationError("Only a generator of lists can be streamed.")
+        pieces: asyncio.Queue[Any] = asyncio.Queue()
+        ticket = self._file(item, priority, None)
+        ticket.tap = pieces.put_nowait
+        end = object()
+        ticket.future.add_done_callback(lambda _: pieces.put_nowait(end))
+        try:
+            while (piece := await pieces.get()) is not end:
+                yield piece
+            ticket.future.result()
+        finally:
+            ticket.future.cancel()
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            raise ConfigurationError("This batcher belongs to another event loop.")
+        self._loop = loop
+        self._workers.clear()
+        self._starting, self._under_way = False, 0
+
+    def bind(self) -> None:
+        """Bind it to the running event loop now, and not when it is first used."""
+        self._bind(asyncio.get_running_loop())
+
+    def _admit(self, ticket: Ticket) -> bool:
+        """Check a new ticket; false if it joined an equal one that is under way."""
+        if self._key is not None:
+            ticket.lane = self._key(ticket.item)
+        if self._cost is not None and self._waiting.budget.cost is not None:
+            ticket.cost = float(self._cost(ticket.item))
+            if ticket.cost > self._waiting.budget.cost:
+                raise TooCostly()
+        if self._dedup is not None:
+            same = self._dedup.get((ticket.lane, ticket.item))
+            if same is not None and not same.given_up:
+                same.others = [*(same.others or ()), ticket.future]
+                return False
+            self._dedup[ticket.lane, ticket.item] = ticket
+        if self._max_queue is not None and len(self._waiting) >= self._max_queue:
+            self._waiting.drop_given_up()
+            if len(self._waiting) >= self._max_queue:
+                self.stats.refused += 1
+                self._forget(ticket)
+                full = BatcherFull()
+                size = self._waiting.budget.size
+                full.retry_after = self._service.until(len(self._waiting), size, self._concurrency)
+                raise full
+        return True
+
+    # Letting go
+
+    @contextmanager
+    def expect(self) -> Iterator[None]:
+        """Inside, company is likely: an item is about to come, so others wait `max_wait` for it."""
+        self._expected += 1
+        try:
+            yield
+        finally:
+            self._expected -= 1
+            if self._loop is not None:
+                self._end_linger()
+
+    @contextmanager
+    def hold(self, count: int) -> Iterator[None]:
+        """Inside, nothing goes until `count` items wait: for tests that want whole batches."""
+        self._held = count
+        try:
+            yield
+        finally:
+            self._held = 0
+            if self._loop is not None:
+                self._wake()
+
+    def _wake(self) -> None:
+        """Start a worker if there is something to do and a place to do it."""
+        waiting = len(self._waiting)
+        if self._starting or not waiting or waiting < self._held:
+            return
+        only_full = self._lingers or self._under_way >= self._concurrency
+        if only_full and waiting < self._waiting.budget.size:
+            return
+        if len(self._workers) >= self._concurrency + self._caller.ahead:
+            return
+        assert self._loop is not None
+        self._starting = True
+        # A context of its own: the first caller's variables must not leak into the batches.
+        task = self._loop.create_task(self._work(), context=contextvars.Context())
+        self._workers.add(task)
+        task.add_done_callback(self._workers.discard)
+
+    def _next(self) -> Released | None:
+        """What goes now, if anything."""
+        assert self._loop is not None
+        if len(self._waiting) < self._held:
+            return None
+        now = self._loop.time()
+        only_full = self._under_way >= self._concurrency
+        soonest: float | None = None
+        for name, lane in self._waiting.lanes():
+            full = self._waiting.is_full(lane)
+            if not full and only_full:
+                continue
+            reason: Reason = "full" if full else "idle"
+            if not full and self._max_wait and not self._closed:
+                until = lane.oldest() + self._max_wait
+                if now < until and (len(lane) > 1 or self._expected):
+                    soonest = until if soonest is None else min(soonest, until)
+                    continue
+                reason = "linger" if now >= until else "idle"
+            if self._closed:
+                reason = "drain"
+            return Released(self._waiting.take(name, lane, now), reason)
+        if soonest is not None:
+            self._set_linger(soonest)
+        return None
+
+    def _set_linger(self, until: float) -> None:
+        assert self._loop is not None
+        self._lingers = True
+        if self._linger is not None:
+            self._linger.cancel()
+        self._linger = self._loop.call_at(until, self._end_linger)
+
+    def _end_linger(self) -> None:
+        self._lingers = False
+        self._wake()
+
+    # Computing
+
+    async def _work(self) -> None:
+        self._starting = False
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            while released := self._next():
+                if self._waiting:
+                    self._wake()
+                self._under_way += 1
+                try:
+                    await self._answer(*released)
+                finally:
+                    self._under_way -= 1
+                del released
+                if task.cancelling():  # the loop is about to end
+                    self._fail_waiting()
+                    return
+        finally:
+            self._workers.discard(task)  # before its callers go on and hand in more
+
+    async def _answer(self, batch: list[Ticket], reason: Reason) -> None:
+        assert self._loop is not None
+        if not batch:
+            return
+        began = self._loop.time()
+        try:
+            results = await self._computing.results(batch)
+        except BaseException as error:
+            self.stats.failed += 1
+            for ticket in batch:
+                self._fail(ticket, error, shared=True)
+        else:
+            for ticket, result in zip(batch, results, strict=True):
+                if isinstance(result, BaseException):
+                    self._fail(ticket, result, shared=ticket.others is not None)
+                else:
+                    self._deliver(ticket, result)
+        took = self._loop.time() - began
+        self._service.learn(len(batch), took)
+        self.stats.count(len(batch), reason)
+        self.stats.dropped = self._waiting.dropped
+        if self._observe is not None:
+            self._observe(Batch(len(batch), began - batch[0].since, took, reason))
+
+    # Telling
+
+    def _deliver(self, ticket: Ticket, result: Any) -> None:
+        if not ticket.future.done():
+            ticket.future.set_result(result)
+        if self._dedup is not None:
+            self._forget(ticket)
+            for future in ticket.others or ():
+                if not future.done():
+                    future.set_result(result)
+
+    def _fail(self, ticket: Ticket, error: BaseException, *, shared: bool) -> None:
+        self._forget(ticket)
+        for future in (ticket.future, *(ticket.others or ())):
+            if not future.done():
+                future.set_exception(own(error, shared=shared))
+
+    def _forget(self, ticket: Ticket) -> None:
+        if self._dedup is not None and self._dedup.get((ticket.lane, ticket.item)) is ticket:
+            del self._dedup[ticket.lane, ticket.item]
+
+    # Deadlines
+
+    def _watch_deadlines(self, until: float) -> None:
+        assert self._loop is not None
+        if self._deadline is not None:
+            if self._deadline.when() <= until:
+                return
+            self._deadline.cancel()
+        self._deadline = self._loop.call_at(until, self._expire)
+
+    def _expire(self) -> None:
+        assert self._loop is not None
+        self._deadline = None
+        now = self._loop.time()
+        for ticket in self._waiting:
+            if ticket.deadline is None or ticket.given_up:
+                continue
+            if ticket.deadline <= now:
+                self.stats.expired += 1
+                self._fail(ticket, DeadlinePassed(), shared=False)
+            else:
+                self._watch_deadlines(ticket.deadline)
+
+    # The end
+
+    async def aclose(self, *, drain: bool = True, patience: float = CLOSING) -> None:
+        """Take no more items and return when every one taken is answered.
+
+        With `drain` they are computed, for `patience` seconds; what is left then, or without
+        `drain` all, fails with BatcherClosed.
+        """
+        self._closed = True
+        self._held, self._lingers = 0, False
+        for timer in (self._linger, self._deadline):
+            if timer is not None:
+                timer.cancel()
+        if self._loop is None:
+            return
+        until = self._loop.time() + patience
+        while drain and (self._waiting or self._workers) and self._loop.time() < until:
+            self._wake()
+            await asyncio.wait({*self._workers}, timeout=max(0.0, until - self._loop.time()))
+        self._fail_waiting()
+        for task in list(self._workers):
+            task.cancel()
+        if self._workers:
+            await asyncio.wait({*self._workers}, timeout=1.0)
+        self._caller.close()
+
+    def _fail_waiting(self) -> None:
+        for ticket in list(self._waiting):
+            self._fail(ticket, BatcherClosed(), shared=False)
+        self._waiting.drop_given_up()
+
+    async def __aenter__(self) -> Batcher[Item, Result]:
+        self.bind()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+
+def _pass_on(done: asyncio.Future[Any], to: concurrent.futures.Future[Any]) -> None:
+    if done.cancelled():
+        to.set_exception(concurrent.futures.CancelledError())
+    elif (error := done.exception()) is not None:
+        to.set_exception(error)
+    else:
+        to.set_result(done.result())

@@ -1,0 +1,180 @@
+"""Calling: how a batched function of any kind is run, and what its answer comes to.
+
+Async functions run on the loop, plain ones in threads or in processes of their own. A generator
+yields lists, of which each item gets its piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import multiprocessing
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from turnwise.batching.errors import BatchFailed, BatchTimeout, ProcessDied
+from turnwise.callables import kind_of
+from turnwise.errors import ConfigurationError
+from turnwise.threads import Threads
+
+Pieces = Callable[[Sequence[Any]], bool]
+"""Told each list that a generator yields; returns whether anybody wants more."""
+
+
+class Caller(ABC):
+    """Runs one function. `ahead`: one batch more than `concurrency` may be handed over, which
+    begins the moment another ends; a function on the loop begins at once, so for it none may."""
+
+    ahead = True
+    streams = False
+
+    @abstractmethod
+    async def call(self, items: list[Any], pieces: Pieces) -> Any:
+        """What the function answers; pieces of a stream go to `pieces`, and the answer is None."""
+
+    def abandon(self) -> None:  # noqa: B027 -- on the loop there is nothing to leave
+        """A call took too long and was given up."""
+
+    def close(self) -> None:  # noqa: B027
+        """Nothing more will be called."""
+
+
+class OnLoop(Caller):
+    """A coroutine function."""
+
+    ahead = False
+
+    def __init__(self, fn: Callable[[list[Any]], Any]) -> None:
+        self._fn = fn
+
+    async def call(self, items: list[Any], pieces: Pieces) -> Any:
+        return await self._fn(items)
+
+
+class InThread(Caller):
+    """A plain function, in one of `count` threads."""
+
+    def __init__(self, fn: Callable[[list[Any]], Any], count: int) -> None:
+        self._fn = fn
+        self._count = count
+        self._threads: Threads | None = None
+
+    def _run(self, fn: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        if self._threads is None:
+            self._threads = Threads("turnwise-batch", self._count)
+        return self._threads.run(fn, *args)
+
+    async def call(self, items: list[Any], pieces: Pieces) -> Any:
+        answer = await self._run(self._fn, items)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    def abandon(self) -> None:
+        if self._threads is not None:
+            self._threads.end()  # whoever hangs there is left behind
+            self._threads = None
+
+    close = abandon
+
+
+class InProcess(Caller):
+    """A plain function that can be pickled by its name, in one of `count` processes."""
+
+    def __init__(self, fn: Callable[[list[Any]], Any], count: int) -> None:
+        self._fn = fn
+        self._count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def call(self, items: list[Any], pieces: Pieces) -> Any:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._count, mp_context=context)
+        pool = self._pool
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, self._fn, items)
+        except BrokenProcessPool:
+            if self._pool is pool:
+                self._pool = None
+            raise ProcessDied() from None
+
+    def abandon(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Streaming(InThread):
+    """A generator function, async or plain, that yields lists."""
+
+    ahead = False
+    streams = True
+
+    async def call(self, items: list[Any], pieces: Pieces) -> Any:
+        if kind_of(self._fn) == "async generator":
+            lists: AsyncIterator[Sequence[Any]] = self._fn(items)
+        else:
+            lists = self._in_thread(self._fn(items))
+        try:
+            async for answer in lists:
+                if not pieces(answered(answer, len(items))):
+                    return
+        finally:
+            await lists.aclose()  # type: ignore[attr-defined]
+
+    async def _in_thread(self, lists: Iterator[Sequence[Any]]) -> AsyncIterator[Sequence[Any]]:
+        end = object()
+        while (answer := await self._run(next, lists, end)) is not end:
+            yield answer
+
+
+def caller(fn: Callable[[list[Any]], Any], concurrency: int, process: bool) -> Caller:
+    """How to run `fn`."""
+    if not callable(fn):
+        raise ConfigurationError("A batched function is a function (items) -> results.")
+    kind = kind_of(fn)
+    if process:
+        if kind != "sync":
+            raise ConfigurationError("What runs in a process is a plain function.")
+        return InProcess(fn, concurrency)
+    if kind == "async":
+        return OnLoop(fn)
+    return InThread(fn, concurrency) if kind == "sync" else Streaming(fn, concurrency)
+
+
+async def in_time(call: Caller, items: list[Any], pieces: Pieces, seconds: float) -> Any:
+    """`call.call`, but no longer than `seconds`, even if it will not be cancelled."""
+    task = asyncio.ensure_future(call.call(items, pieces))
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    except BaseException:
+        task.cancel()
+        raise
+    if done:
+        return task.result()
+    task.cancel()
+    task.add_done_callback(lambda late: late.cancelled() or late.exception())
+    call.abandon()
+    raise BatchTimeout()
+
+
+def answered(answer: Any, count: int) -> Sequence[Any]:
+    """The results in a function's answer, one for each of `count` items. Raises BatchFailed."""
+    if isinstance(answer, list | tuple):
+        results: Sequence[Any] = answer
+    else:
+        if isinstance(answer, str | bytes | dict | set) or not hasattr(answer, "__len__"):
+            kind = type(answer).__name__
+            raise BatchFailed(f"A batched function answers with a list, not {kind}.")
+        results = list(answer)  # an array, a data frame's column
+    if len(results) != count:
+        raise BatchFailed(f"{count} items went in, {len(results)} results came out.")
+    return results

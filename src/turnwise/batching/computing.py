@@ -1,0 +1,69 @@
+"""Computing: the results of a batch, from a function that may fail, hang or answer in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from turnwise.batching.calling import Caller, Pieces, answered, in_time
+from turnwise.batching.errors import BatchTimeout, own
+from turnwise.batching.measures import Stats
+from turnwise.batching.waiting import Ticket
+
+
+class Computing:
+    """Computes batches with one function.
+
+    `timeout` is in seconds; with `isolate` a batch whose function raises is tried in halves, until
+    the bad item stands alone.
+    """
+
+    def __init__(self, caller: Caller, timeout: float | None, isolate: bool, stats: Stats) -> None:
+        self._caller = caller
+        self._timeout = timeout
+        self._isolate = isolate
+        self._stats = stats
+
+    async def results(self, batch: list[Ticket]) -> Sequence[Any]:
+        """One result, or the exception in its place, for each ticket. Raises what is everyone's."""
+        if self._caller.streams:
+            return await self._streamed(batch)
+        return await self._called([ticket.item for ticket in batch], len(batch))
+
+    async def _call(self, items: list[Any], pieces: Pieces) -> Any:
+        if self._timeout is None:
+            return await self._caller.call(items, pieces)
+        return await in_time(self._caller, items, pieces, self._timeout)
+
+    async def _called(self, items: list[Any], count: int) -> Sequence[Any]:
+        try:
+            return answered(await self._call(items, _nobody), count)
+        except Exception as error:
+            if not self._isolate or isinstance(error, BatchTimeout):
+                raise
+            if count == 1:
+                self._stats.isolated += 1
+                return [own(error, shared=True)]
+        half = count // 2
+        first = await self._called(items[:half], half)
+        return [*first, *await self._called(items[half:], count - half)]
+
+    async def _streamed(self, batch: list[Ticket]) -> list[list[Any] | BaseException]:
+        """Hand each item's pieces on as they come; in the end what came of each."""
+        found: list[list[Any] | BaseException] = [[] for _ in batch]
+
+        def pieces(answer: Sequence[Any]) -> bool:
+            for i, (ticket, piece) in enumerate(zip(batch, answer, strict=True)):
+                so_far = found[i]
+                if isinstance(piece, BaseException):
+                    found[i] = piece
+                elif piece is not None and isinstance(so_far, list):
+                    (ticket.tap or so_far.append)(piece)
+            return not all(ticket.given_up for ticket in batch)
+
+        await self._call([ticket.item for ticket in batch], pieces)
+        return found
+
+
+def _nobody(_pieces: Sequence[Any]) -> bool:
+    return True

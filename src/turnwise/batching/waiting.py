@@ -1,0 +1,194 @@
+"""Waiting: the items that are not computed yet, in lanes, and which of them go next.
+
+A lane holds what may share a batch (the same model, the same language). Lanes take turns; one
+that is empty is forgotten. In a lane the highest priority goes first, equals in the order they
+came; an item gains one priority for each `ageing` seconds it waits, so none waits for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+
+class Ticket:
+    """One item and those who wait for its result."""
+
+    __slots__ = ("cost", "deadline", "future", "item", "lane", "others", "priority", "since", "tap")
+
+    def __init__(
+        self,
+        item: Any,
+        future: asyncio.Future[Any],
+        since: float,
+        priority: float = 0.0,
+        lane: Hashable = None,
+    ) -> None:
+        self.item = item
+        self.future = future
+        self.since = since
+        self.priority = priority
+        self.lane = lane
+        self.cost = 0.0
+        self.deadline: float | None = None
+        self.others: list[asyncio.Future[Any]] | None = None
+        """Futures of callers that asked for an equal item."""
+        self.tap: Callable[[Any], None] | None = None
+        """Where the pieces of a streamed result go."""
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for it any more."""
+        if not self.future.done():
+            return False
+        return self.others is None or all(future.done() for future in self.others)
+
+
+class Budget:
+    """What a batch may hold: `size` items, and together no more than `cost`.
+
+    With `padded`, an item is padded to the longest beside it: a batch costs the highest cost times
+    the number of items.
+    """
+
+    def __init__(self, size: int, cost: float | None, padded: bool) -> None:
+        self.size = size
+        self.cost = cost
+        self.padded = padded
+
+    def fits(self, batch: list[Ticket], ticket: Ticket, so_far: float) -> bool:
+        """Whether `ticket` may join; `so_far` is what the batch's costs come to, see `add`."""
+        if self.cost is None or not batch:
+            return True
+        total = self.add(so_far, ticket)
+        return (total * (len(batch) + 1) if self.padded else total) <= self.cost
+
+    def add(self, so_far: float, ticket: Ticket) -> float:
+        """The highest cost, or the sum of costs, with one more ticket."""
+        return max(so_far, ticket.cost) if self.padded else so_far + ticket.cost
+
+
+class Lane:
+    """What may share a batch, by priority."""
+
+    __slots__ = ("levels",)
+
+    def __init__(self) -> None:
+        self.levels: dict[float, deque[Ticket]] = {}
+
+    def add(self, ticket: Ticket) -> None:
+        level = self.levels.get(ticket.priority)
+        if level is None:
+            level = self.levels[ticket.priority] = deque()
+        level.append(ticket)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.levels.values()))
+
+    def oldest(self) -> float:
+        """Since when the longest waiting item waits."""
+        return min(level[0].since for level in self.levels.values())
+
+    def clean(self) -> int:
+        """Drop from the fronts what nobody waits for; returns how many."""
+        dropped = 0
+        for priority, level in list(self.levels.items()):
+            while level and level[0].given_up:
+                level.popleft()
+                dropped += 1
+            if not level:
+                del self.levels[priority]
+        return dropped
+
+    def first(self, now: float, ageing: float) -> Ticket:
+        """The item that goes next."""
+        if len(self.levels) == 1:
+            (level,) = self.levels.values()
+            return level[0]
+        heads = (level[0] for level in self.levels.values())
+        return max(heads, key=lambda t: (t.priority + (now - t.since) / ageing, -t.since))
+
+    def pop(self, ticket: Ticket) -> None:
+        level = self.levels[ticket.priority]
+        level.popleft()
+        if not level:
+            del self.levels[ticket.priority]
+
+
+class Waiting:
+    """All lanes."""
+
+    def __init__(self, budget: Budget, ageing: float) -> None:
+        self.budget = budget
+        self.dropped = 0
+        self._ageing = ageing
+        self._lanes: OrderedDict[Hashable, Lane] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Ticket]:
+        for lane in self._lanes.values():
+            for level in lane.levels.values():
+                yield from level
+
+    def add(self, ticket: Ticket) -> None:
+        lane = self._lanes.get(ticket.lane)
+        if lane is None:
+            lane = self._lanes[ticket.lane] = Lane()
+        lane.add(ticket)
+        self._count += 1
+
+    def drop_given_up(self) -> None:
+        """Forget every item that nobody waits for, wherever it stands."""
+        kept = [ticket for ticket in self if not ticket.given_up]
+        self.dropped += self._count - len(kept)
+        self._lanes.clear()
+        self._count = 0
+        for ticket in kept:
+            self.add(ticket)
+
+    def lanes(self) -> Iterator[tuple[Hashable, Lane]]:
+        """The lanes with something in them, the one whose turn it is first."""
+        for name, lane in list(self._lanes.items()):
+            dropped = lane.clean()
+            self.dropped += dropped
+            self._count -= dropped
+            if lane.levels:
+                yield name, lane
+            else:
+                del self._lanes[name]
+
+    def take(self, name: Hashable, lane: Lane, now: float) -> list[Ticket]:
+        """A batch out of this lane, which then waits for its next turn."""
+        batch: list[Ticket] = []
+        so_far = 0.0
+        while lane.levels and len(batch) < self.budget.size:
+            ticket = lane.first(now, self._ageing)
+            if ticket.given_up:
+                self.dropped += 1
+            elif self.budget.fits(batch, ticket, so_far):
+                batch.append(ticket)
+                so_far = self.budget.add(so_far, ticket)
+            else:
+                break  # it stays first
+            lane.pop(ticket)
+            self._count -= 1
+        if lane.levels:
+            self._lanes.move_to_end(name)
+        else:
+            del self._lanes[name]
+        return batch
+
+    def is_full(self, lane: Lane) -> bool:
+        """Whether the lane has a whole batch."""
+        if len(lane) >= self.budget.size:
+            return True
+        if self.budget.cost is None:
+            return False
+        costs = [ticket.cost for level in lane.levels.values() for ticket in level]
+        total = max(costs) * len(costs) if self.budget.padded else sum(costs)
+        return total >= self.budget.cost
