@@ -231,7 +231,7 @@ def tokens(talker: Talker) -> dict[str, str]:
 
     claims = {"sub": talker.id, "gen": 1, "exp": time.time() + 100}
     return {
-        "none": jwt.encode(claims, None, algorithm="none"),
+        "none": jwt.encode(claims, "", algorithm="none"),
         "other key": jwt.encode(claims, b"x" * 32, algorithm="HS256"),
         "empty key": talker.token.rsplit(".", 1)[0] + ".",
         "20 kB": "x" * 20_000,

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -20,15 +20,17 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @contextlib.contextmanager
-def running(example: str, folder: Path, **environment: str) -> Iterator[str]:
+def running(
+    example: str, folder: Path, environment: Mapping[str, str] | None = None, *, workers: int = 4
+) -> Iterator[str]:
     """`uvicorn example:app --workers 4` on a fresh store; yields its address."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", f"{example}:app", "--workers", "4"]
+    command = [sys.executable, "-m", "uvicorn", f"{example}:app", "--workers", str(workers)]
     store = {"TURNWISE_STORE": f"sqlite:///{folder / 'example.db'}", "TURNWISE_GRACE": "1"}
     process = subprocess.Popen(
         [*command, "--port", str(port), "--log-level", "warning"],
         cwd=EXAMPLES,
-        env={**os.environ, **store, **environment},
+        env={**os.environ, **store, **(environment or {})},
     )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -60,7 +62,7 @@ async def test_assistant(tmp_path: Path) -> None:
             "AZURE_OPENAI_API_KEY": "k",
             "OPENAI_API_VERSION": "2024-10-21",
         }
-        with running("assistant", tmp_path, **environment) as url:
+        with running("assistant", tmp_path, environment) as url:
             async with client(url) as http:
 
                 async def converse(n: int) -> str:

@@ -134,7 +134,8 @@ class Batcher(Generic[Item, Result]):
         self, item: Item, *, priority: float = 0.0, deadline: float | None = None
     ) -> Result:
         """The result of one item. Cancelling the caller does not disturb its neighbours."""
-        return await self.submit(item, priority=priority, deadline=deadline)
+        result: Result = await self._file(item, priority, deadline).future
+        return result
 
     def submit(
         self, item: Item, *, priority: float = 0.0, deadline: float | None = None
@@ -158,7 +159,11 @@ class Batcher(Generic[Item, Result]):
             if deadline is not None:
                 ticket.deadline = ticket.since + deadline
                 self._watch_deadlines(ticket.deadline)
-            if not self._starting:
+            # While a batch is under way most need not look further.
+            if not self._starting and (
+                self._under_way < self._concurrency
+                or (self._caller.ahead and len(self._waiting) >= self._waiting.budget.size)
+            ):
                 self._wake()
         return ticket
 
@@ -346,8 +351,11 @@ class Batcher(Generic[Item, Result]):
             for ticket, result in zip(batch, results, strict=True):
                 if isinstance(result, BaseException):
                     self._fail(ticket, result, shared=ticket.others is not None)
-                else:
-                    self._deliver(ticket, result)
+                    continue
+                if not ticket.future.done():
+                    ticket.future.set_result(result)
+                if self._dedup is not None:
+                    self._deliver_to_others(ticket, result)
         took = self._loop.time() - began
         self._service.learn(len(batch), took)
         self.stats.count(len(batch), reason)
@@ -357,14 +365,11 @@ class Batcher(Generic[Item, Result]):
 
     # Telling
 
-    def _deliver(self, ticket: Ticket, result: Any) -> None:
-        if not ticket.future.done():
-            ticket.future.set_result(result)
-        if self._dedup is not None:
-            self._forget(ticket)
-            for future in ticket.others or ():
-                if not future.done():
-                    future.set_result(result)
+    def _deliver_to_others(self, ticket: Ticket, result: Any) -> None:
+        self._forget(ticket)
+        for future in ticket.others or ():
+            if not future.done():
+                future.set_result(result)
 
     def _fail(self, ticket: Ticket, error: BaseException, *, shared: bool) -> None:
         self._forget(ticket)

@@ -78,12 +78,6 @@ class Lane:
     def __init__(self) -> None:
         self.levels: dict[float, deque[Ticket]] = {}
 
-    def add(self, ticket: Ticket) -> None:
-        level = self.levels.get(ticket.priority)
-        if level is None:
-            level = self.levels[ticket.priority] = deque()
-        level.append(ticket)
-
     def __len__(self) -> int:
         return sum(map(len, self.levels.values()))
 
@@ -139,7 +133,10 @@ class Waiting:
         lane = self._lanes.get(ticket.lane)
         if lane is None:
             lane = self._lanes[ticket.lane] = Lane()
-        lane.add(ticket)
+        level = lane.levels.get(ticket.priority)
+        if level is None:
+            level = lane.levels[ticket.priority] = deque()
+        level.append(ticket)
         self._count += 1
 
     def drop_given_up(self) -> None:
@@ -164,6 +161,33 @@ class Waiting:
 
     def take(self, name: Hashable, lane: Lane, now: float) -> list[Ticket]:
         """A batch out of this lane, which then waits for its next turn."""
+        if self.budget.cost is None and len(lane.levels) == 1:
+            batch = self._take_in_order(lane)
+        else:
+            batch = self._take_by_rank(lane, now)
+        if lane.levels:
+            self._lanes.move_to_end(name)
+        else:
+            del self._lanes[name]
+        return batch
+
+    def _take_in_order(self, lane: Lane) -> list[Ticket]:
+        """The usual case, quickly: no costs, and no priorities."""
+        ((priority, level),) = lane.levels.items()
+        batch: list[Ticket] = []
+        size = self.budget.size
+        while level and len(batch) < size:
+            ticket = level.popleft()
+            self._count -= 1
+            if ticket.future.done() and ticket.given_up:
+                self.dropped += 1
+            else:
+                batch.append(ticket)
+        if not level:
+            del lane.levels[priority]
+        return batch
+
+    def _take_by_rank(self, lane: Lane, now: float) -> list[Ticket]:
         batch: list[Ticket] = []
         so_far = 0.0
         while lane.levels and len(batch) < self.budget.size:
@@ -177,10 +201,6 @@ class Waiting:
                 break  # it stays first
             lane.pop(ticket)
             self._count -= 1
-        if lane.levels:
-            self._lanes.move_to_end(name)
-        else:
-            del self._lanes[name]
         return batch
 
     def is_full(self, lane: Lane) -> bool:
