@@ -74,6 +74,12 @@ class Talker:
         n, _, _ = answer.partition(b'"n":')[2].partition(b",")
         return int(n)
 
+    async def last_event(self) -> int:
+        """The number of the session's last event."""
+        path = f"{self.path}/messages?limit=1"
+        found = json.loads(await self.connection.request("GET", path, b"", self.auth))
+        return int(found["cursor"])
+
     async def stream(self, text: str) -> AsyncIterator[bytes]:
         """Say something and stream the turn's events."""
         body = json.dumps({"text": text}).encode()

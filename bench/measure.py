@@ -67,14 +67,14 @@ def served(
             preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
         )
         try:
-            _await_port(port)
+            await_port(port)
             yield Served(port, process.pid)
         finally:
             process.terminate()
             process.wait()
 
 
-def _await_port(port: int) -> None:
+def await_port(port: int) -> None:
     until = time.monotonic() + 20
     while time.monotonic() < until:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
@@ -190,6 +190,12 @@ async def pairs(
     found = [(await a(), await b()) for _ in range(PAIRS + 1)][1:]
     middle = statistics.median
     return middle(x for x, _ in found), middle(y for _, y in found), middle(x / y for x, y in found)
+
+
+def memory(pid: int) -> float:
+    """Resident kB of a process."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return float(text.partition("VmRSS:")[2].split()[0])
 
 
 class Row(NamedTuple):

@@ -98,11 +98,14 @@ def _runtime(bot: Bot) -> Runtime:
 
 def turns() -> FastAPI:
     """Answers at once."""
+    return create_app(_runtime(Bot(_same)))
 
-    async def reply(turn: Turn) -> str:
-        return turn.text
 
-    return create_app(_runtime(Bot(reply)))
+async def _same(turn: Turn) -> str:
+    return turn.text
+
+
+trivial = Bot(_same)
 
 
 def deltas() -> FastAPI:
@@ -115,6 +118,20 @@ def deltas() -> FastAPI:
             await asyncio.sleep(0.003 if slowly else 0)
 
     return create_app(_runtime(Bot(reply, coalesce=0.001)))
+
+
+def mixed() -> FastAPI:
+    """Answers at once, but streams two hundred words every fifth time."""
+
+    async def reply(turn: Turn) -> AsyncIterator[str]:
+        if turn.n % 5:
+            yield turn.text
+            return
+        for i in range(200):
+            yield f"word {i} "
+            await asyncio.sleep(0)
+
+    return create_app(_runtime(Bot(reply)))
 
 
 def _chat(script: Script) -> FastAPI:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from turnwise.channels import wire
 from turnwise.channels.access import Access, Principal
-from turnwise.channels.sse import EventStream
+from turnwise.channels.sse import LATER, EventStream
 from turnwise.conversation import Status, TurnRecord
 from turnwise.errors import Invalid
 from turnwise.gateway import Gateway
@@ -58,7 +58,8 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 class ShortCut:
-    """Answers the busiest request, POST .../turns, before the framework; `app` answers the rest.
+    """Answers the busiest request, POST .../turns, before the framework; `app` answers the rest,
+    and what it answers with a stream of events is sent here, behind it.
 
     The same endpoint is a route as well: there it shows in OpenAPI, and there it is found when a
     host application includes the router, with whatever dependencies the host puts on it.
@@ -76,7 +77,11 @@ class ShortCut:
                 response = await self._submit(Request(scope, receive, send))
                 await response(scope, receive, send)
                 return
+        later: list[EventStream] = []
+        scope[LATER] = later
         await self._app(scope, receive, send)
+        for stream in later:
+            await stream.stream(receive, send)
 
 
 class JSON(Response):

@@ -19,6 +19,11 @@ HEARTBEAT = 15.0
 """Seconds of silence after which a comment is sent, so that proxies keep the connection."""
 
 
+LATER = "turnwise.later"
+"""Where in a request's scope a stream leaves itself for somebody further out to send it: the
+framework's frames on the way here would cost half of the memory of an idle stream."""
+
+
 class EventStream(Response):
     """Streams `reader` until its turn ends, it is closed, or the token `expires`.
 
@@ -40,6 +45,14 @@ class EventStream(Response):
         self._expires = expires
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        later: list[EventStream] | None = scope.get(LATER)
+        if later is not None:
+            later.append(self)
+            return
+        await self.stream(receive, send)
+
+    async def stream(self, receive: Receive, send: Send) -> None:
+        """Send the events, until there are no more."""
         loop = asyncio.get_running_loop()
         leaving = loop.create_task(self._until_disconnect(receive))
         watch = Watch(self._reader, self._send_timeout, self._expires)

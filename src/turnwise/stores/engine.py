@@ -7,8 +7,8 @@ How it works, and why:
   interpreter's lock, up to 5 ms a statement while the loop is busy.
 - Acts that arrive while a COMMIT is under way share the next transaction (group commit), so one
   wait for the disk serves many turns.
-- BEGIN IMMEDIATE never waits inside SQLite: while another process writes, the loop tries again
-  every millisecond, and gives way for one after its own commit when others write too.
+- Processes that share the file write one after another (line.py). BEGIN IMMEDIATE never waits
+  inside SQLite: should it find the lock taken all the same, the loop tries again every millisecond.
 - Every process looks every 10 ms whether another has committed (`PRAGMA data_version`, 2 us, on
   the connection that writes, for which its own commits do not count) and, if so, reads what the
   others appended since. Nothing is asked per reader.
@@ -35,6 +35,7 @@ from turnwise.batching import Batch, Batcher
 from turnwise.errors import ConfigurationError, StoreUnavailable, TurnwiseError
 from turnwise.events import QUEUED, Event, unpack
 from turnwise.stores.acts import Acts
+from turnwise.stores.line import Line
 from turnwise.stores.notices import Appended, Listener, Listeners, Notice, Ready, Signal
 from turnwise.stores.pulse import Pulse
 from turnwise.stores.readings import Readings
@@ -97,7 +98,7 @@ class Engine:
         self._looked = 0.0
         self._position = 0
         self._signal_position = 0
-        self._others_write = False
+        self._line = Line(path.with_name(f"{path.name}-pulse"))
         self._locked_out = False
         self._pulse = Pulse(path.with_name(f"{path.name}-pulse"), self._origin)
         self._next_look = 0.0
@@ -113,10 +114,12 @@ class Engine:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._pulse.start()
+            self._line.open()
             self._writer = await self._connect()
             self._reader = await self._connect()
         except BaseException as error:
             self._pulse.stop()
+            self._line.close()
             self._thread.shutdown(wait=False)
             if isinstance(error, apsw.Error | OSError):
                 raise StoreUnavailable(f"Cannot open {self.path}: {error}") from error
@@ -176,6 +179,7 @@ class Engine:
         self._thread.shutdown(wait=True)
         self._reader.close()
         self._writer.close()
+        self._line.close()
         self._pulse.stop()
 
     def listen(self, listener: Listener) -> Callable[[], None]:
@@ -215,21 +219,27 @@ class Engine:
         return [result for act in acts for result in await self._run([act])]
 
     async def _transact(self, acts: list[Act]) -> list[Any]:
-        await self._begin()
         notices = self._acts.notices = []
         try:
+            await self._begin()
             results = [self._answer(act) for act in acts]
             self._committing = True
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._thread, self._writer.execute, "COMMIT")
+            await loop.run_in_executor(self._thread, self._end_transaction)
         except BaseException:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
         finally:
             self._committing = False
+            self._line.leave()
         self._listeners.tell(notices)
         return results
+
+    def _end_transaction(self) -> None:
+        """In the thread: the next process need not wait until our loop hears of it."""
+        self._writer.execute("COMMIT")
+        self._line.leave()
 
     def _answer(self, act: Act) -> Any:
         try:
@@ -238,9 +248,7 @@ class Engine:
             return error
 
     async def _begin(self) -> None:
-        if self._others_write:
-            self._others_write = False
-            await asyncio.sleep(0.001)
+        await self._line.enter()
         patience = time.monotonic() + LOCK_PATIENCE
         while True:
             try:
@@ -294,7 +302,6 @@ class Engine:
         notices: list[Notice] = [Appended(session, log) for session, log in appended.items()]
         for _, kind, session, turn in signals:
             notices.append(Ready() if kind == "ready" else Signal(kind, session, turn))
-        self._others_write = self._others_write or bool(notices)
         self._listeners.tell([*notices, Ready()] if queued else notices)
 
     def _foreign(self, table: str, start: int) -> list[Any]:
