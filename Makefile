@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve test check format bench docs clean
+.PHONY: help install serve test check simulate format bench docs clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -27,13 +27,16 @@ serve: .venv/serve ## the demo bot and its chat page at http://127.0.0.1:8000/
 	$(BIN)/turnwise serve
 
 test: .venv/dev  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: .venv/dev ## lint, format, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
+
+simulate: .venv/dev ## many worlds of crashes and races: SEEDS=10000
+	SEEDS=$(or $(SEEDS),5000) $(BIN)/python -m pytest tests/simulation
 
 format: .venv/dev ## put the code into shape
 	$(BIN)/ruff check --fix .
@@ -45,6 +48,8 @@ format: .venv/dev ## put the code into shape
 
 bench: .venv/bench ## speed next to bare FastAPI, bare Starlette and Chatsky, side by side
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/batching.py
+	$(BIN)/python bench/pictures.py
 
 docs: .venv/docs ## the documentation as a site in site/
 	$(BIN)/mkdocs build --strict

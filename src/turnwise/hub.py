@@ -45,7 +45,7 @@ class Hub:
     def __init__(self, store: Store, *, limit: int = 10_000) -> None:
         self._store = store
         self._limit = limit
-        self._readers: dict[str, set[Reader]] = {}
+        self._readers: dict[str, dict[Reader, None]] = {}
         self._count = 0
         self.alarms = Alarms()
         self._shut = False
@@ -73,7 +73,7 @@ class Hub:
         if limited and self._count >= self._limit:
             raise TooManyStreams()
         reader = Reader(self, self._store, session, after, turn, generation)
-        self._readers.setdefault(session, set()).add(reader)
+        self._readers.setdefault(session, {})[reader] = None
         self._count += 1
         self._store.follow(session)
         if self._shut:
@@ -85,7 +85,7 @@ class Hub:
         followers = self._readers.get(reader.session)
         if followers is None or reader not in followers:
             return
-        followers.discard(reader)
+        del followers[reader]
         self._count -= 1
         self._store.unfollow(reader.session)
         if not followers:

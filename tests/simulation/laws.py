@@ -1,0 +1,117 @@
+"""The laws that hold in every world: what guarantees.md promises, checked on the whole log."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from world import SESSIONS, Reader, World
+
+from turnwise.events import (
+    CANCELLED,
+    COMPLETED,
+    DELTA,
+    FAILED,
+    GAP,
+    MESSAGE,
+    QUEUED,
+    RESET,
+    STARTED,
+)
+
+
+@dataclass
+class Told:
+    """What a session's log comes to: the history and the state that it must have."""
+
+    messages: list[tuple[int, str]] = field(default_factory=list)
+    completed: int = 0
+    turns: dict[int, str] = field(default_factory=dict)
+    ended: dict[int, str] = field(default_factory=dict)
+
+
+def check(world: World) -> None:
+    """Raises AssertionError that names the seed and what was broken."""
+    for session in SESSIONS:
+        told = walk(world, session)
+        _check_acknowledged(world, session, told)
+        _check_history(world, session, told)
+    for reader in world.readers:
+        _check_reader(world, reader)
+
+
+def walk(world: World, session: str) -> Told:
+    """Follow the log from its first event; no step may break the order of things."""
+    log = world.logs[session]
+    assert sorted(log) == list(range(1, len(log) + 1)), "numbers have a gap"
+    told = Told()
+    running = attempt = 0
+    questions: dict[int, str] = {}
+    replies: list[tuple[int, str]] = []
+    for id in sorted(log):
+        event = log[id].json()
+        kind, turn = event["type"], event.get("turn", 0)
+        if kind == QUEUED:
+            assert turn == len(told.turns) + 1, "turns are not numbered in order"
+            told.turns[turn] = questions[turn] = event["message"]["text"]
+        elif kind == STARTED:
+            assert turn not in told.ended, "a turn started after its end"
+            assert running in (0, turn), "two turns at once"
+            waiting = [n for n in told.turns if n not in told.ended]
+            assert turn == min(waiting), "a turn overtook another"
+            assert event["attempt"] <= attempt + 1 if running == turn else True
+            running, attempt, replies = turn, event["attempt"], []
+        elif kind == DELTA:
+            assert (turn, event["attempt"]) == (running, attempt), "a word of a stale attempt"
+        elif kind == MESSAGE:
+            assert turn == running, "a reply to a turn that does not run"
+            replies.append((turn, event["message"]["text"]))
+        elif kind in (COMPLETED, FAILED, CANCELLED):
+            assert turn not in told.ended, "a turn ended twice"
+            told.ended[turn] = kind
+            if turn == running:
+                told.messages += [(turn, questions[turn]), *replies]
+                told.completed += kind == COMPLETED
+                running, attempt = 0, 0
+            else:
+                assert kind == CANCELLED, "a turn that did not run ended"
+        elif kind == RESET:
+            told.messages, told.completed = [], 0
+            running = 0
+            assert set(told.ended) == set(told.turns), "a reset left turns open"
+    assert set(told.ended) == set(told.turns), "a turn never ended"
+    return told
+
+
+def _check_acknowledged(world: World, session: str, told: Told) -> None:
+    """What was acknowledged is there, once; nothing else is."""
+    acked = world.acked[session]
+    for text, n in acked.items():
+        assert told.turns.get(n) == text, "an acknowledged message is lost"
+    assert len(set(acked.values())) == len(acked), "two messages, one turn"
+    assert sorted(told.turns.values()) == sorted(acked), "a message came twice"
+
+
+def _check_history(world: World, session: str, told: Told) -> None:
+    """History and state are what the log tells."""
+    history: list[Any] = [json.loads(message) for message in world.histories[session]]
+    assert [(m["turn"], m["text"]) for m in history] == told.messages, "history and log disagree"
+    seqs = [m["seq"] for m in history]
+    assert seqs == list(range(seqs[0], seqs[0] + len(seqs))) if seqs else True
+    state = json.loads(world.states[session])
+    assert state.get("n", 0) == told.completed, "an effect was lost or came twice"
+
+
+def _check_reader(world: World, reader: Reader) -> None:
+    """Everything once and in order, and what is missing is announced."""
+    log, cursor = world.logs[reader.session], 0
+    for event in reader.seen:
+        if event.type == GAP:
+            assert event.id >= cursor
+            cursor = event.id
+            continue
+        assert event.id == cursor + 1, f"event {event.id} after {cursor}, unannounced"
+        assert event.tail == log[event.id].tail
+        cursor = event.id
+    assert cursor == len(log), "a reader did not hear of everything"

@@ -1,0 +1,334 @@
+"""A world of several processes on one store, in one event loop, on a clock that jumps.
+
+Each `Host` is a process: its own SQLite store object on the shared file, a worker, a hub and a
+gateway, all of them the real ones. What is between them and the store is `Unreliable`: acts are
+delayed, hosts die before or after an act, stall until their leases have lapsed, lose wake-ups,
+and the store is away for a moment. One seed decides all of it.
+
+Every commit is seen by the world itself, from inside the store, so it knows the whole log of each
+session, whatever the processes have forgotten or never heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from turnwise import Bot, Turn, virtual
+from turnwise.errors import NotFound, QueueFull, StoreUnavailable
+from turnwise.events import Event
+from turnwise.gateway import Gateway, Limits
+from turnwise.hub import Hub
+from turnwise.stores import engine
+from turnwise.stores.base import Store
+from turnwise.stores.notices import Appended, Listener, Notice, Ready
+from turnwise.stores.sqlite import SQLiteStore
+from turnwise.tokens import Signer
+from turnwise.worker import Worker
+
+EPOCH = 1_700_000_000.0
+LEASE = 10.0
+SESSIONS = ("a", "b", "c")
+MESSAGES = 6
+
+
+class Unreliable:
+    """The store of one host. It has every method of Store and stands between them."""
+
+    def __init__(self, world: World, host: Host, inner: SQLiteStore) -> None:
+        self._world = world
+        self._host = host
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+        return partial(self._act, name) if inspect.iscoroutinefunction(method) else method
+
+    async def submit(self, wish: Any, desk: Any = None, take: Any = None) -> Any:
+        """A claim that reaches a host which has died is taken by nobody."""
+
+        def reach(claim: Any) -> None:
+            if not self._host.dead:
+                take(claim)
+
+        return await self._act("submit", wish, desk, None if take is None else reach)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        def hear(notice: Notice) -> None:
+            lost = isinstance(notice, Ready) and self._world.strikes("wake-up lost", 0.5)
+            if not (lost or self._host.dead):
+                listener(notice)
+
+        return self._inner.listen(hear)
+
+    async def _act(self, name: str, *args: Any, **more: Any) -> Any:
+        await self._pass_time()
+        if self._world.strikes("store away", 0.01):
+            raise StoreUnavailable
+        result = await getattr(self._inner, name)(*args, **more)
+        await self._pass_time()
+        return result
+
+    async def _pass_time(self) -> None:
+        """A while in which much may happen: to others, or to this host."""
+        world, host = self._world, self._host
+        if world.chance.random() < 0.3:
+            await asyncio.sleep(world.chance.expovariate(1 / 0.02))
+        while host.stalled_until > world.now() and not world.over:
+            await asyncio.sleep(host.stalled_until - world.now())
+        if host.dead and not world.over:
+            await world.end.wait()
+        if host.dead:
+            raise asyncio.CancelledError
+
+
+class Host:
+    """One process."""
+
+    def __init__(self, world: World) -> None:
+        self.dead = False
+        self.died = asyncio.get_running_loop().create_future()
+        self.stalled_until = 0.0
+        self._world = world
+        self._inner = SQLiteStore(world.path)
+        self.store: Store = Unreliable(world, self, self._inner)  # type: ignore[assignment]
+
+    async def start(self) -> None:
+        await self._inner.open()
+        self._inner.listen(self._world.see)
+        self.hub = Hub(self.store)
+        bot = self._world.bot
+        self.worker = Worker(self.store, bot.answer, bot.options, concurrency=4, lease=LEASE)
+        self.gateway = Gateway(
+            self.store,
+            self.hub,
+            Signer(b"x" * 32, 3600.0),
+            limits=Limits(),
+            session_ttl=86400.0,
+            offer=self.worker.offer,
+            take=self.worker.take,
+        )
+        self.worker.start()
+
+    def kill(self) -> None:
+        """It does nothing more: what it began in the store happened, or never will."""
+        self.dead = True
+        self.died.set_result(None)
+        file = self._inner._engine
+        if file._tail is not None:
+            file._tail.cancel()
+        file._line.close()
+        file._pulse.stop()  # the kernel would do that
+
+    async def ask(self, work: Any) -> Any:
+        """The result of `work` on this host; raises Died when the host dies meanwhile."""
+        task = asyncio.ensure_future(work)
+        await asyncio.wait({task, self.died}, return_when=asyncio.FIRST_COMPLETED, timeout=30.0)
+        if task.done():
+            return task.result()
+        task.cancel()
+        raise Died
+
+
+class Died(Exception):
+    """The other side of a connection went away, or did not answer in time."""
+
+
+@dataclass
+class Reader:
+    """Someone who follows a session, on one host after another."""
+
+    session: str
+    seen: list[Event] = field(default_factory=list)
+
+
+class World:
+    """All of it; `run` plays it and returns what there is to check."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.seed = seed
+        self.chance = random.Random(seed)
+        self.path = folder / f"{seed}.db"
+        self.bot = Bot(self._reply, timeout=60.0, max_attempts=10)
+        self.faulty = True
+        self.over = False
+        self.faults: Counter[str] = Counter()
+        self.hosts: list[Host] = []
+        self.logs: dict[str, dict[int, Event]] = {name: {} for name in SESSIONS}
+        self.acked: dict[str, dict[str, int]] = {name: {} for name in SESSIONS}
+        self.histories: dict[str, list[Any]] = {}
+        self.states: dict[str, Any] = {}
+        self.open: dict[str, int] = {}
+        self.readers: list[Reader] = []
+
+    # The world's own laws
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def strikes(self, fault: str, likelihood: float) -> bool:
+        """Whether this fault happens now."""
+        if not self.faulty or self.chance.random() >= likelihood:
+            return False
+        self.faults[fault] += 1
+        return True
+
+    def see(self, notice: Notice) -> None:
+        """Something was committed. The same event is always the same."""
+        if isinstance(notice, Appended) and notice.session in self.logs:
+            log = self.logs[notice.session]
+            for event in notice.events:
+                known = log.setdefault(event.id, event)
+                assert (known.type, known.turn, known.tail) == (event.type, event.turn, event.tail)
+
+    async def _reply(self, turn: Turn) -> AsyncIterator[str]:
+        turn.state["n"] = turn.state.get("n", 0) + 1
+        for word in range(self.chance.randrange(4)):
+            yield f"{turn.n}.{turn.attempt}.{word} "
+            await asyncio.sleep(self.chance.expovariate(1.0))
+        if turn.text.endswith("fail"):
+            raise ValueError
+        yield f"answer to {turn.text}"
+
+    def host(self) -> Host | None:
+        """One that lives."""
+        living = [host for host in self.hosts if not host.dead]
+        return self.chance.choice(living) if living else None
+
+    # What happens in it
+
+    def play(self) -> None:
+        """Run the whole story, on virtual time."""
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            with (
+                patch.object(time, "monotonic", loop.time),
+                patch.object(time, "time", lambda: EPOCH + loop.time()),
+                patch.object(engine, "TAIL_PERIOD", 0.2),  # or most of the world is looking
+            ):
+                await self._story()
+
+        virtual.run(main())
+
+    async def _story(self) -> None:
+        self.end = asyncio.Event()
+        for _ in range(2):
+            await self._boot()
+        clients = [self._client(name, part) for name in SESSIONS for part in range(2)]
+        working = [asyncio.ensure_future(client) for client in clients]
+        following = [asyncio.ensure_future(self._follow(name)) for name in SESSIONS]
+        nemesis = asyncio.ensure_future(self._nemesis())
+        await asyncio.gather(*working)
+        nemesis.cancel()
+        self.faulty = False  # from here on the world heals
+        while len([host for host in self.hosts if not host.dead]) < 2:
+            await self._boot()
+        await self._until_quiet()
+        for name in SESSIONS:
+            await self._look(name)
+        await asyncio.sleep(5.0)  # who follows has time to hear of it
+        for task in following:
+            task.cancel()
+        self.over = True
+        self.end.set()
+        for host in self.hosts:
+            if not host.dead:
+                await host.worker.drain(1.0)
+                await host._inner.close()
+
+    async def _boot(self) -> None:
+        host = Host(self)
+        await host.start()
+        self.hosts.append(host)
+
+    async def _nemesis(self) -> None:
+        """Kills, restarts and stalls, now and then."""
+        while True:
+            await asyncio.sleep(self.chance.expovariate(1 / 4.0))
+            host = self.host()
+            if host is not None and self.strikes("killed", 0.5):
+                host.kill()
+            elif host is not None and self.strikes("stalled", 0.3):
+                host.stalled_until = self.now() + self.chance.uniform(0.1, 2.5 * LEASE)
+            if len([host for host in self.hosts if not host.dead]) < 3:
+                await self._boot()
+
+    async def _client(self, session: str, part: int) -> None:
+        """Says some things, each until it is acknowledged, and does some mischief."""
+        for i in range(MESSAGES):
+            await asyncio.sleep(self.chance.expovariate(1 / 2.0))
+            text = f"{part}.{i}" + (" fail" if self.chance.random() < 0.1 else "")
+            n = await self._say(session, text)
+            if self.strikes("sent twice", 0.2):
+                assert await self._say(session, text) == n, "one key, two turns"
+            if self.strikes("cancelled", 0.1):
+                await self._do(partial(Gateway.cancel, session_id=session, n=n))
+            if self.strikes("reset", 0.03):
+                await self._do(partial(Gateway.reset, session_id=session))
+
+    async def _say(self, session: str, text: str) -> int:
+        """The number of the turn that `text` became, however often it takes."""
+        while True:
+            saying = partial(Gateway.submit, session_id=session, text=text, key=text, create=True)
+            submitted = await self._do(saying)
+            if submitted is not None:
+                n: int = submitted.turn.n
+                self.acked[session][text] = n
+                return n
+            await asyncio.sleep(self.chance.uniform(0.05, 0.5))
+
+    async def _do(self, work: Callable[[Gateway], Any]) -> Any:
+        """What comes of `work` on some host; None if nobody knows."""
+        host = self.host()
+        if host is None:
+            return None
+        try:
+            return await host.ask(work(host.gateway))
+        except (Died, StoreUnavailable, QueueFull, NotFound):
+            return None
+
+    async def _follow(self, session: str) -> None:
+        """Follows from where it was, on one host after another."""
+        reader = Reader(session)
+        self.readers.append(reader)
+        while True:
+            host = self.host()
+            if host is not None:
+                cursor = reader.seen[-1].id if reader.seen else 0
+                try:
+                    with host.hub.join(session, cursor) as following:
+                        while not (following.closed or self.strikes("reader moved", 0.1)):
+                            reader.seen += await host.ask(following.read(3.0))
+                except (Died, StoreUnavailable):
+                    pass
+            await asyncio.sleep(0.2)
+
+    async def _until_quiet(self) -> None:
+        """Return when every turn has ended; in a healed world that cannot take long."""
+        until = self.now() + 300.0
+        while True:
+            self.open = {}
+            for name in SESSIONS:
+                history = await self._do(partial(Gateway.history, session_id=name))
+                self.open[name] = 1 if history is None else len(history.open)
+            if not any(self.open.values()):
+                return
+            assert self.now() < until, f"turns are still open: {self.open}"
+            await asyncio.sleep(1.0)
+
+    async def _look(self, session: str) -> None:
+        host = self.host()
+        assert host is not None
+        history = await host.gateway.history(session, limit=500)
+        self.histories[session] = history.messages
+        self.states[session] = await host.store.state(session)
