@@ -37,6 +37,7 @@ check: .venv/dev ## lint, format, types, import rules
 
 simulate: .venv/dev ## many worlds of crashes and races: SEEDS=10000
 	SEEDS=$(or $(SEEDS),5000) $(BIN)/python -m pytest tests/simulation
+	TIMES=10 $(BIN)/python -m pytest tests/test_machine.py
 
 format: .venv/dev ## put the code into shape
 	$(BIN)/ruff check --fix .

@@ -81,8 +81,10 @@ class RedisCluster:
         self.url = self.nodes[0].url
 
     def start(self) -> None:
-        for node in self.nodes:
+        for epoch, node in enumerate(self.nodes, 1):
             node.start()
+            with node.client() as client:  # else they would settle theirs while the tests run
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
         masters, replicas = self.nodes[:3], self.nodes[3:]
         for i, node in enumerate(masters):
             first, last = i * 16384 // 3, (i + 1) * 16384 // 3 - 1
@@ -115,6 +117,11 @@ class RedisCluster:
     def kill(self) -> None:
         for node in self.nodes:
             node.kill()
+
+    def said(self) -> str:
+        """The last lines of each node's log."""
+        tails = {n.port: (n.folder / "log").read_text().splitlines()[-25:] for n in self.nodes}
+        return "\n".join(f"{port} {line}" for port, tail in tails.items() for line in tail)
 
 
 def _seven(client: redis.Redis) -> bool:

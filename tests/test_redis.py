@@ -698,6 +698,9 @@ async def test_a_cluster_master_freezes(tmp_path: Path) -> None:
                         if not any(isinstance(one, BaseException) for one in done):
                             break
                 assert len(await store.claim(desk(), 100)) == 40
+            except TimeoutError as error:
+                error.add_note(cluster.said())
+                raise
             finally:
                 cluster.nodes[0].signal(signal.SIGCONT)
     finally:

@@ -111,6 +111,7 @@ class Batcher(Generic[Item, Result]):
         self._cost = cost
         self._dedup: dict[Hashable, Ticket] | None = {} if dedup else None
         self._waiting = Waiting(Budget(max_size, max_cost, padded), ageing)
+        self._simple = key is None and cost is None and not max_wait
         self._plain = key is None and cost is None and not dedup and max_queue is None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._workers: set[asyncio.Task[None]] = set()
@@ -283,6 +284,8 @@ class Batcher(Generic[Item, Result]):
         if len(self._waiting) < self._held:
             return None
         now = self._loop.time()
+        if self._simple and self._under_way < self._concurrency:
+            return self._whatever_waits(now)
         only_full = self._under_way >= self._concurrency
         soonest: float | None = None
         for name, lane in self._waiting.lanes():
@@ -302,6 +305,15 @@ class Batcher(Generic[Item, Result]):
         if soonest is not None:
             self._set_linger(soonest)
         return None
+
+    def _whatever_waits(self, now: float) -> Released | None:
+        """The usual case, quickly: one lane, no budget, nothing to wait for."""
+        batch = self._waiting.take_all_in_one(now)
+        if not batch:
+            return None
+        if self._closed:
+            return Released(batch, "drain")
+        return Released(batch, "full" if len(batch) == self._waiting.budget.size else "idle")
 
     def _set_linger(self, until: float) -> None:
         assert self._loop is not None
@@ -357,7 +369,8 @@ class Batcher(Generic[Item, Result]):
                 if self._dedup is not None:
                     self._deliver_to_others(ticket, result)
         took = self._loop.time() - began
-        self._service.learn(len(batch), took)
+        if self._max_queue is not None:
+            self._service.learn(len(batch), took)
         self.stats.count(len(batch), reason)
         self.stats.dropped = self._waiting.dropped
         if self._observe is not None:

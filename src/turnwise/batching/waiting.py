@@ -159,12 +159,20 @@ class Waiting:
             else:
                 del self._lanes[name]
 
+    def take_all_in_one(self, now: float) -> list[Ticket]:
+        """A batch, where there is but one lane: empty if nothing waits that anybody wants."""
+        lane = self._lanes.get(None)
+        batch: list[Ticket] = []
+        while lane is not None and lane.levels and not batch:
+            batch = self._take_in_order(lane) if len(lane.levels) == 1 else self._ranked(lane, now)
+        return batch
+
     def take(self, name: Hashable, lane: Lane, now: float) -> list[Ticket]:
         """A batch out of this lane, which then waits for its next turn."""
         if self.budget.cost is None and len(lane.levels) == 1:
             batch = self._take_in_order(lane)
         else:
-            batch = self._take_by_rank(lane, now)
+            batch = self._ranked(lane, now)
         if lane.levels:
             self._lanes.move_to_end(name)
         else:
@@ -187,7 +195,7 @@ class Waiting:
             del lane.levels[priority]
         return batch
 
-    def _take_by_rank(self, lane: Lane, now: float) -> list[Ticket]:
+    def _ranked(self, lane: Lane, now: float) -> list[Ticket]:
         batch: list[Ticket] = []
         so_far = 0.0
         while lane.levels and len(batch) < self.budget.size:

@@ -7,7 +7,7 @@ How it works, and why:
   interpreter's lock, up to 5 ms a statement while the loop is busy.
 - Acts that arrive while a COMMIT is under way share the next transaction (group commit), so one
   wait for the disk serves many turns.
-- Processes that share the file write one after another (line.py). BEGIN IMMEDIATE never waits
+- While others write too, processes write one after another (line.py). BEGIN IMMEDIATE never waits
   inside SQLite: should it find the lock taken all the same, the loop tries again every millisecond.
 - Every process looks every 10 ms whether another has committed (`PRAGMA data_version`, 2 us, on
   the connection that writes, for which its own commits do not count) and, if so, reads what the
@@ -48,6 +48,8 @@ TAIL_PERIOD = 0.01
 """Seconds between two looks at what other processes wrote."""
 TAIL_PAGE = 1000
 """Rows read at one look."""
+COMPANY = 1.0
+"""Seconds after another process wrote in which we stand in line to write."""
 LOCK_PATIENCE = 1.5
 """Seconds to wait for another process's write lock before saying that the store is away."""
 
@@ -98,6 +100,7 @@ class Engine:
         self._looked = 0.0
         self._position = 0
         self._signal_position = 0
+        self._company = 0.0
         self._line = Line(path.with_name(f"{path.name}-pulse"))
         self._locked_out = False
         self._pulse = Pulse(path.with_name(f"{path.name}-pulse"), self._origin)
@@ -248,16 +251,19 @@ class Engine:
             return error
 
     async def _begin(self) -> None:
-        await self._line.enter()
-        patience = time.monotonic() + LOCK_PATIENCE
+        now = time.monotonic()
+        if now < self._company:
+            await self._line.enter()
+        patience = now + LOCK_PATIENCE
         while True:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
                 self._locked_out = False
-                if time.monotonic() - self._looked > TAIL_PERIOD:
+                if now - self._looked > TAIL_PERIOD:
                     self._look_for_others()
                 return
             except apsw.BusyError:
+                self._company = time.monotonic() + COMPANY
                 # Who waits behind a batch that was locked out is told at once.
                 if self._locked_out or time.monotonic() > patience:
                     self._locked_out = True
@@ -278,6 +284,7 @@ class Engine:
             version = self._writer.execute("PRAGMA data_version").get
             if version != self._version:
                 self._version = version
+                self._company = self._looked + COMPANY
                 self._read_tail()
         except apsw.Error:
             self._version = 0  # look again next time
