@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve test check simulate format bench docs clean
+.PHONY: help install serve test check simulate faults soak format bench docs clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -38,6 +38,12 @@ check: .venv/dev ## lint, format, types, import rules
 simulate: .venv/dev ## many worlds of crashes and races: SEEDS=10000
 	SEEDS=$(or $(SEEDS),5000) $(BIN)/python -m pytest tests/simulation
 	TIMES=10 $(BIN)/python -m pytest tests/test_machine.py
+
+faults: .venv/dev ## break processes, stores and lines, and count what is left: STRIKES=5
+	STRIKES=$(or $(STRIKES),5) $(BIN)/python -m pytest -n 2 --dist worksteal tests/faults/test_faults.py
+
+soak: .venv/dev  ## half an hour of load and faults, and nothing left over: MINUTES=30
+	MINUTES=$(or $(MINUTES),30) $(BIN)/python -m pytest tests/faults/test_soak.py
 
 format: .venv/dev ## put the code into shape
 	$(BIN)/ruff check --fix .

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from turnwise import Bot, Turn
 
@@ -22,10 +24,18 @@ counter = Bot()
 
 @counter.reply
 async def _count(turn: Turn) -> AsyncIterator[str]:
-    """Counts to the number in the message, ten a second."""
-    for i in range(1, int(turn.text) + 1):
-        yield f"{i} "
-        await asyncio.sleep(0.1)
+    """Counts to the number in the message, ten a second. If it is stopped, it leaves a file."""
+    try:
+        for i in range(1, int(turn.text) + 1):
+            yield f"{i} "
+            await asyncio.sleep(0.1)
+    except (asyncio.CancelledError, GeneratorExit):
+        _leave_word()
+        raise
+
+
+def _leave_word() -> None:
+    Path(f"stopped-{os.getpid()}").touch()
 
 
 deadly = Bot(max_attempts=2)
@@ -39,23 +49,33 @@ async def _deadly(turn: Turn) -> str:
     return "alive"
 
 
-mortal = Bot(max_attempts=50)
+faulty = Bot(max_attempts=20, timeout=30)
+fragile = Bot(max_attempts=3, timeout=30)
 
 
-@mortal.reply
-async def _mortal(turn: Turn) -> AsyncIterator[str]:
-    """Answers in pieces; its first attempt kills its process at the point the message names."""
-    point = turn.text.partition(" ")[2] if turn.attempt == 1 else ""
-    if point == "after-claim":
+@faulty.reply
+@fragile.reply
+async def _faulty(turn: Turn) -> AsyncIterator[str]:
+    """Counts its turns and says the text again; its first attempt does what the message says.
+
+    The message is `text`, `text !point` (it dies there), `text !block` (it holds up the loop past
+    its lease) or `text !poison` (every attempt dies).
+    """
+    text, _, order = turn.text.partition(" !")
+    if order == "poison" or (turn.attempt == 1 and order == "after-claim"):
         os._exit(1)
-    for i in range(4):
-        yield f"{i} "
-        await asyncio.sleep(0.02)
-        if point == "after-deltas" and i == 2:
+    if turn.attempt == 1 and order == "block":
+        time.sleep(1.6 * float(os.environ["TURNWISE_LEASE"]))  # noqa: ASYNC251 that is the fault
+    turn.state["count"] = turn.state.get("count", 0) + 1
+    yield f"{turn.state['count']}:"
+    for word in range(3):
+        await asyncio.sleep(0.01)
+        yield f" {word}"
+        if turn.attempt == 1 and order == "after-deltas" and word == 1:
             os._exit(1)
-    yield turn.text
-    if point == "before-finish":
+    yield f" {text}"
+    if turn.attempt == 1 and order == "before-finish":
         await asyncio.sleep(0.05)
         os._exit(1)
-    if point == "after-finish":
+    if turn.attempt == 1 and order == "after-finish":
         asyncio.get_running_loop().call_later(0.01, os._exit, 1)

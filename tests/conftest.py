@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import httpx
 import pytest
 import uvicorn
 
+from fault_table import pytest_terminal_summary, row  # noqa: F401
 from redis_servers import RedisCluster, RedisServer, binary
 from terminals import Terminal
 from turnwise import Bot, Runtime
@@ -186,9 +187,15 @@ class Process:
     """`turnwise serve` as a process of its own, that can be killed and started again."""
 
     def __init__(
-        self, folder: Path, bot: str | None, *flags: str, store: str | None = None
+        self,
+        folder: Path,
+        bot: str | None,
+        *flags: str,
+        store: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
+        self._environment = environment or {}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.store = store or f"sqlite:///{folder / 'p.db'}"
@@ -201,7 +208,7 @@ class Process:
         self._await_ready()
 
     def _spawn(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(HERE)}
+        environment = {**os.environ, "PYTHONPATH": str(HERE), **self._environment}
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, cwd=self.folder, env=environment, stdout=log, stderr=log,
@@ -236,6 +243,11 @@ class Process:
         return self._process.wait(patience)
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -246,8 +258,15 @@ class Process:
 class WorkerProcess(Process):
     """`turnwise work` as a process of its own."""
 
-    def __init__(self, folder: Path, bot: str, *flags: str, store: str) -> None:
-        super().__init__(folder, bot, *flags, store=store)
+    def __init__(
+        self,
+        folder: Path,
+        bot: str,
+        *flags: str,
+        store: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(folder, bot, *flags, store=store, environment=environment)
         self._command = [sys.executable, "-m", "turnwise", "work", bot, "--store", store, *flags]
 
     def _await_ready(self) -> None:

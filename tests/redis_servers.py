@@ -114,6 +114,23 @@ class RedisCluster:
 
         _until(lambda: all(map(says, self.nodes)))
 
+    def settle(self) -> None:
+        """Return when each of three masters has its replica again."""
+
+        def whole() -> bool:
+            found = []
+            for node in self.nodes:
+                with node.client() as client:
+                    found.append(client.info("replication"))
+            masters = [info for info in found if info["role"] == "master"]
+            linked = [info for info in found if info.get("master_link_status") == "up"]
+            return (len(masters), len(linked)) == (3, 3) and all(
+                info["connected_slaves"] for info in masters
+            )
+
+        self._await("cluster_state:ok")
+        _until(whole)
+
     def kill(self) -> None:
         for node in self.nodes:
             node.kill()

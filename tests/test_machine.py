@@ -307,7 +307,7 @@ def run(machine: type[Machine], examples: int) -> None:
         settings=settings(
             max_examples=examples * (times or 1),
             derandomize=not times,
-            stateful_step_count=30,
+            stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
@@ -334,7 +334,7 @@ def test_sqlite() -> None:
 
                 self.shift = shift
 
-        run(OnSQLite, 100)
+        run(OnSQLite, 400)
         loop.close()
 
 
@@ -356,5 +356,5 @@ def test_redis(kind: str, request: pytest.FixtureRequest) -> None:
 
             self.shift = shift
 
-    run(OnRedis, 25 if kind == "redis_server" else 8)
+    run(OnRedis, 80 if kind == "redis_server" else 40)
     loop.close()

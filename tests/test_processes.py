@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -192,7 +194,8 @@ async def test_poison(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 async def test_a_zombie_is_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGSTOP past the lease, another process takes over, SIGCONT: the zombie writes nothing."""
+    """SIGSTOP past the lease, another process takes over, SIGCONT: the zombie writes nothing, and
+    its handler is stopped within a second of waking."""
     monkeypatch.setenv("TURNWISE_LEASE", "1")
     first = serve("bots:counter")
     second = Process(first.folder, "bots:counter", store=first.store)
@@ -206,7 +209,12 @@ async def test_a_zombie_is_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch
         async with second.client() as client:
             talker.client = client
             turn = (await talker.call("GET", "/turns/1", headers={"Prefer": "wait=30"})).json()
+            stopped = first.folder / f"stopped-{first.pid}"
+            assert not stopped.exists()
             first.signal(signal.SIGCONT)
+            async with asyncio.timeout(1.0):
+                while not stopped.exists():
+                    await asyncio.sleep(0.01)
             assert (turn["status"], turn["attempt"]) == ("completed", 2)
             await talker.say("2")
             events = await talker.events()
@@ -217,6 +225,45 @@ async def test_a_zombie_is_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch
         await eventually_ready(first)
     finally:
         second.stop()
+
+
+def set_writable(folder: Path, yes: bool) -> None:
+    """The store's file in `folder`, and the folder itself."""
+    folder.chmod(0o755 if yes else 0o555)
+    (folder / "p.db").chmod(0o644 if yes else 0o444)
+
+
+async def test_a_file_that_cannot_be_written(tmp_path: Path, processes: list[Process]) -> None:
+    """A store on a read-only file is refused in words before anything is served, and is whole
+    afterwards."""
+    process = Process(tmp_path, "bots:echo")
+    processes.append(process)
+    process.start()
+    async with process.client() as client:
+        talker = await Talker.make(client)
+        await talker.say("hi")
+    process.stop()
+    set_writable(tmp_path, False)
+    try:
+        command = [sys.executable, "-m", "turnwise", "serve", "--store", process.store]
+        if os.geteuid() == 0:  # root writes everywhere, unless this is taken from it
+            command = ["setpriv", "--bounding-set=-dac_override", *command]
+        ended = await asyncio.create_subprocess_exec(
+            *command, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(20):
+            _, said = await ended.communicate()
+        assert ended.returncode == 1
+        words = " ".join(said.decode().split())
+        assert "Error" in words
+        assert "p.db" in words
+        assert "Traceback" not in words
+    finally:
+        set_writable(tmp_path, True)
+    process.start()
+    async with process.client() as client:
+        talker.client = client
+        assert await talker.history() == ["hi", "1: hi"]
 
 
 async def test_logs_hold_no_secrets(serve: Serve) -> None:

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from checker import check
-from conftest import Opener, Process, Talker, WorkerProcess, cluster_ports, free_port
+from conftest import Opener, Talker, cluster_ports, free_port
+from proxies import Cutter
 from redis_servers import RedisCluster, RedisServer
 from turnwise import Bot, Message, Turn
 from turnwise.batching import Batch
@@ -240,63 +240,6 @@ async def test_a_claim_nobody_heard_of_is_given_back(redis_server: RedisServer) 
 
 
 # Answers that are lost on the way
-
-
-class Cutter:
-    """A proxy that lets a request through and loses its answer, `cut` times, closing the line."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.cut = 0
-
-    async def __aenter__(self) -> Cutter:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Half(self), "127.0.0.1", 0)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._server.close()
-
-    async def connect(self, near: _Half) -> asyncio.BaseTransport:
-        loop = asyncio.get_running_loop()
-        far, _ = await loop.create_connection(lambda: _Half(self, near), "127.0.0.1", self._port)
-        return far
-
-
-class _Half(asyncio.Protocol):
-    """One side of a line through the proxy: the client's, or with `near` the server's."""
-
-    def __init__(self, cutter: Cutter, near: _Half | None = None) -> None:
-        self._cutter = cutter
-        self._near = near
-        self._early = b""
-        self.transport: Any = None
-        self.other: Any = None if near is None else near.transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        if self._near is None:
-            self._connecting = asyncio.ensure_future(self._cutter.connect(self))
-            self._connecting.add_done_callback(self._connected)
-
-    def _connected(self, connecting: asyncio.Future[Any]) -> None:
-        self.other = connecting.result()
-        self.other.write(self._early)
-
-    def data_received(self, data: bytes) -> None:
-        if self._near is not None and self._cutter.cut and b"subscribe" not in data:
-            self._cutter.cut -= 1
-            self.transport.close()
-            self.other.close()
-        elif self.other is None:
-            self._early += data
-        else:
-            self.other.write(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.other is not None:
-            self.other.close()
 
 
 Step = Callable[[RedisStore, Claim | None], Awaitable[Any]]
@@ -579,59 +522,6 @@ async def verify(talker: Talker, asked: list[str]) -> None:
 
 
 # Processes
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["redis_server", "redis_cluster"])
-async def test_workers_killed_at_each_point(
-    kind: str,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    processes: list[Process],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A web process, three workers that are killed after the claim, after some deltas, before and
-    after the commit, while a hundred sessions talk: each message is answered once, in order."""
-    monkeypatch.setenv("TURNWISE_LEASE", "1")
-    store = prefixed(request.getfixturevalue(kind))
-    web = Process(tmp_path, "bots:mortal", "--no-work", store=store)
-    web.start()
-    workers = [WorkerProcess(tmp_path, "bots:mortal", store=store) for _ in range(3)]
-    processes += [web, *workers]
-    for worker in workers:
-        worker.start()
-    deaths = 0
-
-    async def revive() -> None:
-        nonlocal deaths
-        while True:
-            await asyncio.sleep(0.05)
-            for worker in workers:
-                if not worker.running:
-                    deaths += 1
-                    worker.start()
-
-    reviving = asyncio.create_task(revive())
-    points = ["after-claim", "after-deltas", "before-finish", "after-finish"]
-    limits = httpx.Limits(max_connections=100)
-    async with httpx.AsyncClient(base_url=web.url, timeout=60, limits=limits) as client:
-        talkers = await asyncio.gather(*(Talker.make(client) for _ in range(100)))
-
-        async def talk(number: int, talker: Talker) -> None:
-            asked = [f"m{i}" for i in range(3)]
-            if number < 2 * len(points):
-                asked[1] += f" {points[number % len(points)]}"
-            for text in asked:
-                await talker.say(text, None)
-            turn: dict[str, Any] = {"status": "queued"}
-            while turn["status"] in ("queued", "running"):
-                headers = {"Prefer": "wait=50"}
-                turn = (await talker.call("GET", "/turns/3", headers=headers)).json()
-            await verify(talker, asked)
-
-        await asyncio.gather(*(talk(number, talker) for number, talker in enumerate(talkers)))
-    reviving.cancel()
-    assert deaths >= 2
 
 
 @pytest.mark.slow

@@ -114,6 +114,12 @@ def serve(
     max_body: Annotated[int | None, _option("max_body", "--max-body")] = None,
     max_text: Annotated[int | None, _option("max_text", "--max-text")] = None,
     max_streams: Annotated[int | None, _option("max_streams", "--max-streams")] = None,
+    sessions_per_minute: Annotated[
+        int | None, _option("sessions_per_minute", "--sessions-per-minute")
+    ] = None,
+    messages_per_minute: Annotated[
+        int | None, _option("messages_per_minute", "--messages-per-minute")
+    ] = None,
     body_timeout: Annotated[float | None, _option("body_timeout", "--body-timeout")] = None,
     send_timeout: Annotated[float | None, _option("send_timeout", "--send-timeout")] = None,
     log_level: Annotated[str | None, _option("log_level", "--log-level")] = None,
@@ -125,8 +131,9 @@ def serve(
         "concurrency": concurrency, "grace": grace, "api_keys": api_keys,
         "allowed_origins": allowed_origins, "session_ttl": session_ttl, "token_ttl": token_ttl,
         "retention": retention, "lease": lease, "max_body": max_body, "max_text": max_text,
-        "max_streams": max_streams, "body_timeout": body_timeout, "send_timeout": send_timeout,
-        "log_level": log_level,
+        "max_streams": max_streams, "sessions_per_minute": sessions_per_minute,
+        "messages_per_minute": messages_per_minute, "body_timeout": body_timeout,
+        "send_timeout": send_timeout, "log_level": log_level,
     }  # fmt: skip
     settings = _settings(given)
     # What is wrong is told here, once, and not by every process.

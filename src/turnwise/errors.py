@@ -94,6 +94,18 @@ class QueueFull(Rejected):
     retry_after = 1.0
 
 
+class RateLimited(Rejected):
+    """This came too often; try again later."""
+
+    code = "rate_limited"
+    status = 429
+    retryable = True
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class StoreUnavailable(TurnwiseError):
     """The store cannot be reached; nothing was acknowledged. Try again."""
 

@@ -26,7 +26,7 @@ from turnwise.bot import Bot
 from turnwise.channels.access import Access, Authorize, bearer
 from turnwise.channels.http import HTTPChannel, ShortCut
 from turnwise.channels.websocket import WebSocketChannel
-from turnwise.channels.wire import ProblemRoute, as_problem, read_body
+from turnwise.channels.wire import JSON, ProblemRoute, as_problem, read_body
 from turnwise.demo import IDEAS, demo_bot, has_model
 from turnwise.errors import ConfigurationError, TurnwiseError, Unauthorized
 from turnwise.markdown import to_html
@@ -63,12 +63,7 @@ def router(runtime: Runtime, *, authorize: Authorize | None = None) -> APIRouter
 
 def _add_channels(routes: APIRouter, runtime: Runtime, authorize: Authorize | None) -> HTTPChannel:
     settings = runtime.settings
-    access = Access(
-        lambda: runtime.gateway,
-        api_keys=settings.keys(),
-        origins=settings.origins(),
-        authorize=authorize,
-    )
+    access = Access(lambda: runtime.gateway, settings, authorize)
     WebSocketChannel(routes, lambda: runtime.gateway, access, settings)
     return HTTPChannel(routes, lambda: runtime.gateway, access, settings)
 
@@ -127,8 +122,7 @@ def _operations(runtime: Runtime) -> APIRouter:
             status, why = 503, "store_unavailable"
         if runtime.stopping:
             status, why = 503, "stopping"
-        body = orjson.dumps({"status": why})
-        return Response(body, status, media_type="application/json")
+        return JSON(orjson.dumps({"status": why}), status)
 
     @routes.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -154,7 +148,7 @@ def _page(runtime: Runtime, ideas: Sequence[str]) -> APIRouter:
 
     @routes.get("/page/about")
     async def about() -> Response:
-        return Response(orjson.dumps({"ideas": list(ideas)}), media_type="application/json")
+        return JSON(orjson.dumps({"ideas": list(ideas)}))
 
     @routes.post("/page/render")
     async def render(request: Request) -> Response:
@@ -171,7 +165,7 @@ def _page(runtime: Runtime, ideas: Sequence[str]) -> APIRouter:
             timeout=settings.body_timeout,
         )
         html = await asyncio.to_thread(lambda: [to_html(text) for text in body.texts])
-        return Response(orjson.dumps({"html": html}), media_type="application/json")
+        return JSON(orjson.dumps({"html": html}))
 
     return routes
 

@@ -37,6 +37,12 @@ class Settings(BaseSettings):
     max_body: int = Field(1_000_000, ge=1000, description="Bytes of a request's body.")
     max_text: int = Field(100_000, ge=1, description="Characters of a message's text.")
     max_streams: int = Field(10_000, ge=1, description="Open event streams of one process.")
+    sessions_per_minute: int = Field(
+        20_000, ge=0, description="Sessions that one address may make a minute; 0: any number."
+    )
+    messages_per_minute: int = Field(
+        60_000, ge=0, description="Messages that one session takes a minute; 0: any number."
+    )
     body_timeout: float = Field(20.0, gt=0, description="Seconds to receive a request's body.")
     send_timeout: float = Field(20.0, gt=0, description="Seconds a reader may refuse to read.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -5,6 +5,9 @@ where keys are set, creating a session needs one. A host application may decide 
 `authorize(connection, session_id)`; `session_id` is None where a session is to be created.
 
 Someone else's token gets the answer that an absent session gets: 404.
+
+Who is not trusted may make only so many sessions from one address, and say only so much in one
+session, a minute; each process counts for itself.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
+from turnwise.channels.rate import Rate
 from turnwise.errors import Forbidden, NotFound, Unauthorized
 from turnwise.gateway import Gateway
+from turnwise.settings import Settings
 
 Authorize = Callable[[HTTPConnection, str | None], bool | Awaitable[bool]]
 
@@ -39,22 +44,25 @@ class Access:
     def __init__(
         self,
         gateway: Callable[[], Gateway],
-        *,
-        api_keys: frozenset[str] = frozenset(),
-        origins: frozenset[str] = frozenset(),
+        settings: Settings,
         authorize: Authorize | None = None,
     ) -> None:
         self._gateway = gateway
-        self._api_keys = api_keys
-        self._origins = origins
+        self._api_keys = settings.keys()
+        self._origins = settings.origins()
         self._authorize = authorize
+        self._sessions = Rate(settings.sessions_per_minute, "Too many new sessions from here.")
+        self._messages = Rate(settings.messages_per_minute, "Too many messages in this session.")
 
     async def to_create(self, connection: HTTPConnection) -> None:
-        """Raises Unauthorized when this connection may not make a session."""
+        """Raises Unauthorized when this connection may not make a session, RateLimited when its
+        address made too many."""
         if self._authorize is not None:
             if not await self._decide(connection, None):
                 raise Unauthorized("Creating a session is not allowed.")
-        elif self._api_keys and not self._is_key(bearer(connection)):
+        elif not self._api_keys:
+            self._sessions.take(connection.client.host if connection.client else "")
+        elif not self._is_key(bearer(connection)):
             raise Unauthorized("Creating a session needs an API key.")
 
     async def to_session(
@@ -77,6 +85,11 @@ class Access:
         if grant.session != session_id:
             raise NotFound("There is no such session.")
         return Principal(grant.generation, grant.expires)
+
+    def to_speak(self, principal: Principal, session_id: str) -> None:
+        """Raises RateLimited when too much was said in this session."""
+        if principal is not TRUSTED:
+            self._messages.take(session_id)
 
     @property
     def by_host(self) -> bool:

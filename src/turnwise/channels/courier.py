@@ -22,6 +22,7 @@ import orjson
 from turnwise.conversation import Attachment, Message, TurnRecord
 from turnwise.errors import Rejected, StoreUnavailable
 from turnwise.gateway import Following, Gateway
+from turnwise.settings import Settings
 
 log = logging.getLogger("turnwise.messenger")
 
@@ -76,6 +77,9 @@ class HasGateway(Protocol):
 
     @property
     def gateway(self) -> Gateway: ...
+
+    @property
+    def settings(self) -> Settings: ...
 
 
 class Courier:

@@ -84,22 +84,6 @@ class ShortCut:
             await stream.stream(receive, send)
 
 
-class JSON(Response):
-    """JSON that is encoded already, never to be stored by anybody on the way."""
-
-    def __init__(self, content: bytes, status: int, headers: dict[str, str]) -> None:
-        self.status_code = status
-        self.background = None
-        self.body = content
-        self.raw_headers = [
-            (b"content-length", b"%d" % len(content)),
-            (b"content-type", b"application/json"),
-            (b"cache-control", b"no-store"),
-            (b"x-content-type-options", b"nosniff"),
-            *((name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()),
-        ]
-
-
 class HTTPChannel:
     """The HTTP door: adds its routes to `routes`, the busiest first, because the first that
     matches is taken."""
@@ -183,13 +167,13 @@ class HTTPChannel:
         session = await gateway.create(name=body.name, metadata=body.metadata, ttl=body.ttl)
         content = {**session.as_dict(), "token": gateway.token(session)}
         where = f"{_path(request)}/{quote(session.id, safe='')}"
-        return _json(orjson.dumps(content), 201, Location=where)
+        return wire.JSON(orjson.dumps(content), 201, Location=where)
 
     async def session(self, request: Request, session_id: SessionId) -> Response:
         """The session: its name, its status, how much it holds."""
         principal = await self._access.to_session(request, session_id)
         session = await self._gateway().session(session_id, principal.generation)
-        return _json(orjson.dumps(session.as_dict()))
+        return wire.JSON(orjson.dumps(session.as_dict()))
 
     async def update(self, request: Request, session_id: SessionId) -> Response:
         """Change name, metadata or ttl; what is not named stays."""
@@ -197,19 +181,19 @@ class HTTPChannel:
         body = await self._body(request, wire.SessionIn)
         changes = body.model_dump(exclude_unset=True)
         session = await self._gateway().update(session_id, changes)
-        return _json(orjson.dumps(session.as_dict()))
+        return wire.JSON(orjson.dumps(session.as_dict()))
 
     async def refresh(self, request: Request, session_id: SessionId) -> Response:
         """A new token; all older ones stop working."""
         principal = await self._access.to_session(request, session_id)
         token = await self._gateway().refresh(session_id, principal.generation)
-        return _json(orjson.dumps({"token": token}))
+        return wire.JSON(orjson.dumps({"token": token}))
 
     async def reset(self, request: Request, session_id: SessionId) -> Response:
         """Forget messages, state and mailbox, and stop the running turn. Event numbers go on."""
         await self._enter(request, session_id)
         session = await self._gateway().reset(session_id)
-        return _json(orjson.dumps(session.as_dict()))
+        return wire.JSON(orjson.dumps(session.as_dict()))
 
     async def delete(self, request: Request, session_id: SessionId) -> Response:
         """Delete the session: nothing of it is left."""
@@ -225,6 +209,7 @@ class HTTPChannel:
         session_id = request.path_params["session_id"]
         headers = request.headers
         principal = await self._access.to_session(request, session_id)
+        self._access.to_speak(principal, session_id)
         body = await self._body(request, wire.TurnIn)
         message: dict[str, Any] = {
             "text": body.text,
@@ -259,7 +244,7 @@ class HTTPChannel:
 
     def _accepted(self, record: TurnRecord, where: str) -> Response:
         status = 202 if record.open else 200
-        return _json(record.encode(), status, Location=f"{where}{record.n}")
+        return wire.JSON(record.encode(), status, Location=f"{where}{record.n}")
 
     async def turn(
         self, request: Request, session_id: SessionId, n: TurnNumber, prefer: Prefer = None
@@ -267,13 +252,13 @@ class HTTPChannel:
         """One turn: its status, its message, its reply."""
         await self._enter(request, session_id)
         record = await self._gateway().wait(session_id, n, _patience(prefer) or 0.0)
-        return _json(record.encode())
+        return wire.JSON(record.encode())
 
     async def cancel(self, request: Request, session_id: SessionId, n: TurnNumber) -> Response:
         """Withdraw a queued turn or stop a running one; a finished one stays as it is."""
         await self._enter(request, session_id)
         record = await self._gateway().cancel(session_id, n)
-        return _json(record.encode())
+        return wire.JSON(record.encode())
 
     async def turns(
         self,
@@ -290,7 +275,7 @@ class HTTPChannel:
             session_id, status=status, before=before, after=after, limit=limit
         )
         turns = [orjson.Fragment(record.encode()) for record in records]
-        return _json(orjson.dumps({"turns": turns, "has_more": has_more}))
+        return wire.JSON(orjson.dumps({"turns": turns, "has_more": has_more}))
 
     # Reading
 
@@ -311,7 +296,7 @@ class HTTPChannel:
             "open": [orjson.Fragment(record.encode()) for record in history.open],
             "cursor": history.cursor,
         }
-        return _json(orjson.dumps(content))
+        return wire.JSON(orjson.dumps(content))
 
     async def events(
         self,
@@ -341,7 +326,7 @@ class HTTPChannel:
             found = (await reader.read(wait))[:limit]
         following = found[-1].id if found else max(cursor, reader.cursor)
         content = {"events": [orjson.Fragment(e.data) for e in found], "next": following}
-        return _json(orjson.dumps(content))
+        return wire.JSON(orjson.dumps(content))
 
     # Shared
 
@@ -364,10 +349,6 @@ def _parameter(
     found = {"in": where, "name": name, "description": text, "required": where == "path"}
     found["schema"] = {"type": "string", **schema}
     return found if example is None else {**found, "example": example}
-
-
-def _json(content: bytes, status: int = 200, **headers: str) -> Response:
-    return JSON(content, status, headers)
 
 
 def _path(request: Request) -> str:

@@ -52,7 +52,7 @@ def rest_webhook(
     session_id)` returns whether this request may speak there.
     """
     routes = APIRouter(route_class=ProblemRoute, prefix="/webhooks/rest", tags=["messengers"])
-    access = Access(lambda: runtime.gateway, authorize=authorize or (lambda *_: True))
+    access = Access(lambda: runtime.gateway, runtime.settings, authorize or (lambda *_: True))
 
     @routes.get("/")
     async def health() -> dict[str, str]:

@@ -39,6 +39,7 @@ class EventStream(Response):
         super().__init__(None, **more)
         self.headers["Cache-Control"] = "no-store"
         self.headers["X-Accel-Buffering"] = "no"
+        self.headers["X-Content-Type-Options"] = "nosniff"
         del self.headers["content-length"]
         self._reader = reader
         self._send_timeout = send_timeout

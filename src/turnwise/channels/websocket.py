@@ -80,7 +80,9 @@ class WebSocketChannel:
             await self._refuse(socket, error)
             return
         with reader:
-            connection = Connection(socket, session_id, principal, reader, self._gateway())
+            connection = Connection(
+                socket, session_id, principal, reader, self._gateway(), self._access
+            )
             await connection.serve(self._settings)
 
     async def _authenticate(
@@ -125,12 +127,14 @@ class Connection:
         principal: Principal,
         reader: Reader,
         gateway: Gateway,
+        access: Access,
     ) -> None:
         self._socket = socket
         self._session_id = session_id
         self._principal = principal
         self._reader = reader
         self._gateway = gateway
+        self._access = access
 
     async def serve(self, settings: Settings) -> None:
         """Run both loops until one ends."""
@@ -199,6 +203,7 @@ class Connection:
             raise Invalid("A frame's type is message, cancel or ping.")
 
     async def _submit(self, frame: dict[str, Any]) -> None:
+        self._access.to_speak(self._principal, self._session_id)
         key = frame.get("key")
         if key is not None and not isinstance(key, str):
             raise Invalid("A key is a string.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
@@ -46,6 +47,25 @@ class SlowBody(Rejected):
     code = "body_timeout"
     status = 408
     retryable = True
+
+
+# Answers
+
+
+class JSON(Response):
+    """JSON that is encoded already, never to be stored by anybody on the way."""
+
+    def __init__(self, content: bytes, status: int = 200, **headers: str) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = content
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(content)),
+            (b"content-type", b"application/json"),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            *((name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()),
+        ]
 
 
 # Shapes
@@ -197,9 +217,9 @@ def problem(
         "code": code,
         "retryable": retryable,
     }
-    headers = {"Cache-Control": "no-store"}
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     if retry_after:
-        headers["Retry-After"] = str(max(1, round(retry_after)))
+        headers["Retry-After"] = str(math.ceil(retry_after))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(

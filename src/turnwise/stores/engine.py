@@ -5,6 +5,7 @@ How it works, and why:
 - All statements run on the event loop's thread, only COMMIT (which waits for the disk) in a
   thread of its own. A statement takes microseconds; in a second thread each would wait for the
   interpreter's lock, up to 5 ms a statement while the loop is busy.
+- What is deleted is overwritten (secure_delete), and a second later the write-ahead log is emptied.
 - Acts that arrive while a COMMIT is under way share the next transaction (group commit), so one
   wait for the disk serves many turns.
 - While others write too, processes write one after another (line.py). BEGIN IMMEDIATE never waits
@@ -50,6 +51,8 @@ TAIL_PAGE = 1000
 """Rows read at one look."""
 COMPANY = 1.0
 """Seconds after another process wrote in which we stand in line to write."""
+ERASE_DELAY = 1.0
+"""Seconds after which what was deleted is in no file any more, unless others read that long."""
 LOCK_PATIENCE = 1.5
 """Seconds to wait for another process's write lock before saying that the store is away."""
 
@@ -101,6 +104,8 @@ class Engine:
         self._position = 0
         self._signal_position = 0
         self._company = 0.0
+        self._erase_at = 0.0
+        self._erasing: asyncio.Future[None] | None = None
         self._line = Line(path.with_name(f"{path.name}-pulse"))
         self._locked_out = False
         self._pulse = Pulse(path.with_name(f"{path.name}-pulse"), self._origin)
@@ -236,6 +241,9 @@ class Engine:
         finally:
             self._committing = False
             self._line.leave()
+        if self._acts.erased:
+            self._acts.erased = False
+            self._erase_at = self._erase_at or time.monotonic() + ERASE_DELAY
         self._listeners.tell(notices)
         return results
 
@@ -243,6 +251,16 @@ class Engine:
         """In the thread: the next process need not wait until our loop hears of it."""
         self._writer.execute("COMMIT")
         self._line.leave()
+        if self._erase_at and time.monotonic() > self._erase_at:
+            self._erase()
+
+    def _erase(self) -> None:
+        """Empty the write-ahead log: its old pages still hold the words that were deleted."""
+        try:
+            busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
+        except apsw.Error:  # what was committed is committed all the same
+            busy = True
+        self._erase_at = time.monotonic() + ERASE_DELAY if busy else 0.0
 
     def _answer(self, act: Act) -> Any:
         try:
@@ -277,6 +295,14 @@ class Engine:
         self._tail = loop.call_later(TAIL_PERIOD, self._follow_others)
         if not self._committing:  # else the next transaction looks as it begins
             self._look_for_others()
+            if self._erase_at and time.monotonic() > self._erase_at:
+                self._erase_soon()
+
+    def _erase_soon(self) -> None:
+        """An empty transaction, at whose end the write-ahead log is emptied."""
+        if self._erasing is None or self._erasing.done():
+            self._erasing = self._batcher.submit(lambda acts: None)
+            self._erasing.add_done_callback(asyncio.Future.exception)
 
     def _look_for_others(self) -> None:
         self._looked = time.monotonic()

@@ -21,7 +21,10 @@ from turnwise.stores.readings import Readings, Row
 
 
 class SessionActs(Readings):
-    """Making, changing, emptying and deleting sessions. `origin` is this process's number."""
+    """Making, changing, emptying and deleting sessions. `origin` is this process's number.
+
+    `erased` says that something was deleted, until the engine has seen to it.
+    """
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class SessionActs(Readings):
         self._executemany = db.executemany
         self._origin = origin
         self.notices: list[Notice] = []
+        self.erased = False
 
     # What acts share
 
@@ -149,6 +153,7 @@ class SessionActs(Readings):
         self._append(row, [*drafts, draft(events.RESET, None, now)], now)
         if row.running is not None:
             self._signal("lost", session, row.running, now)
+        self.erased = True
         row.base_turn, row.base_seq, row.floor = row.last_turn, row.last_seq, floor
         self._do("save_bases", row.base_turn, row.base_seq, row.floor, session)
         row.open, row.head, row.ready_at = 0, row.last_turn + 1, None
@@ -165,6 +170,7 @@ class SessionActs(Readings):
         return found
 
     def _purge(self, session: str) -> None:
+        self.erased = True
         for table in ("session", "state", "turns", "messages", "entries"):
             self._do(f"delete_{table}", session)
 

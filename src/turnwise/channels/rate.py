@@ -1,0 +1,42 @@
+"""Rate: how often something may happen, for each of many keys, in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from turnwise.errors import RateLimited
+
+MINUTE = 60.0
+FEW = 10_000
+"""Keys that are remembered without a thought of forgetting some."""
+
+
+class Rate:
+    """At most `per_minute` for each key, all at once or spread out; 0 is no limit.
+
+    The generic cell rate algorithm (ATM Forum, 1996): one number for each key, the time at which
+    it would have used up nothing of its minute.
+    """
+
+    def __init__(
+        self, per_minute: int, what: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._gap = MINUTE / per_minute if per_minute else 0.0
+        self._what = what
+        self._clock = clock
+        self._rested: dict[str, float] = {}
+        self._forget_at = FEW
+
+    def take(self, key: str) -> None:
+        """Count one. Raises RateLimited, which says how long to wait."""
+        if not self._gap:
+            return
+        now = self._clock()
+        rested = max(self._rested.get(key, now), now) + self._gap
+        if rested - now > MINUTE + 1e-6:
+            raise RateLimited(self._what, rested - now - MINUTE)
+        self._rested[key] = rested
+        if len(self._rested) > self._forget_at:
+            self._rested = {key: at for key, at in self._rested.items() if at > now}
+            self._forget_at = max(FEW, 2 * len(self._rested))

@@ -1,0 +1,294 @@
+"""The faults: what is done to the processes, the store and the lines between them.
+
+Each is a name, the stores it applies to, the cast it needs, and one strike of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from scene import LEASE, Cast, Scene
+
+from conftest import HERE, Process
+
+ALL = ("sqlite", "redis", "redis-cluster")
+JUMPING = {"PYTHONPATH": f"{HERE}/faults/clock:{HERE}"}
+Strike = Callable[[Scene], Awaitable[None]]
+chance = random.Random(7)
+
+
+@dataclass
+class Fault:
+    """One way in which things go wrong. The short pass takes the first of `stores`, and no fault
+    that has a test of its own elsewhere (`known`)."""
+
+    name: str
+    strike: Strike
+    stores: tuple[str, ...]
+    cast: Cast
+    known: bool
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(*stores: str, known: bool = False, **cast: Any) -> Callable[[Strike], Strike]:
+    """Keeps what a function does as a fault, by the function's name."""
+
+    def keep(strike: Strike) -> Strike:
+        name = strike.__name__.replace("_", " ")
+        for word in ("Redis", "Cluster", "SIGTERM"):
+            name = name.replace(word.lower(), word)
+        FAULTS.append(Fault(name, strike, stores or ALL, Cast(**cast), known))
+        return strike
+
+    return keep
+
+
+def apart(**more: Any) -> dict[str, Any]:
+    """A cast in which some only serve and others only answer."""
+    return {"servers": 2, "workers": 2, "serving_only": True, **more}
+
+
+# Processes
+
+
+async def _ordered(scene: Scene, order: str, deaths: int = 1) -> None:
+    """Somebody's next message says so; wait until it has killed."""
+    before = scene.restarts
+    scene.orders.append(order)
+    await scene.until(lambda: scene.restarts >= before + deaths)
+
+
+@fault("redis", "sqlite", "redis-cluster", **apart())
+async def worker_killed_after_the_claim(scene: Scene) -> None:
+    await _ordered(scene, "after-claim")
+
+
+@fault(**apart())
+async def worker_killed_after_some_deltas(scene: Scene) -> None:
+    await _ordered(scene, "after-deltas")
+
+
+@fault("redis-cluster", "sqlite", "redis", **apart())
+async def worker_killed_before_the_commit(scene: Scene) -> None:
+    await _ordered(scene, "before-finish")
+
+
+@fault(**apart())
+async def worker_killed_after_the_commit(scene: Scene) -> None:
+    await _ordered(scene, "after-finish")
+
+
+async def _web_dies(scene: Scene, point: str) -> None:
+    before = scene.restarts
+    (chance.choice(scene.servers).folder / "die-at").write_text(point)
+    await scene.until(lambda: scene.restarts > before)
+
+
+@fault(**apart(mortal=True))
+async def server_killed_before_the_commit(scene: Scene) -> None:
+    await _web_dies(scene, "asked")
+
+
+@fault("redis", "sqlite", **apart(mortal=True))
+async def server_killed_before_the_acknowledgement(scene: Scene) -> None:
+    await _web_dies(scene, "answering")
+
+
+@fault(**apart(mortal=True))
+async def server_killed_in_mid_stream(scene: Scene) -> None:
+    await _web_dies(scene, "streaming")
+
+
+@fault()
+async def any_process_killed(scene: Scene) -> None:
+    before = scene.restarts
+    chance.choice(scene.servers).kill()
+    await scene.until(lambda: scene.restarts > before)
+
+
+@fault("redis", "sqlite", "redis-cluster", **apart())
+async def worker_stopped_past_its_lease(scene: Scene) -> None:
+    worker = chance.choice(scene.workers)
+    worker.signal(signal.SIGSTOP)
+    await asyncio.sleep(1.4 * LEASE)
+    worker.signal(signal.SIGCONT)
+
+
+@fault(**apart())
+async def handler_holds_up_the_loop_past_its_lease(scene: Scene) -> None:
+    scene.orders.append("block")
+    await scene.until(lambda: not scene.orders)
+    await asyncio.sleep(1.7 * LEASE)
+
+
+async def _asked_to_stop(scene: Scene, process: Process, *pauses: float) -> None:
+    before = scene.restarts
+    for pause in pauses:
+        process.signal(signal.SIGTERM)
+        await asyncio.sleep(pause)
+    await scene.until(lambda: scene.restarts > before)
+
+
+@fault()
+async def sigterm_in_mid_turn(scene: Scene) -> None:
+    await _asked_to_stop(scene, chance.choice(scene.servers), 0.0)
+
+
+@fault("redis", "sqlite", "redis-cluster")
+async def sigterm_twice(scene: Scene) -> None:
+    await _asked_to_stop(scene, chance.choice(scene.servers), 0.05, 0.0)
+
+
+@fault(**apart(bot="bots:fragile"))
+async def poison_message(scene: Scene) -> None:
+    await _ordered(scene, "poison", deaths=3)
+
+
+@fault(**apart(workers=1))
+async def no_worker_for_a_while(scene: Scene) -> None:
+    (worker,) = scene.workers
+    scene.resting.add(worker)
+    worker.kill()
+    await asyncio.sleep(1.5)
+    scene.resting.discard(worker)
+    await scene.until(lambda: worker.running)
+
+
+@fault("redis", "sqlite", newer=True)
+async def old_and_new_version_restarted_in_turn(scene: Scene) -> None:
+    for process in scene.servers:
+        await _asked_to_stop(scene, process, 0.0)
+        await asyncio.sleep(0.5)
+
+
+@fault("sqlite", "redis", environment=JUMPING)
+async def wall_clock_jumps(scene: Scene) -> None:
+    for ahead in (3600.0, -3600.0, 5.0, 0.0):
+        scene.clock.write_text(str(ahead))
+        await asyncio.sleep(0.4)
+
+
+# SQLite
+
+
+@fault("sqlite")
+async def another_process_holds_the_write_lock(scene: Scene) -> None:
+    other = sqlite3.connect(scene.file, isolation_level=None, timeout=5.0)
+    other.execute("BEGIN IMMEDIATE")
+    await asyncio.sleep(chance.uniform(0.2, 2.5))
+    other.execute("ROLLBACK")
+    other.close()
+
+
+@fault("sqlite")
+async def disk_full(scene: Scene) -> None:
+    """No process may write a byte to any file."""
+    for limit in (0, resource.RLIM_INFINITY):
+        for process in scene.servers:
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        await asyncio.sleep(1.0)
+
+
+# Redis
+
+
+@fault("redis")
+async def redis_killed_and_restarted(scene: Scene) -> None:
+    scene.redis.kill()
+    await asyncio.sleep(chance.uniform(0.1, 2.0))
+    await asyncio.to_thread(scene.redis.start)
+
+
+@fault("redis")
+async def redis_frozen(scene: Scene) -> None:
+    scene.redis.signal(signal.SIGSTOP)
+    await asyncio.sleep(chance.uniform(0.2, 1.5 * LEASE))
+    scene.redis.signal(signal.SIGCONT)
+
+
+@fault("redis")
+async def redis_restarted_empty(scene: Scene) -> None:
+    scene.redis.kill()
+    scene.rolled_back.append(time.monotonic())
+    shutil.rmtree(scene.redis.folder)
+    await asyncio.to_thread(scene.redis.start)
+
+
+@fault("redis")
+async def redis_append_only_file_cut(scene: Scene) -> None:
+    scene.redis.kill()
+    scene.rolled_back.append(time.monotonic())
+    file = max(scene.redis.folder.rglob("*.aof"), key=lambda path: path.stat().st_mtime)
+    size = file.stat().st_size
+    with file.open("r+b") as log:
+        log.truncate(max(0, size - chance.randrange(20_000)))
+    await asyncio.to_thread(scene.redis.start)
+
+
+@fault("redis-cluster", known=True, replicas=True)
+async def a_master_of_the_cluster_killed(scene: Scene) -> None:
+    node = chance.choice(scene.cluster.nodes)
+    node.kill()
+    await asyncio.sleep(chance.uniform(0.1, 3.0))
+    await asyncio.to_thread(node.start)
+    await asyncio.to_thread(scene.cluster.settle)
+
+
+@fault("redis-cluster", known=True, replicas=True)
+async def a_master_of_the_cluster_frozen(scene: Scene) -> None:
+    node = chance.choice(scene.cluster.nodes)
+    node.signal(signal.SIGSTOP)
+    await asyncio.sleep(chance.uniform(0.5, 4.0))
+    node.signal(signal.SIGCONT)
+    await asyncio.to_thread(scene.cluster.settle)
+
+
+@fault("redis-cluster", "redis")
+async def redis_scripts_flushed(scene: Scene) -> None:
+    for node in scene.nodes:
+        with node.client() as client:
+            client.script_flush()
+
+
+@fault("redis", "redis-cluster")
+async def redis_memory_full(scene: Scene) -> None:
+    for limit in ("1mb", "0"):
+        for node in scene.nodes:
+            with node.client() as client:
+                client.config_set("maxmemory", limit)
+        await asyncio.sleep(1.0)
+
+
+@fault("redis-cluster", "redis")
+async def redis_clients_killed_in_a_loop(scene: Scene) -> None:
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        for node in scene.nodes:
+            with node.client() as client:
+                client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await asyncio.sleep(chance.uniform(0.02, 0.15))
+
+
+@fault("redis", proxied=True)
+async def answers_of_redis_lost_on_the_way(scene: Scene) -> None:
+    scene.proxy.cut = chance.randrange(1, 12)
+    await scene.until(lambda: scene.proxy.cut == 0)
+
+
+@fault("redis", proxied=True, **apart())
+async def wake_ups_lost(scene: Scene) -> None:
+    scene.proxy.deaf = True
+    await asyncio.sleep(1.0)
+    scene.proxy.deaf = False

@@ -1,0 +1,238 @@
+"""A scene: a store, servers and workers on it as processes, and people who talk to them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import random
+import secrets
+import shutil
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from people import Person
+from verdict import Verdict
+
+from conftest import HERE, Process, WorkerProcess, cluster_ports, free_port
+from proxies import Cutter
+from redis_servers import RedisCluster, RedisServer
+
+LEASE = 2.0
+PEOPLE = 6
+
+
+@dataclass
+class Cast:
+    """What a scene begins with: how many processes of each kind, and what they are given."""
+
+    servers: int = 2
+    workers: int = 0
+    serving_only: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+    proxied: bool = False
+    replicas: bool = False
+    bot: str = "bots:faulty"
+    mortal: bool = False
+    """The servers die where a file tells them to."""
+    newer: bool = False
+    """The last of the servers is of a newer version."""
+
+
+class MortalServer(Process):
+    """A server whose application is wrapped in tests/faults/mortal.py."""
+
+    def __init__(
+        self, folder: Path, bot: str, *flags: str, store: str, environment: dict[str, str]
+    ) -> None:
+        given = {"TURNWISE_BOT": bot, "TURNWISE_STORE": store, "TURNWISE_WORK": "0"}
+        given["PYTHONPATH"] = f"{HERE}/faults{os.pathsep}{HERE}"
+        super().__init__(folder, bot, store=store, environment={**environment, **given})
+        self._command = [sys.executable, "-m", "uvicorn", "mortal:app", "--port", str(self.port)]
+
+
+class Scene:
+    """The processes of one test and those who talk to them.
+
+    `redis`, `cluster` and `proxy` are there where the store and the cast have them; `nodes` are
+    all servers of Redis. `rolled_back` are the times, by the monotonic clock, at which the store
+    lost what it had last.
+    """
+
+    redis: RedisServer
+    cluster: RedisCluster
+    proxy: Cutter
+
+    def __init__(self, folder: Path, kind: str, cast: Cast) -> None:
+        self.folder = folder
+        self.kind = kind
+        self.cast = cast
+        self.nodes: list[RedisServer] = []
+        self.servers: list[Process] = []
+        self.workers: list[Process] = []
+        self.orders: list[str] = []
+        self.rolled_back: list[float] = []
+        self.restarts = 0
+        self.resting: set[Process] = set()
+        """Processes that nobody should start again."""
+
+    @property
+    def file(self) -> Path:
+        """The SQLite file."""
+        return self.folder / "p.db"
+
+    @property
+    def clock(self) -> Path:
+        """The file that says how far the wall clock of the processes is ahead, in seconds."""
+        return self.folder / "clock"
+
+    # Beginning and ending
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, folder: Path, kind: str, cast: Cast) -> AsyncIterator[Scene]:
+        scene = cls(folder, kind, cast)
+        try:
+            store = await scene._begin_store()
+            await scene._begin_processes(store)
+            supervising = asyncio.create_task(scene._supervise())
+            try:
+                yield scene
+            finally:
+                supervising.cancel()
+        finally:
+            await scene._end()
+
+    async def _begin_store(self) -> str:
+        prefix = f"?prefix={secrets.token_hex(6)}"
+        if self.kind == "redis-cluster":
+            ports = cluster_ports(6 if self.cast.replicas else 3)
+            self.cluster = RedisCluster(self.folder / "cluster", ports)
+            self.nodes = self.cluster.nodes
+            await asyncio.to_thread(self.cluster.start)
+            return self.cluster.url + prefix + ("&replicas=1" if self.cast.replicas else "")
+        if self.kind == "redis":
+            self.redis = RedisServer(self.folder / "redis", free_port())
+            self.nodes = [self.redis]
+            await asyncio.to_thread(self.redis.start)
+            url = self.redis.url
+            if self.cast.proxied:
+                self.proxy = await Cutter(self.redis.port).__aenter__()
+                url = url.replace(str(self.redis.port), str(self.proxy.port))
+            return url + prefix
+        return f"sqlite:///{self.file}"
+
+    async def _begin_processes(self, store: str) -> None:
+        cast = self.cast
+        self.clock.write_text("0")
+        given = {"TURNWISE_LEASE": str(LEASE), "TURNWISE_LOG_LEVEL": "warning", **cast.environment}
+        for i in range(cast.servers):
+            environment = dict(given)
+            if cast.newer and i == cast.servers - 1:
+                newer = await asyncio.to_thread(newer_version, self.folder)
+                path = environment.get("PYTHONPATH", str(Path(__file__).parents[1]))
+                environment["PYTHONPATH"] = f"{newer}{os.pathsep}{path}"
+            flags = ["--grace", "1", *(["--no-work"] if cast.serving_only else [])]
+            kind = MortalServer if cast.mortal else Process
+            process = kind(self._folder(), cast.bot, *flags, store=store, environment=environment)
+            self.servers.append(process)
+        for _ in range(cast.workers):
+            self.workers.append(
+                WorkerProcess(self._folder(), cast.bot, store=store, environment=given)
+            )
+        starting = [asyncio.to_thread(p.start) for p in (*self.servers, *self.workers)]
+        await asyncio.gather(*starting)
+
+    def _folder(self) -> Path:
+        folder = self.folder / f"process-{secrets.token_hex(3)}"
+        folder.mkdir()
+        return folder
+
+    async def _supervise(self) -> None:
+        """Start again what has died."""
+        while True:
+            await asyncio.sleep(0.05)
+            for process in (*self.servers, *self.workers):
+                if not process.running and process not in self.resting:
+                    self.restarts += 1
+                    await asyncio.to_thread(process.start)
+
+    async def _end(self) -> None:
+        for process in (*self.servers, *self.workers):
+            if process.running:
+                process.kill()
+        if self.kind == "redis" and self.cast.proxied:
+            await self.proxy.__aexit__()
+        for node in self.nodes:
+            node.kill()
+
+    # What happens in it
+
+    async def play(self, strike: Callable[[], Awaitable[None]], times: int) -> Verdict:
+        """People talk while `strike()` is called `times`; then all drains, and is judged."""
+        async with self.talking() as verdict:
+            await asyncio.sleep(0.5)
+            for _ in range(times):
+                await strike()
+                await asyncio.sleep(0.3)
+        return verdict
+
+    @asynccontextmanager
+    async def talking(self, most: float = math.inf) -> AsyncIterator[Verdict]:
+        """People talk meanwhile, each saying at `most` so much in a session; when it is over all
+        drains, and the verdict is given."""
+        enough, verdict = asyncio.Event(), Verdict()
+        talking = [asyncio.create_task(self._talk(i, enough, most, verdict)) for i in range(PEOPLE)]
+        try:
+            yield verdict
+            await self.until(lambda: not self.orders)
+            await asyncio.sleep(0.3)
+            enough.set()
+            await asyncio.gather(*talking)
+        finally:
+            for task in talking:
+                task.cancel()
+
+    async def _talk(
+        self, number: int, enough: asyncio.Event, most: float, verdict: Verdict
+    ) -> None:
+        """Someone who talks, and begins anew when all is said or their session is gone."""
+        urls = [process.url for process in self.servers]
+        lives = 0
+        while not enough.is_set():
+            name = f"p{number}.{lives}"
+            person = Person(name, urls, self.orders, random.Random(name))
+            await person.talk(enough, most)
+            await self._judge(person, verdict)
+            lives += 1
+
+    async def _judge(self, person: Person, verdict: Verdict) -> None:
+        if person.told:
+            verdict.acknowledged += len(person.acknowledged)
+            verdict.lost += 0 if self.rolled_back else len(person.acknowledged)
+            return
+        async with httpx.AsyncClient(timeout=30.0) as client:
+            messages, events = await person.history(client), await person.log(client)
+        verdict.judge(person, messages, events, self.rolled_back)
+
+    async def until(self, done: Callable[[], bool], seconds: float = 30.0) -> None:
+        """Wait for something that must come."""
+        async with asyncio.timeout(seconds):
+            while not done():
+                await asyncio.sleep(0.02)
+
+
+def newer_version(folder: Path) -> Path:
+    """The program as it may be next year: another version, other texts of its scripts."""
+    import turnwise
+
+    place = folder / "newer"
+    source = Path(turnwise.__file__).parent
+    shutil.copytree(source, place / "turnwise", ignore=shutil.ignore_patterns("__pycache__"))
+    for script in (place / "turnwise").rglob("*.lua"):
+        script.write_text(script.read_text() + "\n-- and nothing else is new\n")
+    return place

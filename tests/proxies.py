@@ -1,0 +1,70 @@
+"""A proxy before Redis that loses what it should carry."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+class Cutter:
+    """Between clients and the server on `port`.
+
+    The next `cut` requests reach the server and their answers are lost, with the line. While
+    `deaf`, nothing that channels say comes through.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.cut = 0
+        self.deaf = False
+
+    async def __aenter__(self) -> Cutter:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Half(self), "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+
+    async def connect(self, near: _Half) -> asyncio.BaseTransport:
+        loop = asyncio.get_running_loop()
+        far, _ = await loop.create_connection(lambda: _Half(self, near), "127.0.0.1", self._port)
+        return far
+
+
+class _Half(asyncio.Protocol):
+    """One side of a line through the proxy: the client's, or with `near` the server's."""
+
+    def __init__(self, cutter: Cutter, near: _Half | None = None) -> None:
+        self._cutter = cutter
+        self._near = near
+        self._early = b""
+        self.transport: Any = None
+        self.other: Any = None if near is None else near.transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        if self._near is None:
+            self._connecting = asyncio.ensure_future(self._cutter.connect(self))
+            self._connecting.add_done_callback(self._connected)
+
+    def _connected(self, connecting: asyncio.Future[Any]) -> None:
+        self.other = connecting.result()
+        self.other.write(self._early)
+
+    def data_received(self, data: bytes) -> None:
+        if self._near is not None and self._cutter.deaf and b"message\r\n" in data:
+            return
+        if self._near is not None and self._cutter.cut and b"subscribe" not in data:
+            self._cutter.cut -= 1
+            self.transport.close()
+            self.other.close()
+        elif self.other is None:
+            self._early += data
+        else:
+            self.other.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.other is not None:
+            self.other.close()

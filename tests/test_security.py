@@ -1,0 +1,320 @@
+"""Who may do what, on every route there is; limits; and what must be found nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, APIWebSocketRoute
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from conftest import Door, Opener, Talker
+from redis_servers import RedisServer
+from turnwise import Bot, Runtime, Turn
+from turnwise.channels.rate import Rate
+from turnwise.errors import RateLimited
+from turnwise.server import create_app
+
+KEY = {"Authorization": "Bearer the-key"}
+ROUTES = {
+    # a body that may be sent, and what opens the route: everybody, the key, a token, the session's
+    "GET /": (None, "all"),
+    "GET /page/app.css": (None, "all"),
+    "GET /page/app.js": (None, "all"),
+    "GET /page/api.js": (None, "all"),
+    "GET /page/icon.svg": (None, "all"),
+    "GET /page/about": (None, "all"),
+    "POST /page/render": ({"texts": ["*x*"]}, "token"),
+    "GET /health/live": (None, "all"),
+    "GET /health/ready": (None, "all"),
+    "GET /metrics": (None, "all"),
+    "POST /sessions": ({}, "key"),
+    "GET /sessions/{session_id}": (None, "session"),
+    "PATCH /sessions/{session_id}": ({"name": "x"}, "session"),
+    "POST /sessions/{session_id}/turns": ({"text": "hi"}, "session"),
+    "GET /sessions/{session_id}/turns": (None, "session"),
+    "GET /sessions/{session_id}/turns/{n}": (None, "session"),
+    "POST /sessions/{session_id}/turns/{n}/cancel": (None, "session"),
+    "GET /sessions/{session_id}/messages": (None, "session"),
+    "GET /sessions/{session_id}/events": (None, "session"),
+    "WS /sessions/{session_id}/ws": (None, "session"),
+    "POST /sessions/{session_id}/reset": (None, "session"),
+    "POST /sessions/{session_id}/token": (None, "session"),
+    "DELETE /sessions/{session_id}": (None, "session"),
+}
+ALLOWED = {
+    "all": {"none", "other", "expired", "refreshed", "key", "own"},
+    "key": {"key"},
+    "token": {"other", "refreshed", "own"},
+    "session": {"key", "own"},
+}
+PRINCIPALS = ("none", "other", "expired", "refreshed", "key", "own")
+bot = Bot()
+
+
+@bot.reply
+async def _echo(turn: Turn) -> str:
+    return turn.text
+
+
+def test_every_route_has_a_row(tmp_path: Path) -> None:
+    """A new route must say whom it lets in."""
+    app = create_app(Runtime(bot, f"sqlite:///{tmp_path / 'x.db'}"))
+    found = set()
+    left = list(app.routes)
+    while left:
+        route: Any = left.pop()
+        if hasattr(route, "original_router"):  # what a router brought
+            left += route.original_router.routes
+        elif isinstance(route, APIRoute):
+            found |= {f"{method} {route.path}" for method in route.methods or ()}
+        elif isinstance(route, APIWebSocketRoute):
+            found.add(f"WS {route.path}")
+        else:
+            assert route.path == FastAPI().openapi_url, route
+    assert found == set(ROUTES)
+
+
+async def bearer_of(principal: str, talker: Talker, door: Door) -> dict[str, str]:
+    """The header that this principal brings; `refreshed` refreshes the session's token away."""
+    if principal in ("none", "key"):
+        return KEY if principal == "key" else {}
+    if principal == "other":
+        made = await door.client.post("/sessions", json={}, headers=KEY)
+        return {"Authorization": f"Bearer {made.json()['token']}"}
+    if principal == "expired":
+        claims = jwt.decode(talker.token, options={"verify_signature": False})
+        secret = door.runtime.gateway._signer._secret
+        old = jwt.encode({**claims, "exp": time.time() - 1}, secret, algorithm="HS256")
+        return {"Authorization": f"Bearer {old}"}
+    old = talker.token
+    if principal == "refreshed":
+        talker.token = (await talker.call("POST", "/token")).json()["token"]
+    return {"Authorization": f"Bearer {old}"}
+
+
+async def knock(door: Door, route: str, talker: Talker, headers: dict[str, str]) -> int:
+    """The status that the route answers with; a socket's close code, as the status it means."""
+    method, path = route.split(" ")
+    path = path.format(session_id=talker.id, n=1)
+    if method == "WS":
+        url = door.url.replace("http", "ws") + path
+        async with connect(url, additional_headers=headers, proxy=None) as socket:
+            if not headers:
+                await socket.send(json.dumps({"type": "auth", "token": "x"}))
+            with suppress(ConnectionClosed):
+                await socket.recv()  # an event, or the error before the close
+                await socket.send('{"type": "ping"}')
+                while json.loads(await socket.recv())["type"] != "pong":
+                    pass
+                return 200
+            return (socket.close_code or 4000) - 4000
+    body = ROUTES[route][0]
+    async with door.client.stream(method, path, json=body, headers=headers) as response:
+        return response.status_code
+
+
+@pytest.mark.parametrize("principal", PRINCIPALS)
+async def test_who_gets_in(open_sqlite_door: Opener, principal: str) -> None:
+    """Each route for each who may come; who may not learns nothing, not even that it exists."""
+    async with open_sqlite_door(bot, api_keys="the-key") as door:
+        for route, (_, whom) in ROUTES.items():
+            made = await door.client.post("/sessions", json={}, headers=KEY)
+            talker = Talker(door.client, made.json())
+            await talker.say("hello")
+            headers = await bearer_of(principal, talker, door)
+            status = await knock(door, route, talker, headers)
+            if principal in ALLOWED[whom]:
+                assert status < 300, (route, status)
+            elif whom == "session" and principal == "other":
+                assert status == 404, (route, status)
+            else:
+                assert status == 401, (route, status)
+
+
+async def test_headers(open_sqlite_door: Opener) -> None:
+    """Nothing of a conversation is stored on the way or taken for something else; the page loads
+    and runs what is its own, and stands in nobody's frame."""
+    async with open_sqlite_door(bot) as door:
+        talker = await door.session()
+        await talker.say("hi")
+        answers = [
+            await talker.call("GET"),
+            await talker.call("GET", "/messages"),
+            await talker.call("GET", "/turns/99"),
+            await talker.call("GET", "/events?after=0", headers={"Accept": "application/json"}),
+            await door.client.get("/health/ready"),
+        ]
+        for response in answers:
+            assert response.headers["cache-control"] == "no-store"
+            assert response.headers["x-content-type-options"] == "nosniff"
+        page = (await door.client.get("/")).headers
+        policy = page["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert page["x-content-type-options"] == "nosniff"
+
+
+# Limits
+
+
+def test_a_rate() -> None:
+    """So many a minute, at once or spread out; then each waits its time; others are not touched."""
+    now = 100.0
+    rate = Rate(60, "too often", clock=lambda: now)
+    for _ in range(60):
+        rate.take("a")
+    with pytest.raises(RateLimited) as refused:
+        rate.take("a")
+    assert refused.value.retry_after == pytest.approx(1.0)
+    rate.take("b")
+    now += 1.0
+    rate.take("a")
+    with pytest.raises(RateLimited):
+        rate.take("a")
+    now += 1000.0
+    for _ in range(60):
+        rate.take("a")
+    for i in range(25_000):
+        rate.take(str(i))
+        now += 0.1
+    assert len(rate._rested) < 25_000
+    Rate(0, "never").take("a")
+
+
+async def test_sessions_of_one_address(open_sqlite_door: Opener) -> None:
+    """Too many: 429 with Retry-After. A key is trusted."""
+    async with open_sqlite_door(bot, sessions_per_minute=3) as door:
+        for _ in range(3):
+            assert (await door.client.post("/sessions")).status_code == 201
+        refused = await door.client.post("/sessions")
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+        assert refused.headers["retry-after"] == "20"
+    async with open_sqlite_door(bot, sessions_per_minute=1, api_keys="the-key") as door:
+        for _ in range(5):
+            assert (await door.client.post("/sessions", headers=KEY)).status_code == 201
+
+
+async def test_messages_of_one_session(open_sqlite_door: Opener) -> None:
+    """Too many, on whichever door: told when to come back; other sessions are not touched."""
+    async with open_sqlite_door(bot, messages_per_minute=3) as door:
+        talker, other = await door.session(), await door.session()
+        for _ in range(2):
+            await talker.say("hi")
+        url = f"{door.url.replace('http', 'ws')}{talker.path}/ws?after=100"
+        async with connect(url, additional_headers=talker.auth, proxy=None) as socket:
+            for _ in range(2):
+                await socket.send('{"type": "message", "text": "hi", "key": "k"}')
+            frames: list[Any] = []
+            while not frames or frames[-1]["type"] != "error":
+                frames.append(json.loads(await socket.recv()))
+            assert (frames[-1]["code"], frames[-1]["retryable"]) == ("rate_limited", True)
+            assert frames[-1]["key"] == "k"
+        refused = await talker.call("POST", "/turns", json={"text": "hi"})
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+        assert 1 <= int(refused.headers["retry-after"]) <= 20
+        assert (await other.say("hi"))["status"] == "completed"
+        assert len(await talker.history()) == 6
+
+
+# Leftovers
+
+CANARY = "kanarienvogel-7f3a"
+
+
+async def leave_traces(talker: Talker) -> None:
+    """A conversation with the canary in each of its parts."""
+    await talker.call("PATCH", json={"name": CANARY, "metadata": {"note": CANARY}})
+    body = {
+        "text": f"{CANARY} says hello",
+        "metadata": {"x": CANARY},
+        "attachments": [{"type": "text/plain", "url": f"https://example.org/{CANARY}"}],
+    }
+    for i in range(30):
+        response = await talker.call(
+            "POST",
+            "/turns",
+            json=body,
+            headers={"Idempotency-Key": f"{CANARY}-{i}", "Prefer": "wait=20"},
+        )
+        assert response.status_code == 200
+
+
+remembering = Bot()
+
+
+@remembering.reply
+async def _remember(turn: Turn) -> str:
+    turn.state["last"] = turn.text
+    return f"You said: {turn.text}"
+
+
+async def test_nothing_is_left_in_the_file(open_sqlite_door: Opener, tmp_path: Path) -> None:
+    """A deleted session's words are in none of SQLite's files, a moment later."""
+    async with open_sqlite_door(remembering) as door:
+        talker, other = await door.session(), await door.session()
+        await leave_traces(talker)
+        await other.say("I stay")
+        await talker.call("DELETE")
+        await other.say("still")
+
+        def leftovers() -> list[str]:
+            return [f.name for f in tmp_path.iterdir() if CANARY.encode() in f.read_bytes()]
+
+        async with asyncio.timeout(10):
+            while leftovers():
+                await asyncio.sleep(0.1)
+        assert await other.history() == ["I stay", "You said: I stay", "still", "You said: still"]
+
+
+async def test_nothing_is_left_in_redis(redis_server: RedisServer) -> None:
+    """A deleted session's words are in no key and in no value."""
+    from conftest import _open_door
+
+    url = f"{redis_server.url}?prefix={CANARY.replace('-', '')}"
+    async with _open_door(url, remembering) as door:
+        talker = await door.session()
+        await leave_traces(talker)
+        await talker.call("DELETE")
+        with redis_server.client() as client:
+            keys = client.keys(f"{CANARY.replace('-', '')}*")
+            assert keys
+            for key in keys:
+                assert CANARY.encode() not in key
+                assert CANARY.encode() not in (client.dump(key) or b"")
+                assert talker.id.encode() not in (client.dump(key) or b"")
+
+
+async def test_the_log_says_nothing(
+    open_sqlite_door: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither words nor tokens are in what the program logs, whatever happens."""
+    caplog.set_level("DEBUG", logger="turnwise")
+
+    async def fail(turn: Turn) -> str:
+        raise ValueError(turn.text)
+
+    async with open_sqlite_door(Bot(fail)) as door:
+        talker: Any = await door.session()
+        await talker.say(f"my secret is {CANARY}")
+        await talker.call("POST", "/turns", content=f'{{"text": "{CANARY}'.encode())
+        await talker.call("POST", "/turns", json={"text": [CANARY]})
+        await door.client.get(f"/sessions/{CANARY}", headers=talker.auth)
+        with pytest.raises(httpx.HTTPStatusError):
+            (await talker.call("POST", "/nothing", json={})).raise_for_status()
+    mine = [record for record in caplog.records if record.name.startswith("turnwise")]
+    assert mine
+    for record in mine:
+        line = caplog.handler.format(record)
+        assert CANARY not in line, line
+        assert talker.token not in line
