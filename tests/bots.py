@@ -49,6 +49,17 @@ async def _deadly(turn: Turn) -> str:
     return "alive"
 
 
+flood = Bot(max_reply=20_000_000)
+
+
+@flood.reply
+async def _flood(turn: Turn) -> AsyncIterator[str]:
+    """Says 8 MB."""
+    for _ in range(80):
+        yield "x" * 100_000
+        await asyncio.sleep(0.005)
+
+
 faulty = Bot(max_attempts=20, timeout=30)
 fragile = Bot(max_attempts=3, timeout=30)
 

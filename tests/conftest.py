@@ -132,7 +132,12 @@ async def _open_door(store: str, bot: Bot, *, app: Any = None, **given: Any) -> 
     settings = Settings(_env_file=None, grace=1.0, **given)
     runtime = Runtime(bot, store, settings=settings)
     application = create_app(runtime) if app is None else app(runtime)
-    config = uvicorn.Config(application, log_level="warning", lifespan="on")
+    config = uvicorn.Config(
+        application,
+        log_level="warning",
+        lifespan="on",
+        ws_per_message_deflate=False,  # as `turnwise serve` does
+    )
     config.timeout_graceful_shutdown = 3
     server = uvicorn.Server(config)
     with socket.socket(proto=socket.IPPROTO_TCP) as listening:

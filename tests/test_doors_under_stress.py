@@ -4,8 +4,10 @@ that stop; clients that ask twice; tokens that end."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -65,9 +67,9 @@ async def by_polls(process: Process, talker: Talker, after: int) -> AsyncIterato
                 after = event["id"]
 
 
-def socket_of(url: str, talker: Talker, after: int = 0) -> connect:
+def socket_of(url: str, talker: Talker, after: int = 0, **more: Any) -> connect:
     address = f"{url.replace('http', 'ws')}{talker.path}/ws?after={after}"
-    return connect(address, additional_headers=talker.auth, proxy=None)
+    return connect(address, additional_headers=talker.auth, proxy=None, **more)
 
 
 async def test_leaving_after_every_event(pair: list[Process]) -> None:
@@ -139,6 +141,66 @@ async def test_five_hundred_readers_come_back_at_once(open_door: Opener) -> None
         async with asyncio.timeout(5):
             while door.runtime.gateway.hub.count:
                 await asyncio.sleep(0.05)
+
+
+def resident(process: Process) -> int:
+    """A process's memory in kB."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+async def open_streams(client: httpx.AsyncClient, count: int) -> None:
+    """Return when the server has so many open streams."""
+    async with asyncio.timeout(15):
+        while f"turnwise_open_streams {count}.0" not in (await client.get("/metrics")).text:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.slow
+async def test_readers_that_do_not_read(
+    tmp_path: Path, processes: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty of them on streams and sockets, while 8 MB are said: each is dropped in its time,
+    memory stays flat, and one who reads hears everything meanwhile."""
+    monkeypatch.setenv("TURNWISE_SEND_TIMEOUT", "1")
+    process = Process(tmp_path, "bots:flood")
+    processes.append(process)
+    process.start()
+    async with process.client() as client, contextlib.AsyncExitStack() as stack:
+        await (await Talker.make(client)).say("go", 30)  # caches fill
+        talker = await Talker.make(client)
+        request = f"GET {talker.path}/events HTTP/1.1\r\nHost: x\r\n"
+        request += f"Authorization: Bearer {talker.token}\r\n\r\n"
+
+        def narrow() -> socket.socket:
+            """A connection that takes little before it is full."""
+            made = stack.enter_context(socket.socket())
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            made.connect(("127.0.0.1", process.port))
+            return made
+
+        for _ in range(20):
+            narrow().sendall(request.encode())
+            door = socket_of(process.url, talker, sock=narrow(), max_queue=1, close_timeout=0.1)
+            stalled = await stack.enter_async_context(door)
+        await open_streams(client, 40)
+        before = resident(process)
+        heard = 0
+        async with aconnect_sse(
+            client, "GET", f"{talker.path}/events", headers=talker.auth
+        ) as source:
+            await talker.say("go", None)
+            async for event in source.aiter_sse():
+                heard += len(event.json().get("text", ""))
+                if event.event in ENDS:
+                    break
+        assert heard == 8_000_000
+        assert resident(process) - before < 100_000  # 40 copies are 320,000
+        await open_streams(client, 0)
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await stalled.recv()
+        assert stalled.close_code in (4408, 1006)  # 1006: the word did not come through either
 
 
 @pytest.mark.slow

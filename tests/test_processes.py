@@ -152,6 +152,9 @@ async def test_stopped_in_mid_answer(serve: Serve) -> None:
             for _ in range(10)
         ]
         await talker.events(2, wait=5)
+        async with asyncio.timeout(10):
+            while "turnwise_open_streams 10.0" not in (await client.get("/metrics")).text:
+                await asyncio.sleep(0.02)
         began = time.monotonic()
         assert await asyncio.to_thread(process.stop) in (0, -signal.SIGTERM)
         assert time.monotonic() - began < 6

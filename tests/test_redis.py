@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -45,7 +46,7 @@ async def opened(url: str) -> AsyncIterator[RedisStore]:
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis of the test's own, to be killed and frozen."""
-    server = RedisServer(tmp_path / "own", free_port())
+    server = RedisServer(tmp_path / "own", free_port(), "--appendfsync", "always")
     server.start()
     yield server
     server.kill()
@@ -237,6 +238,50 @@ async def test_a_claim_nobody_heard_of_is_given_back(redis_server: RedisServer) 
         await asyncio.sleep(0.8)
         assert len((await store.renew(claims, 30.0)).lost) == 2
         assert [claim.attempt for claim in await store.claim(desk(), 5)] == [1, 1]
+
+
+# A Redis that has lost what it had last
+
+
+async def test_a_claim_whose_words_were_lost_is_lost(redis_server: RedisServer) -> None:
+    """Redis came back without the last deltas of an attempt: the attempt ends, and its next write
+    leaves no trace."""
+    url = prefixed(redis_server)
+    async with opened(url) as store:
+        await store.create("s", name=None, metadata=b"{}", ttl=100.0)
+        await store.submit(Submission("s", question("hi")))
+        (claim,) = await store.claim(desk(), 1)
+        await store.append(claim, [delta(1, 1, "one"), delta(1, 1, "two")])
+        with redis_server.client() as client:
+            (key,) = client.keys(f"{url.rpartition('=')[2]}*:s:s")
+            client.hset(key, "written", 1)
+        before = await store.log("s", 0)
+        with pytest.raises(ClaimLost):
+            await store.append(claim, [delta(1, 1, "three")])
+        with pytest.raises(ClaimLost):
+            await store.finish(claim, answer("one two three"))
+        assert await store.log("s", 0) == before
+
+
+async def test_a_history_that_was_rolled_back(own_server: RedisServer) -> None:
+    """A handler sees the history that Redis came back with, not what its worker remembers."""
+    from turnwise import Runtime
+
+    async def reply(turn: Turn) -> str:
+        return " ".join(m.text for m in await turn.history() if m.role == "user")
+
+    async with Runtime(Bot(reply), own_server.url) as run:
+        for text in ("a", "b"):
+            await run.ask("s", text)
+        copy = own_server.folder.with_name("copy")
+        await asyncio.to_thread(shutil.copytree, own_server.folder, copy)
+        assert (await run.ask("s", "c")).text == "a b"
+        own_server.kill()
+        await asyncio.to_thread(shutil.rmtree, own_server.folder)
+        await asyncio.to_thread(shutil.copytree, copy, own_server.folder)
+        await asyncio.to_thread(own_server.start)
+        for text, seen in (("x", "a b"), ("y", "a b x"), ("z", "a b x y")):
+            assert (await run.ask("s", text)).text == seen
 
 
 # Answers that are lost on the way

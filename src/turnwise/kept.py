@@ -17,10 +17,11 @@ from turnwise.threads import Threads
 class Kept:
     """What is kept of one session."""
 
-    __slots__ = ("busy", "bytes", "epoch", "history", "last", "local", "thread")
+    __slots__ = ("busy", "bytes", "epoch", "history", "incarnation", "last", "local", "thread")
 
-    def __init__(self, epoch: Epoch) -> None:
+    def __init__(self, epoch: Epoch, incarnation: int) -> None:
         self.epoch = epoch
+        self.incarnation = incarnation
         self.local: dict[str, Any] = {}
         self.thread: Threads | None = None
         self.history: list[bytes] | None = []
@@ -62,7 +63,10 @@ class Keeper:
         kept = self._kept.get(claim.session)
         if kept is None or kept.epoch != claim.epoch:  # new here, or it was reset meanwhile
             self.drop(claim.session)
-            kept = self._kept[claim.session] = Kept(claim.epoch)
+            kept = self._kept[claim.session] = Kept(claim.epoch, claim.incarnation)
+        elif kept.incarnation != claim.incarnation:  # the store may have lost some of them
+            self._forget_history(kept)
+            kept.incarnation = claim.incarnation
         self._kept.move_to_end(claim.session)
         kept.busy = True
         if claim.history_from <= kept.last and kept.history is not None:
@@ -70,10 +74,13 @@ class Keeper:
         elif claim.whole:
             self._replace(kept, claim.history)
         else:  # the claim has only what this worker did not know, and it knows it no more
-            self._bytes -= kept.bytes
-            kept.history, kept.bytes = None, 0
+            self._forget_history(kept)
         kept.last = claim.seq
         return kept
+
+    def _forget_history(self, kept: Kept) -> None:
+        self._bytes -= kept.bytes
+        kept.history, kept.bytes = None, 0
 
     def fill(self, kept: Kept, messages: Sequence[bytes]) -> None:
         """The last messages of a session, read again."""

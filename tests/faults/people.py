@@ -114,7 +114,11 @@ class Person:
             if response.status_code == 404:
                 raise Gone
             if response.status_code < 300:
-                return response.json()
+                try:
+                    return response.json()
+                except json.JSONDecodeError as error:
+                    error.add_note(error.doc[max(0, error.pos - 500) : error.pos + 200])
+                    raise
             if response.status_code not in (429, 503):
                 self.broken.append(f"{method} is answered by {response.status_code}")
             await asyncio.sleep(0.1)

@@ -24,6 +24,8 @@ from redis_servers import RedisCluster, RedisServer
 
 LEASE = 2.0
 PEOPLE = 6
+ALWAYS = ("--appendfsync", "always")
+"""With `everysec` a Redis whose disk is slow answers before it writes."""
 
 
 @dataclass
@@ -116,7 +118,7 @@ class Scene:
             await asyncio.to_thread(self.cluster.start)
             return self.cluster.url + prefix + ("&replicas=1" if self.cast.replicas else "")
         if self.kind == "redis":
-            self.redis = RedisServer(self.folder / "redis", free_port())
+            self.redis = RedisServer(self.folder / "redis", free_port(), *ALWAYS)
             self.nodes = [self.redis]
             await asyncio.to_thread(self.redis.start)
             url = self.redis.url

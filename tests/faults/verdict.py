@@ -14,7 +14,7 @@ ENDS = ("turn.completed", "turn.failed", "turn.cancelled")
 
 @dataclass
 class Verdict:
-    """Counts of what was found, over all people. `broken` says in words what else is wrong."""
+    """Counts of what was found, over all people. `broken` says in words what was wrong."""
 
     acknowledged: int = 0
     lost: int = 0
@@ -22,10 +22,11 @@ class Verdict:
     reordered: int = 0
     gaps: int = 0
     broken: list[str] = field(default_factory=list)
+    _name: str = ""
 
     @property
     def clean(self) -> bool:
-        return not (self.lost or self.doubled or self.reordered or self.gaps or self.broken)
+        return not self.broken
 
     def judge(
         self,
@@ -40,10 +41,17 @@ class Verdict:
         acknowledged last before may be gone: with a disk that lost its last second nobody can do
         better than tell so.
         """
+        self._name = person.name
         self.broken += [f"{person.name}: {words}" for words in person.broken]
         self._count_texts(person, events, rolled_back)
-        self._follow_turns(person, messages, events)
-        self._follow_reader(person, events, rolled_back)
+        self._follow_turns(messages, events)
+        self._follow_reader(person, events, bool(rolled_back))
+
+    def _note(self, kind: str, wrong: bool, what: object) -> None:
+        """Count what is wrong, and say what."""
+        if wrong:
+            setattr(self, kind, getattr(self, kind) + 1)
+            self.broken.append(f"{self._name}: {kind}: {what}")
 
     def _count_texts(
         self, person: Person, events: list[dict[str, Any]], rolled_back: Sequence[float]
@@ -51,67 +59,67 @@ class Verdict:
         queued = [(e["message"]["text"], e["turn"]) for e in events if e["type"] == "turn.queued"]
         found = dict(queued)
         self.acknowledged += len(person.acknowledged)
-        self.doubled += len(queued) - len(found)
+        self._note("doubled", len(queued) != len(found), "a message is there twice")
         setbacks, excused = list(rolled_back), False
         for ack in reversed(person.acknowledged):
             while setbacks and ack.at <= setbacks[-1]:
                 setbacks.pop()
                 excused = True
-            if ack.text in found:
+            n = found.get(ack.text)
+            if n == ack.n:
                 excused = False
-                self.reordered += found[ack.text] != ack.n
-            else:
-                self.lost += not excused
+            else:  # if it was sent again after a setback, it may be another turn
+                self._note("lost", n is None and not excused, ack)
+                self._note("reordered", n is not None and not excused, (ack, n))
         for first, second in person.repeated:
             again = any(first.at <= at for at in rolled_back)
-            self.doubled += first.n != second.n and not again
+            self._note("doubled", first.n != second.n and not again, (first, second))
         turns = [found[ack.text] for ack in person.acknowledged if ack.text in found]
-        self.reordered += sum(b <= a for a, b in pairwise(turns))
+        self._note("reordered", any(b <= a for a, b in pairwise(turns)), turns)
 
-    def _follow_turns(
-        self, person: Person, messages: list[dict[str, Any]], events: list[dict[str, Any]]
-    ) -> None:
+    def _follow_turns(self, messages: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
         """Turns never overlap, each ends once, its effect landed once, its words are its reply."""
-        if [event["id"] for event in events] != list(range(1, len(events) + 1)):
-            self.broken.append(f"{person.name}: the log has holes")
+        ids = [event["id"] for event in events]
+        self._note("gaps", ids != list(range(1, len(ids) + 1)), "the log has holes")
         replies = {m["turn"]: m["text"] for m in messages if m["role"] == "assistant"}
         running, attempt, said, completed = 0, 0, "", 0
         ended: list[int] = []
         for event in events:
             kind, turn = event["type"], event.get("turn", 0)
             if kind == "turn.started":
-                self.reordered += running not in (0, turn) or turn != len(ended) + 1
+                wrong = running not in (0, turn) or turn != len(ended) + 1
+                self._note("reordered", wrong, event)
                 running, attempt, said = turn, event["attempt"], ""
             elif kind == "delta":
-                self.reordered += (turn, event["attempt"]) != (running, attempt)
+                self._note("reordered", (turn, event["attempt"]) != (running, attempt), event)
                 said += event["text"]
             elif kind in ENDS:
-                self.doubled += turn in ended
+                self._note("doubled", turn in ended, event)
                 ended.append(turn)
                 running = 0
                 if kind == "turn.completed":
                     completed += 1
-                    self.doubled += not said.startswith(f"{completed}:")
-                    self.lost += said != replies.get(turn)
-        asked = [e["turn"] for e in events if e["type"] == "turn.queued"]
-        self.lost += len(set(asked) - set(ended))
-        seqs = [message["seq"] for message in messages]
-        self.reordered += seqs != list(range(1, len(seqs) + 1))
-        self.reordered += [m["turn"] for m in messages] != sorted(m["turn"] for m in messages)
+                    self._note("doubled", not said.startswith(f"{completed}:"), (completed, said))
+                    self._note("lost", said != replies.get(turn), (said, replies.get(turn)))
+        asked = {e["turn"] for e in events if e["type"] == "turn.queued"}
+        self._note("lost", bool(asked - set(ended)), f"no end of {asked - set(ended)}")
+        places = [(message["seq"], message["turn"]) for message in messages]
+        straight = [seq for seq, _ in places] == list(range(1, len(places) + 1))
+        self._note("reordered", not straight or places != sorted(places), places)
 
     def _follow_reader(
-        self, person: Person, events: list[dict[str, Any]], rolled_back: Sequence[float]
+        self, person: Person, events: list[dict[str, Any]], rolled_back: bool
     ) -> None:
         """Everything once and in order, or a gap that was announced."""
         cursor, heard = 0, 0
         for at, event in enumerate(person.seen):
             if event["type"] == "gap":
+                self._note("gaps", not rolled_back, f"nothing is missing, and yet {event}")
                 cursor, heard = event["resume_at"], at + 1
                 continue
-            self.gaps += event["id"] != cursor + 1
+            self._note("gaps", event["id"] != cursor + 1, (cursor, event))
             cursor = event["id"]
         since = person.seen[heard:]
-        if since and not rolled_back and since != events[since[0]["id"] - 1 :]:
-            self.broken.append(f"{person.name}: the reader heard something else")
-        if not rolled_back and heard:
-            self.gaps += 1  # nothing was missing, and yet it was said
+        if since and not rolled_back:
+            same = since == events[since[0]["id"] - 1 :]
+            self._note("gaps", not same, "the reader heard something else")

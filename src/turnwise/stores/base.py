@@ -70,7 +70,8 @@ class Claim:
 
     `history` are the session's last messages whose `seq` is above `history_from`, placed and
     encoded, up to `seq`; not `whole` when there are more that the worker did not ask for or may
-    know. `written` counts the events written under the claim.
+    know. `written` counts the events written under the claim. `incarnation` changes when the store
+    was out of sight: it may have come back without what was last told of it.
     """
 
     session: str
@@ -86,6 +87,7 @@ class Claim:
     history_from: int = 0
     whole: bool = True
     epoch: Epoch = NO_EPOCH
+    incarnation: int = 0
     queued_at: float = 0.0
     started_at: float = 0.0
     first_event: int = 0

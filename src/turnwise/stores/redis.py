@@ -270,6 +270,9 @@ class RedisStore(Store):
         settle = partial(self._settle, number, shape)
         return self._link(number, ident).submit(Call(SCRIPTS[name], ident, args, settle))
 
+    def _claim_of(self, found: Sequence[Any], question: bytes | None = None) -> Claim:
+        return claim_of(self._routes.doubts, found, question)
+
     def _link(self, number: int, ident: bytes) -> Link:
         """A session's calls keep to one link, so that they are done in the order they came."""
         return self._links[number][zlib.crc32(ident) // self._names.partitions % LINES]
@@ -391,7 +394,8 @@ class RedisStore(Store):
         number, ident = self._names.partition(submission.session)
         message = one_line(submission.message)
         token = "" if desk is None else f"{desk.worker}.{secrets.token_hex(8)}"
-        under_way = _Submission(submission, message, take, partial(self._doubt, number, token))
+        doubt = partial(self._doubt, number, token)
+        under_way = _Submission(submission, message, take, doubt, self._claim_of)
         args = _submit_args(submission, message, token, desk)
         settle = partial(self._settle, number, under_way.shape)
         call = Call(SCRIPTS["submit"], ident, args, settle)
@@ -434,7 +438,7 @@ class RedisStore(Store):
         except StoreUnavailable:
             self._doubt(number, token)
             raise
-        return list(map(claim_of, found))
+        return [self._claim_of(one) for one in found]
 
     async def append(self, claim: Claim, drafts: Sequence[Draft]) -> bool:
         args = [claim.token, claim.turn, claim.written, *_flat(drafts)]
@@ -455,7 +459,7 @@ class RedisStore(Store):
             self._listeners.tell([Ended(record)])
             if repeated:
                 self._repeated(number, ident)
-            return claim_of(following) if following else None
+            return self._claim_of(following) if following else None
 
         following: Claim | None = await self._ask(number, "finish", ident, args, shape)
         return following
@@ -488,7 +492,7 @@ class RedisStore(Store):
         except StoreUnavailable:
             self._doubt(self._names.partition(session)[0], token)
             raise
-        return claim_of(found) if found else None
+        return self._claim_of(found) if found else None
 
     async def save(self, claim: Claim, state: bytes | None) -> None:
         await self._about("save", claim.session, operation(), claim.token, state or b"")
@@ -596,18 +600,20 @@ class _Submission:
         message: bytes,
         take: Callable[[Claim | None], None] | None,
         doubt: Callable[[], None],
+        claim_of: Callable[[Sequence[Any], bytes], Claim],
     ) -> None:
         self._wish = wish
         self._message = message
         self._take = take
         self._doubt = doubt
+        self._claim_of = claim_of
         self._claim: Claim | None = None
 
     def shape(self, found: Sequence[Any]) -> Submitted:
         """What the script answers: a turn that it made, or the one that was there."""
         fresh, *rest, claim, made = found
         if claim:
-            self._claim = claim_of(claim, self._message)
+            self._claim = self._claim_of(claim, self._message)
         record = self._fresh(*map(int, rest)) if fresh else turn_of(self._wish.session, rest[0])
         return Submitted(record, bool(made))
 

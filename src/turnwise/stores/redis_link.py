@@ -93,7 +93,8 @@ class Call(NamedTuple):
 class Routes:
     """Which server keeps which partition: one for all, or the masters of a Cluster.
 
-    `partitions` is known when `open` has looked at what there is.
+    `doubts` counts how often a line was lost. Whatever kept a partition before may have come back
+    without what it had last, so what we remember of it is worth nothing.
     """
 
     def __init__(self, url: str) -> None:
@@ -114,6 +115,7 @@ class Routes:
         self._looking = asyncio.Lock()
         self._slots: list[tuple[int, int, tuple[str, int], int]] = []
         self.cluster = False
+        self.doubts = 0
         self._stale = True
 
     async def connect(self, base: bytes | None = None) -> Connection:
@@ -131,6 +133,7 @@ class Routes:
     def doubt(self) -> None:
         """Look again who keeps what before the next connection is made."""
         self._stale = True
+        self.doubts += 1
 
     async def layout(self) -> list[tuple[tuple[str, int], int, int]]:
         """The masters of the Cluster, the slots each keeps, and how many replicas it has."""

@@ -137,7 +137,7 @@ def turn_of(session: str, found: Sequence[Any]) -> TurnRecord:
     )
 
 
-def claim_of(found: Sequence[Any], question: bytes | None = None) -> Claim:
+def claim_of(incarnation: int, found: Sequence[Any], question: bytes | None = None) -> Claim:
     """A claim from `claimed` in lua/common.lua; `question` is its message where it was not told."""
     ident, token, n, attempt, name, metadata, message, state, seq = found[:9]
     first, whole, created, base_seq, queued, started, first_event, stored = found[9:]
@@ -155,6 +155,7 @@ def claim_of(found: Sequence[Any], question: bytes | None = None) -> Claim:
         history_from=first,
         whole=bool(whole),
         epoch=(float(created), base_seq),
+        incarnation=incarnation,
         queued_at=int(queued) / MICRO,
         started_at=int(started) / MICRO,
         first_event=first_event,

@@ -4,6 +4,7 @@
 local token, n, known_written = take(), number(), number()
 if not enter(session) or row.token ~= token then return refused('claim_lost') end
 local events, skip = {}, row.written - known_written
+if skip < 0 then return refused('claim_lost') end -- Redis has lost what this claim wrote
 arg = arg + 3 * skip
 while arg < #ARGV do events[#events + 1] = take() end
 set('written', row.written + #events / 3)

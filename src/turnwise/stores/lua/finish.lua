@@ -21,6 +21,8 @@ if row.token ~= token then
   return done({found.finished, found.seq, following, 1})
 end
 
+if row.written < known_written then return refused('claim_lost') end -- Redis has lost some of it
+
 for i = 1, number() do replies[i] = take() end
 arg = arg + 3 * (row.written - known_written)
 while arg < #ARGV do drafts[#drafts + 1] = take() end
