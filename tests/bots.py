@@ -38,17 +38,6 @@ def _leave_word() -> None:
     Path(f"stopped-{os.getpid()}").touch()
 
 
-deadly = Bot(max_attempts=2)
-
-
-@deadly.reply
-async def _deadly(turn: Turn) -> str:
-    """Kills its process when told to."""
-    if turn.text == "die":
-        os._exit(1)
-    return "alive"
-
-
 flood = Bot(max_reply=20_000_000)
 
 

@@ -334,7 +334,7 @@ def test_sqlite() -> None:
 
                 self.shift = shift
 
-        run(OnSQLite, 400)
+        run(OnSQLite, 150)
         loop.close()
 
 
@@ -356,5 +356,5 @@ def test_redis(kind: str, request: pytest.FixtureRequest) -> None:
 
             self.shift = shift
 
-    run(OnRedis, 80 if kind == "redis_server" else 40)
+    run(OnRedis, 30 if kind == "redis_server" else 15)
     loop.close()

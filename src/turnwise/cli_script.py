@@ -18,7 +18,6 @@ from turnwise.script.file import schema
 from turnwise.server import load
 from turnwise.settings import Settings
 from turnwise.stores.open import open_store
-from turnwise.testing import talk
 
 app = typer.Typer(no_args_is_help=True, help="Check, draw and test dialogs.")
 out = Console()
@@ -89,6 +88,8 @@ def rehearse(
     conversations = rehearsal.read(path)
 
     async def go() -> list[str]:
+        from turnwise.testing import talk  # brings pytest along, where it is installed
+
         async with talk(Bot(script)) as say:
 
             async def one(session: str, text: str) -> str:
