@@ -10,7 +10,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -155,13 +155,14 @@ class Scene:
         return folder
 
     async def _supervise(self) -> None:
-        """Start again what has died."""
+        """Start again what has died, again if it dies before it is ready."""
         while True:
             await asyncio.sleep(0.05)
             for process in (*self.servers, *self.workers):
                 if not process.running and process not in self.resting:
-                    self.restarts += 1
-                    await asyncio.to_thread(process.start)
+                    with suppress(AssertionError):
+                        await asyncio.to_thread(process.start)
+                        self.restarts += 1
 
     async def _end(self) -> None:
         for process in (*self.servers, *self.workers):
