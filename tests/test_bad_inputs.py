@@ -63,9 +63,9 @@ BODIES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-async def test_bodies(open_door: Opener, name: str) -> None:
+async def test_bodies(open_sqlite_door: Opener, name: str) -> None:
     """Refused with 400, 413 or 422; nothing is queued."""
-    async with open_door(Bot(_echo)) as door:
+    async with open_sqlite_door(Bot(_echo)) as door:
         talker = await door.session()
         headers = {"Content-Type": "application/json"}
         response = await talker.call("POST", "/turns", content=BODIES[name], headers=headers)
@@ -100,18 +100,18 @@ async def test_odd_texts_come_back_as_they_were(open_door: Opener, text: str) ->
 
 
 @pytest.mark.parametrize("letter", ["x", "\U0001f600"])
-async def test_the_limit_of_a_text(open_door: Opener, letter: str) -> None:
+async def test_the_limit_of_a_text(open_sqlite_door: Opener, letter: str) -> None:
     """Exactly the limit is taken, one more is 413."""
-    async with open_door(Bot(lambda turn: "ok"), max_text=1000) as door:
+    async with open_sqlite_door(Bot(lambda turn: "ok"), max_text=1000) as door:
         talker = await door.session()
         assert (await talker.say(letter * 1000))["status"] == "completed"
         response = await talker.call("POST", "/turns", json={"text": letter * 1001})
         check_problem(response, 413)
 
 
-async def test_large_bodies_are_not_buffered(open_door: Opener) -> None:
+async def test_large_bodies_are_not_buffered(open_sqlite_door: Opener) -> None:
     """30 MB, declared or in chunks: 413 long before the end; a slow body: 408."""
-    async with open_door(Bot(_echo), body_timeout=0.3) as door:
+    async with open_sqlite_door(Bot(_echo), body_timeout=0.3) as door:
         talker = await door.session()
 
         async def chunks(count: int, chunk: bytes, pause: float = 0.0) -> AsyncIterator[bytes]:
@@ -130,9 +130,9 @@ async def test_large_bodies_are_not_buffered(open_door: Opener) -> None:
         await still_works(talker)
 
 
-async def test_other_content_types(open_door: Opener) -> None:
+async def test_other_content_types(open_sqlite_door: Opener) -> None:
     """Text and forms are 415."""
-    async with open_door(Bot(_echo)) as door:
+    async with open_sqlite_door(Bot(_echo)) as door:
         talker = await door.session()
         check_problem(await talker.call("POST", "/turns", content=b"hello"), 415)
         check_problem(await talker.call("POST", "/turns", data={"text": "x"}), 415)
@@ -213,9 +213,9 @@ async def test_cursors(open_door: Opener, asked: dict[str, Any]) -> None:
         check_problem(response, 400, 422)
 
 
-async def test_the_header_wins_over_the_parameter(open_door: Opener) -> None:
+async def test_the_header_wins_over_the_parameter(open_sqlite_door: Opener) -> None:
     """A reconnecting EventSource keeps its old URL; its Last-Event-ID is newer."""
-    async with open_door(Bot(_echo)) as door:
+    async with open_sqlite_door(Bot(_echo)) as door:
         talker = await door.session()
         await talker.say("hi")
         response = await talker.call(
@@ -240,9 +240,9 @@ def tokens(talker: Talker) -> dict[str, str]:
     }
 
 
-async def test_tokens(open_door: Opener) -> None:
+async def test_tokens(open_sqlite_door: Opener) -> None:
     """Forged, nonsensical and doubled: 401, on reading and on writing."""
-    async with open_door(Bot(_echo)) as door:
+    async with open_sqlite_door(Bot(_echo)) as door:
         talker = await door.session()
         for name, token in tokens(talker).items():
             header = {"Authorization": f"Bearer {token}".encode("utf-8", "replace")}
@@ -257,9 +257,9 @@ async def test_tokens(open_door: Opener) -> None:
         await still_works(talker)
 
 
-async def test_keys_and_preferences(open_door: Opener) -> None:
+async def test_keys_and_preferences(open_sqlite_door: Opener) -> None:
     """An idempotency key has 1 to 255 characters; a preference that is none is ignored."""
-    async with open_door(Bot(_echo)) as door:
+    async with open_sqlite_door(Bot(_echo)) as door:
         talker = await door.session()
         for key in ("", "k" * 256):
             response = await talker.call(
@@ -284,9 +284,9 @@ async def test_numbers_that_are_too_large(open_door: Opener) -> None:
         await still_works(talker)
 
 
-async def test_duplicate_keys_and_huge_keys(open_door: Opener) -> None:
+async def test_duplicate_keys_and_huge_keys(open_sqlite_door: Opener) -> None:
     """The last of two equal keys counts; a key of 900 kB is too much metadata."""
-    async with open_door(Bot(_echo)) as door:
+    async with open_sqlite_door(Bot(_echo)) as door:
         talker = await door.session()
         headers = {"Content-Type": "application/json", "Prefer": "wait=20"}
         twice = b'{"text":"first","text":"second"}'
@@ -351,9 +351,9 @@ def test_markdown_takes_no_time(text: str) -> None:
     assert time.monotonic() - began < 5
 
 
-async def test_rendering_needs_a_token_and_has_a_limit(open_door: Opener) -> None:
+async def test_rendering_needs_a_token_and_has_a_limit(open_sqlite_door: Opener) -> None:
     """401 without a token, 413 and 422 for what is too much or no list."""
-    async with open_door(Bot(_echo)) as door:
+    async with open_sqlite_door(Bot(_echo)) as door:
         talker = await door.session()
         url = "/page/render"
         check_problem(await door.client.post(url, json={"texts": ["x"]}), 401)
@@ -363,9 +363,9 @@ async def test_rendering_needs_a_token_and_has_a_limit(open_door: Opener) -> Non
         check_problem(bad, 422)
 
 
-async def test_pages_that_are_not_there(open_door: Opener) -> None:
+async def test_pages_that_are_not_there(open_sqlite_door: Opener) -> None:
     """404 and 405 are problems too."""
-    async with open_door(Bot(_echo)) as door:
+    async with open_sqlite_door(Bot(_echo)) as door:
         check_problem(await door.client.get("/nothing"), 404)
         check_problem(await door.client.put("/sessions"), 405)
         assert isinstance(door, Door)

@@ -28,27 +28,27 @@ chance = random.Random(7)
 
 @dataclass
 class Fault:
-    """One way in which things go wrong. The short pass takes the first of `stores`, and no fault
-    that has a test of its own elsewhere (`known`)."""
+    """One way in which things go wrong. The short pass takes only some, on the first of `stores`:
+    not those that have a `like`, another fault or a test that is much the same."""
 
     name: str
     strike: Strike
     stores: tuple[str, ...]
     cast: Cast
-    known: bool
+    like: str
 
 
 FAULTS: list[Fault] = []
 
 
-def fault(*stores: str, known: bool = False, **cast: Any) -> Callable[[Strike], Strike]:
+def fault(*stores: str, like: str = "", **cast: Any) -> Callable[[Strike], Strike]:
     """Keeps what a function does as a fault, by the function's name."""
 
     def keep(strike: Strike) -> Strike:
         name = strike.__name__.replace("_", " ")
         for word in ("Redis", "Cluster", "SIGTERM"):
             name = name.replace(word.lower(), word)
-        FAULTS.append(Fault(name, strike, stores or ALL, Cast(**cast), known))
+        FAULTS.append(Fault(name, strike, stores or ALL, Cast(**cast), like))
         return strike
 
     return keep
@@ -69,7 +69,7 @@ async def _ordered(scene: Scene, order: str, deaths: int = 1) -> None:
     await scene.until(lambda: scene.restarts >= before + deaths)
 
 
-@fault("redis", "sqlite", "redis-cluster", **apart())
+@fault("redis", "sqlite", "redis-cluster", like="worker_killed_after_some_deltas", **apart())
 async def worker_killed_after_the_claim(scene: Scene) -> None:
     await _ordered(scene, "after-claim")
 
@@ -79,12 +79,12 @@ async def worker_killed_after_some_deltas(scene: Scene) -> None:
     await _ordered(scene, "after-deltas")
 
 
-@fault("redis-cluster", "sqlite", "redis", **apart())
+@fault("redis-cluster", "sqlite", "redis", like="worker_killed_after_the_commit", **apart())
 async def worker_killed_before_the_commit(scene: Scene) -> None:
     await _ordered(scene, "before-finish")
 
 
-@fault(**apart())
+@fault("redis-cluster", "sqlite", "redis", **apart())
 async def worker_killed_after_the_commit(scene: Scene) -> None:
     await _ordered(scene, "after-finish")
 
@@ -95,17 +95,17 @@ async def _web_dies(scene: Scene, point: str) -> None:
     await scene.until(lambda: scene.restarts > before)
 
 
-@fault(**apart(mortal=True))
+@fault(like="server_killed_before_the_acknowledgement", **apart(mortal=True))
 async def server_killed_before_the_commit(scene: Scene) -> None:
     await _web_dies(scene, "asked")
 
 
-@fault("redis", "sqlite", **apart(mortal=True))
+@fault("redis", "sqlite", "redis-cluster", **apart(mortal=True))
 async def server_killed_before_the_acknowledgement(scene: Scene) -> None:
     await _web_dies(scene, "answering")
 
 
-@fault(**apart(mortal=True))
+@fault(like="any_process_killed", **apart(mortal=True))
 async def server_killed_in_mid_stream(scene: Scene) -> None:
     await _web_dies(scene, "streaming")
 
@@ -140,7 +140,7 @@ async def _asked_to_stop(scene: Scene, process: Process, *pauses: float) -> None
     await scene.until(lambda: scene.restarts > before)
 
 
-@fault()
+@fault(like="sigterm_twice")
 async def sigterm_in_mid_turn(scene: Scene) -> None:
     await _asked_to_stop(scene, chance.choice(scene.servers), 0.0)
 
@@ -165,7 +165,7 @@ async def no_worker_for_a_while(scene: Scene) -> None:
     await scene.until(lambda: worker.running)
 
 
-@fault("redis", "sqlite", newer=True)
+@fault("redis", "sqlite", "redis-cluster", newer=True)
 async def old_and_new_version_restarted_in_turn(scene: Scene) -> None:
     for process in scene.servers:
         await _asked_to_stop(scene, process, 0.0)
@@ -203,14 +203,14 @@ async def disk_full(scene: Scene) -> None:
 # Redis
 
 
-@fault("redis")
+@fault("redis", like="test_a_redis_that_restarts")
 async def redis_killed_and_restarted(scene: Scene) -> None:
     scene.redis.kill()
     await asyncio.sleep(chance.uniform(0.1, 2.0))
     await asyncio.to_thread(scene.redis.start)
 
 
-@fault("redis")
+@fault("redis", like="test_a_frozen_redis")
 async def redis_frozen(scene: Scene) -> None:
     scene.redis.signal(signal.SIGSTOP)
     await asyncio.sleep(chance.uniform(0.2, 1.5 * LEASE))
@@ -247,7 +247,7 @@ async def redis_append_only_file_cut(scene: Scene) -> None:
         await scene.until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
 
 
-@fault("redis-cluster", known=True, replicas=True)
+@fault("redis-cluster", like="test_a_cluster_master_dies", replicas=True)
 async def a_master_of_the_cluster_killed(scene: Scene) -> None:
     node = chance.choice(scene.cluster.nodes)
     node.kill()
@@ -256,7 +256,7 @@ async def a_master_of_the_cluster_killed(scene: Scene) -> None:
     await asyncio.to_thread(scene.cluster.settle)
 
 
-@fault("redis-cluster", known=True, replicas=True)
+@fault("redis-cluster", like="test_a_cluster_master_freezes", replicas=True)
 async def a_master_of_the_cluster_frozen(scene: Scene) -> None:
     node = chance.choice(scene.cluster.nodes)
     node.signal(signal.SIGSTOP)
@@ -265,14 +265,14 @@ async def a_master_of_the_cluster_frozen(scene: Scene) -> None:
     await asyncio.to_thread(scene.cluster.settle)
 
 
-@fault("redis-cluster", "redis")
+@fault("redis-cluster", "redis", like="test_flushed_scripts_are_sent_again")
 async def redis_scripts_flushed(scene: Scene) -> None:
     for node in scene.nodes:
         with node.client() as client:
             client.script_flush()
 
 
-@fault("redis", "redis-cluster")
+@fault("redis", "redis-cluster", like="test_a_full_redis_keeps_what_it_has")
 async def redis_memory_full(scene: Scene) -> None:
     for limit in ("1mb", "0"):
         for node in scene.nodes:

@@ -116,9 +116,9 @@ async def test_soak(kind: str, tmp_path: Path, row: Any) -> None:
     cast = Cast(servers=2, workers=2, serving_only=True, mortal=True)
     async with Scene.opened(tmp_path, kind, cast) as scene:
         async with scene.talking(most=20):  # caches fill, pools grow
-            await asyncio.sleep(5 + MINUTES)
+            await asyncio.sleep(4 + MINUTES)
         before = await settled(scene)
-        strikes, until = 0, time.monotonic() + (MINUTES * 60 / len(KINDS) or 20)
+        strikes, until = 0, time.monotonic() + (MINUTES * 60 / len(KINDS) or 15)
         async with scene.talking(most=20) as verdict:
             while time.monotonic() < until:
                 await strike(scene, chance)
