@@ -131,10 +131,10 @@ async def test_server_restart_in_mid_stream(serve: Serve) -> None:
 async def test_three_messages_at_once(serve: Serve) -> None:
     """They stand in line with their place, one can be withdrawn, the others come in order."""
     async with open_page(serve().url) as page:
-        for text in ("count to 60", "never mind", "my name is Ada"):
+        for text in ("count to 200", "never mind", "my name is Ada"):
             await say(page, text)
         places = page.locator("#open .waiting .meta")
-        await expect(places).to_have_count(2)
+        await expect(places).to_have_count(2, timeout=15_000)
         await expect(places.nth(0)).to_contain_text("1 message ahead")
         await expect(places.nth(1)).to_contain_text("2 messages ahead")
         await places.nth(0).get_by_role("button", name="Withdraw").click()
@@ -143,7 +143,7 @@ async def test_three_messages_at_once(serve: Serve) -> None:
         await page.keyboard.press("Escape")
         await expect(answers(page)).to_have_count(2, timeout=15_000)
         said = await page.locator("#messages .user .bubble").all_inner_texts()
-        assert said == ["count to 60", "my name is Ada"]
+        assert said == ["count to 200", "my name is Ada"]
 
 
 async def test_a_message_for_another_conversation(serve: Serve) -> None:
