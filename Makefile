@@ -40,10 +40,10 @@ simulate: .venv/dev ## many worlds of crashes and races: SEEDS=10000
 	TIMES=10 $(BIN)/python -m pytest tests/test_machine.py
 
 faults: .venv/dev ## break processes, stores and lines, and count what is left: STRIKES=5
-	STRIKES=$(or $(STRIKES),5) $(BIN)/python -m pytest -n 2 --dist worksteal tests/faults/test_faults.py
+	STRIKES=$(or $(STRIKES),5) $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 0 tests/faults/test_faults.py
 
 soak: .venv/dev  ## half an hour of load and faults, and nothing left over: MINUTES=30
-	MINUTES=$(or $(MINUTES),30) $(BIN)/python -m pytest tests/faults/test_soak.py
+	MINUTES=$(or $(MINUTES),30) $(BIN)/python -m pytest --timeout 0 tests/faults/test_soak.py
 
 format: .venv/dev ## put the code into shape
 	$(BIN)/ruff check --fix .
