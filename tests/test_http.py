@@ -275,6 +275,17 @@ async def test_long_polling(open_door: Opener) -> None:
         assert (await waiting)[0]["id"] == 6
 
 
+async def test_a_page_while_the_process_stops(open_door: Opener) -> None:
+    """An empty page would say that there is nothing: it is 503, and another process knows."""
+    async with open_door(Bot(_echo)) as door:
+        talker = await door.session()
+        await talker.say("hi")
+        door.runtime.retire()
+        page = await talker.call("GET", "/events?after=0", headers={"Accept": "application/json"})
+        assert page.status_code == 503
+        assert "retry-after" in page.headers
+
+
 async def test_a_cursor_that_cannot_be_continued(open_door: Opener) -> None:
     """Ahead of the log or no longer kept: one gap that says where it goes on, then the rest."""
     async with open_door(Bot(_echo)) as door:
