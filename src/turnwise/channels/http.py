@@ -15,7 +15,7 @@ from turnwise.channels import wire
 from turnwise.channels.access import Access, Principal
 from turnwise.channels.sse import LATER, EventStream
 from turnwise.conversation import Status, TurnRecord
-from turnwise.errors import Invalid, NotFound, StoreUnavailable
+from turnwise.errors import Invalid, NotFound, StoreUnavailable, Unauthorized
 from turnwise.gateway import Gateway
 from turnwise.settings import Settings
 from turnwise.stores.base import Submitted
@@ -327,7 +327,9 @@ class HTTPChannel:
         if not found and reader.closed is not None:  # an empty page would say: nothing is there
             if reader.closed == "gone":
                 raise NotFound("There is no such session.")
-            raise StoreUnavailable("This process is stopping, or the token was renewed: ask again.")
+            if reader.closed == "token":
+                raise Unauthorized("The token is no longer valid.")
+            raise StoreUnavailable("This process is stopping: ask again.")
         following = found[-1].id if found else max(cursor, reader.cursor)
         content = {"events": [orjson.Fragment(e.data) for e in found], "next": following}
         return wire.JSON(orjson.dumps(content))
