@@ -28,6 +28,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         write(f"| {name} | {store} | {cells} |")
     totals = [sum(counts[column] for _, _, counts in rows) for column in COLUMNS]
     write(f"| **all** | | {' | '.join(f'**{total:,}**' for total in totals)} |")
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        given = dict(report.user_properties)
+        if "before" in given and report.when == "call":
+            write(f"in use before and after, {given['store']}: {given['before']}, {given['after']}")
 
 
 @pytest.fixture

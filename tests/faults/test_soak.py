@@ -69,6 +69,27 @@ def told_by_the_kernel(pid: int) -> tuple[int, int]:
     return int(status.partition("VmRSS:")[2].split()[0]), descriptors
 
 
+async def warm_up(scene: Scene) -> None:
+    """Every process does what it keeps something for: a Cluster's 16 partitions have two lines
+    each, and a line is opened by the first turn of a session that it carries."""
+
+    async def one_turn(client: httpx.AsyncClient) -> None:
+        made = (await client.post("/sessions", json={})).raise_for_status().json()
+        auth = {"Authorization": f"Bearer {made['token']}"}
+        path = f"/sessions/{made['id']}/turns"
+        for _ in range(2):
+            turn = {"text": "hello"}
+            headers = {**auth, "Prefer": "wait=10"}
+            (await client.post(path, json=turn, headers=headers)).raise_for_status()
+
+    for server in scene.servers:
+        async with httpx.AsyncClient(base_url=server.url, timeout=20.0) as client:
+            for _ in range(40):
+                await asyncio.gather(*(one_turn(client) for _ in range(10)))
+    async with scene.talking(most=20):
+        await asyncio.sleep(4 + MINUTES)
+
+
 async def strike(scene: Scene, chance: random.Random) -> None:
     """Something goes wrong, but never with the first server, which is measured."""
     victims = [*scene.servers[1:], *scene.workers]
@@ -108,15 +129,14 @@ def within(used: int, before: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-async def test_soak(kind: str, tmp_path: Path, row: Any) -> None:
+async def test_soak(kind: str, tmp_path: Path, row: Any, record_property: Any) -> None:
     """Load with faults at random: nothing is lost, and memory, descriptors, tasks and connections
     come back to what they were."""
     needs(kind == "sqlite" or binary() is not None, "redis-server")
     chance = random.Random(MINUTES)
     cast = Cast(servers=2, workers=2, serving_only=True, mortal=True)
     async with Scene.opened(tmp_path, kind, cast) as scene:
-        async with scene.talking(most=20):  # caches fill, pools grow
-            await asyncio.sleep(4 + MINUTES)
+        await warm_up(scene)
         before = await settled(scene)
         strikes, until = 0, time.monotonic() + (MINUTES * 60 / len(KINDS) or 15)
         async with scene.talking(most=20) as verdict:
@@ -126,5 +146,7 @@ async def test_soak(kind: str, tmp_path: Path, row: Any) -> None:
                 await asyncio.sleep(chance.uniform(0.2, 2.0))
         after = await settled(scene, before)
     row("soak", kind, verdict, strikes)
+    record_property("before", str(before))
+    record_property("after", str(after))
     assert verdict.clean, verdict
     assert all(map(within, after, before)), (before, after)
