@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 )
 
 from redis_servers import RedisCluster, RedisServer
-from turnwise.conformance import delta, desk, question, texts
+from turnwise.conformance.acting import delta, desk, question, texts
 from turnwise.conversation import Message
 from turnwise.errors import ClaimLost, KeyReused
 from turnwise.events import TERMINAL

@@ -21,7 +21,7 @@ from proxies import Cutter
 from redis_servers import RedisCluster, RedisServer
 from turnwise import Bot, Message, Turn
 from turnwise.batching import Batch
-from turnwise.conformance import answer, delta, desk, question
+from turnwise.conformance.acting import answer, delta, desk, question
 from turnwise.errors import ClaimLost, ConfigurationError, NotFound, StoreUnavailable
 from turnwise.hub import Hub
 from turnwise.stores.base import Claim, Submission
@@ -231,10 +231,10 @@ async def test_a_claim_nobody_heard_of_is_given_back(redis_server: RedisServer) 
         claims = await store.claim(desk(), 5)
         assert len(claims) == 2
         operation = claims[0].token.rpartition(".")[0]
-        store._doubt(0, operation[:-1])
+        store._redis.doubt(0, operation[:-1])
         await asyncio.sleep(0.8)
         assert not (await store.renew(claims, 30.0)).lost
-        store._doubt(0, operation)
+        store._redis.doubt(0, operation)
         await asyncio.sleep(0.8)
         assert len((await store.renew(claims, 30.0)).lost) == 2
         assert [claim.attempt for claim in await store.claim(desk(), 5)] == [1, 1]

@@ -12,7 +12,8 @@ import pytest
 
 from redis_servers import RedisCluster, RedisServer
 from turnwise import Message
-from turnwise.conformance import StoreConformance, desk
+from turnwise.conformance import StoreConformance
+from turnwise.conformance.acting import desk
 from turnwise.errors import ConfigurationError
 from turnwise.stores.base import Store, Submission
 from turnwise.stores.notices import Appended, Notice, Ready, Signal
@@ -104,7 +105,7 @@ async def test_a_file_of_the_first_version_goes_on(tmp_path: Path) -> None:
     """Its log, a row for each event then, is told as it was, and its running turn goes on."""
     import apsw
 
-    from turnwise.stores.engine import MIGRATIONS
+    from turnwise.stores.schema import MIGRATIONS
 
     path = tmp_path / "old.db"
     tails: list[tuple[str, int | None, bytes]] = [

@@ -21,25 +21,24 @@ import asyncio
 import logging
 import os
 import random
-import re
 import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 
 from turnwise.batching import Batch, Batcher
-from turnwise.errors import ConfigurationError, StoreUnavailable, TurnwiseError
+from turnwise.errors import StoreUnavailable, TurnwiseError
 from turnwise.events import QUEUED, Event, unpack
 from turnwise.stores.acts import Acts
 from turnwise.stores.line import Line
 from turnwise.stores.notices import Appended, Listener, Listeners, Notice, Ready, Signal
 from turnwise.stores.pulse import Pulse
 from turnwise.stores.readings import Readings
+from turnwise.stores.schema import MIGRATIONS, STATEMENTS, prepare
 
 T = TypeVar("T")
 log = logging.getLogger("turnwise.store")
@@ -55,24 +54,6 @@ ERASE_DELAY = 1.0
 """Seconds after which what was deleted is in no file any more, unless others read that long."""
 LOCK_PATIENCE = 1.5
 """Seconds to wait for another process's write lock before saying that the store is away."""
-
-
-def _load(text: str) -> tuple[list[str], dict[str, str]]:
-    """The migrations in order and the statements by name, out of sqlite.sql."""
-    migrations: list[str] = []
-    statements: dict[str, str] = {}
-    for part in re.split(r"^-- (?=migration: |name: )", text, flags=re.M)[1:]:
-        head, body = part.split("\n", 1)
-        kind, name = head.split(": ")
-        if kind == "migration":
-            migrations.append(body)
-        else:
-            lines = (line for line in body.splitlines() if not line.startswith("--"))
-            statements[name] = " ".join(" ".join(lines).split()).rstrip("; ")
-    return migrations, statements
-
-
-MIGRATIONS, STATEMENTS = _load(resources.files(__package__).joinpath("sqlite.sql").read_text())
 
 
 class Engine:
@@ -141,43 +122,9 @@ class Engine:
     async def _connect(self) -> apsw.Connection:
         """A connection on an up-to-date schema. Setting up waits for other processes' locks."""
         db = apsw.Connection(os.fspath(self.path))
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._prepare, db)
+        await asyncio.get_running_loop().run_in_executor(self._thread, prepare, db)
         db.set_busy_timeout(0)
         return db
-
-    def _prepare(self, db: apsw.Connection) -> None:
-        db.set_busy_timeout(10_000)
-        until = time.monotonic() + 10
-        while True:  # this one does not wait for other processes by itself
-            try:
-                db.execute("PRAGMA journal_mode = WAL")
-                break
-            except apsw.BusyError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.01)
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA secure_delete = ON")
-        db.execute("PRAGMA cache_size = -65536")
-        db.execute("PRAGMA wal_autocheckpoint = 4000")
-        self._migrate(db)
-
-    def _migrate(self, db: apsw.Connection) -> None:
-        """Bring the schema up to this version, one migration after another, all or none."""
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            version = db.pragma("user_version")
-            if version > len(MIGRATIONS):
-                raise ConfigurationError(
-                    f"{self.path} was written by a newer Turnwise (schema {version})."
-                )
-            for migration in MIGRATIONS[version:]:
-                db.execute(migration)
-            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
 
     async def stop(self) -> None:
         """Finish what is under way and close the file."""

@@ -1,0 +1,69 @@
+"""The schema of the SQLite file: sqlite.sql, read and applied."""
+
+from __future__ import annotations
+
+import re
+import time
+from importlib import resources
+
+import apsw
+
+from turnwise.errors import ConfigurationError
+
+
+def _load(text: str) -> tuple[list[str], dict[str, str]]:
+    """The migrations in order and the statements by name, out of sqlite.sql."""
+    migrations: list[str] = []
+    statements: dict[str, str] = {}
+    for part in re.split(r"^-- (?=migration: |name: )", text, flags=re.M)[1:]:
+        head, body = part.split("\n", 1)
+        kind, name = head.split(": ")
+        if kind == "migration":
+            migrations.append(body)
+        else:
+            lines = (line for line in body.splitlines() if not line.startswith("--"))
+            statements[name] = " ".join(" ".join(lines).split()).rstrip("; ")
+    return migrations, statements
+
+
+MIGRATIONS, STATEMENTS = _load(resources.files(__package__).joinpath("sqlite.sql").read_text())
+
+
+def prepare(db: apsw.Connection) -> None:
+    """Set a connection up and its file's schema to this version; waits for others' locks.
+
+    Raises ConfigurationError if a newer version wrote the file, apsw's errors if it cannot be used.
+    """
+    db.set_busy_timeout(10_000)
+    until = time.monotonic() + 10
+    while True:  # this one does not wait for other processes by itself
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            break
+        except apsw.BusyError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA secure_delete = ON")
+    db.execute("PRAGMA cache_size = -65536")
+    db.execute("PRAGMA wal_autocheckpoint = 4000")
+    _migrate(db)
+
+
+def _migrate(db: apsw.Connection) -> None:
+    """Bring the schema up to this version, one migration after another, all or none."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        version = db.pragma("user_version")
+        if version > len(MIGRATIONS):
+            raise ConfigurationError(
+                f"{db.filename} was written by a newer Turnwise (schema {version})."
+            )
+        for migration in MIGRATIONS[version:]:
+            db.execute(migration)
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
