@@ -8,9 +8,9 @@ from typing import Annotated
 
 import orjson
 import typer
-from rich.console import Console
 
 from turnwise.bot import Bot
+from turnwise.cli_flags import out
 from turnwise.errors import ConfigurationError, NotFound, TurnwiseError
 from turnwise.script import Script, picture, rehearsal
 from turnwise.script.context import Label
@@ -20,7 +20,6 @@ from turnwise.settings import Settings
 from turnwise.stores.open import open_store
 
 app = typer.Typer(no_args_is_help=True, help="Check, draw and test dialogs.")
-out = Console()
 Target = Annotated[str, typer.Argument(help="A YAML file, or module:script.")]
 
 

@@ -1,0 +1,49 @@
+"""What the commands share: flags that come from the settings, and where they print."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from turnwise.errors import ConfigurationError
+from turnwise.settings import Settings
+
+out = Console()
+err = Console(stderr=True)
+
+_FIELDS = Settings.model_fields
+
+
+def option(field: str, *names: str) -> Any:
+    """A flag for a setting: its help, its default and its variable come from the settings."""
+    info = _FIELDS[field]
+    return typer.Option(
+        *names,
+        envvar=f"TURNWISE_{field.upper()}",
+        help=f"{info.description} [dim](default: {info.default or 'none'})[/]",
+        show_default=False,
+    )
+
+
+BotTarget = Annotated[
+    str | None,
+    typer.Argument(help="Your bot as module:name, or a script's file; else the demo."),
+]
+StoreUrl = Annotated[str | None, option("store", "--store")]
+Json = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
+
+
+def settings_with(given: dict[str, Any]) -> Settings:
+    """Settings with these flags on top, for this process and those it starts."""
+    for name, value in given.items():
+        if value is not None:
+            os.environ[f"TURNWISE_{name.upper()}"] = str(value)
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise ConfigurationError(f"{wrong['loc'][0]}: {wrong['msg']}") from None

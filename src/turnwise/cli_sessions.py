@@ -1,0 +1,187 @@
+"""The command line of what is kept: `turnwise sessions ...` and `turnwise check`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.progress import Progress
+from rich.table import Column, Table
+
+from turnwise.channels.terminal import printable
+from turnwise.cli_flags import Json, StoreUrl, err, out, settings_with
+from turnwise.conversation import iso
+from turnwise.errors import ConfigurationError, NotFound, TurnwiseError
+from turnwise.stores.base import Store
+from turnwise.stores.open import open_store
+from turnwise.stores.sqlite import SQLiteStore
+
+app = typer.Typer(no_args_is_help=True, help="Look at sessions, export and delete them.")
+
+
+@asynccontextmanager
+async def _opened(url: str | None) -> AsyncIterator[Store]:
+    """The store, which must be there: a mistyped name should not look like an empty store."""
+    named = settings_with({"store": url}).store
+    store = open_store(named)
+    if isinstance(store, SQLiteStore) and not store.path.exists():
+        raise ConfigurationError(f"There is no file {store.path} (store {named}).")
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@app.command("list")
+def list_sessions(
+    store: StoreUrl = None,
+    limit: Annotated[int, typer.Option(help="At most so many.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """A table of the sessions."""
+
+    async def go() -> list[dict[str, Any]]:
+        async with _opened(store) as opened:
+            return [session.as_dict() for session in await opened.sessions(limit=limit)]
+
+    found = asyncio.run(go())
+    if as_json:
+        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        return
+    table = Table("name", "status", "turns", "messages", "created", "expires")
+    table.columns.insert(0, Column("session", overflow="fold", min_width=24))
+    for one in found:
+        row = [one["id"], one["name"] or "", one["status"], str(one["turns"])]
+        row += [str(one["messages"]), one["created_at"][:10], one["expires_at"][:10]]
+        table.add_row(*(printable(cell) for cell in row))
+    out.print(table if found else "No sessions yet.")
+
+
+@app.command("show")
+def show_session(session: str, store: StoreUrl = None, as_json: Json = False) -> None:
+    """A session and its last messages."""
+
+    async def go() -> dict[str, Any]:
+        async with _opened(store) as opened:
+            return await _whole(opened, session, limit=50)
+
+    found = asyncio.run(go())
+    if as_json:
+        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        return
+    table = Table(show_header=False, box=None)
+    for key in ("id", "name", "status", "turns", "messages", "created_at", "expires_at"):
+        table.add_row(key, printable(str(found[key])), style="bold" if key == "id" else "")
+    out.print(table)
+    for message in found["history"]:
+        style = "cyan" if message["role"] == "user" else "green"
+        out.print(f"{message['created_at'][:19]} {message['role']:>9}: ", style=style, end="")
+        out.print(printable(message["text"]), markup=False, highlight=False)
+    if found["state"]:
+        out.print("state", found["state"])
+
+
+@app.command("delete")
+def delete_sessions(
+    session: Annotated[list[str] | None, typer.Argument(help="Their ids.")] = None,
+    store: StoreUrl = None,
+    everything: Annotated[bool, typer.Option("--all", help="All sessions.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete sessions: nothing of them is left."""
+    if not session and not everything:
+        raise TurnwiseError("Name the sessions to delete, or say --all.")
+    if everything and not yes:
+        typer.confirm("Delete ALL sessions?", abort=True)
+
+    async def go() -> int:
+        async with _opened(store) as opened:
+            chosen = [s.id async for s in _every(opened)] if everything else list(session or [])
+            deleted = 0
+            with Progress(console=err, transient=True, disable=len(chosen) < 20) as progress:
+                for one in progress.track(chosen, description="Deleting"):
+                    deleted += await opened.delete(one)
+            return deleted
+
+    deleted = asyncio.run(go())
+    out.print(f"Deleted {deleted} session{'s' if deleted != 1 else ''}.")
+    if session and deleted < len(session):
+        raise NotFound(f"{len(session) - deleted} of them were not there.")
+
+
+@app.command("export")
+def export_sessions(
+    session: Annotated[str | None, typer.Argument(help="Its id; without it, --all.")] = None,
+    store: StoreUrl = None,
+    everything: Annotated[bool, typer.Option("--all", help="All sessions.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file.")] = None,
+) -> None:
+    """Write sessions as JSON, one a line: everything that was said, and the state."""
+    if session is None and not everything:
+        raise TurnwiseError("Name the session to export, or say --all.")
+
+    async def go() -> None:
+        async with _opened(store) as opened:
+            chosen = [session] if session else [s.id async for s in _every(opened)]
+            with Progress(console=err, transient=True, disable=output is None) as progress:
+                for one in progress.track(chosen, description="Exporting"):
+                    file.write(orjson.dumps(await _whole(opened, one)) + b"\n")
+
+    with output.open("wb") if output else os.fdopen(1, "wb", closefd=False) as file:
+        asyncio.run(go())
+
+
+async def _every(store: Store) -> AsyncIterator[Any]:
+    after = ""
+    while page := await store.sessions(after=after, limit=500):
+        for session in page:
+            yield session
+        after = page[-1].id
+
+
+async def _whole(store: Store, session: str, limit: int | None = None) -> dict[str, Any]:
+    """A session with its history (all of it, or the last `limit` messages) and its state."""
+    found = await store.session(session)
+    if found is None:
+        raise NotFound(f"There is no session {session!r}.")
+    messages: list[Any] = []
+    before = None
+    while True:
+        page = await store.history(session, before=before, limit=limit or 500)
+        stretch = [orjson.loads(message) for message in page.messages]
+        messages = stretch + messages
+        if limit is not None or not page.has_more:
+            break
+        before = stretch[0]["seq"]
+    state = orjson.loads(await store.state(session))
+    return {**found.as_dict(), "history": messages, "state": state, "exported_at": iso(time.time())}
+
+
+def check(
+    url: Annotated[str | None, typer.Argument(help="A store's URL; else the setting.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether a store can be reached and what its acknowledgement is worth."""
+
+    async def go() -> dict[str, str]:
+        async with _opened(url) as opened:
+            await opened.ping()
+            return await opened.facts()
+
+    facts = asyncio.run(go())
+    if as_json:
+        print(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
+        return
+    table = Table(show_header=False)
+    for key, value in facts.items():
+        table.add_row(key, value)
+    out.print(table)
+    out.print("[green]The store answers.[/]")
