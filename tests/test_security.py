@@ -31,6 +31,8 @@ ROUTES = {
     "GET /page/app.css": (None, "all"),
     "GET /page/app.js": (None, "all"),
     "GET /page/api.js": (None, "all"),
+    "GET /page/conversation.js": (None, "all"),
+    "GET /page/screen.js": (None, "all"),
     "GET /page/icon.svg": (None, "all"),
     "GET /page/about": (None, "all"),
     "POST /page/render": ({"texts": ["*x*"]}, "token"),

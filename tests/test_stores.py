@@ -178,15 +178,19 @@ async def test_a_listener_that_fails_hurts_nobody(tmp_path: Path) -> None:
 
 
 async def test_what_others_write_is_heard_soon(tmp_path: Path) -> None:
-    """Another process's commit is heard within some tens of milliseconds, its signals too."""
+    """Another process's commit is heard within some tens of milliseconds, its signals too; of
+    sessions that nobody follows here only that a turn may be waiting."""
     here, there = SQLiteStore(tmp_path / "two.db"), SQLiteStore(tmp_path / "two.db")
     await here.open()
     await there.open()
     heard: asyncio.Queue[Notice] = asyncio.Queue()
     here.listen(heard.put_nowait)
-    wish = Submission("s", Message("hi", role="user").encode(), create=True, ttl=100.0)
-    await there.submit(wish)
+    hi = Message("hi", role="user").encode()
     async with asyncio.timeout(2):
+        await there.submit(Submission("not followed", hi, create=True, ttl=100.0))
+        assert await heard.get() == Ready()
+        here.follow("s")
+        await there.submit(Submission("s", hi, create=True, ttl=100.0))
         appended = await heard.get()
         assert isinstance(appended, Appended)
         assert [event.type for event in appended.events] == ["turn.queued"]

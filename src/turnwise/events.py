@@ -143,6 +143,12 @@ def unpack(body: bytes, last: int) -> list[Event]:
     return found
 
 
+def last_type(body: bytes) -> str:
+    """The type of the last of the events that were packed into `body`."""
+    last = body.rpartition(_BETWEEN_EVENTS)[2]
+    return last.partition(_BETWEEN_FIELDS)[0].decode()
+
+
 def gap(after: int, resume_at: int, at: float) -> Event:
     """Told to a reader whose cursor the log cannot continue: it goes on after `resume_at`."""
     found = draft(GAP, None, at, after=after, resume_at=resume_at)

@@ -42,6 +42,8 @@ PAGE_FILES = {
     "": ("index.html", "text/html; charset=utf-8"),
     "page/app.css": ("app.css", "text/css; charset=utf-8"),
     "page/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "page/conversation.js": ("conversation.js", "text/javascript; charset=utf-8"),
+    "page/screen.js": ("screen.js", "text/javascript; charset=utf-8"),
     "page/api.js": ("api.js", "text/javascript; charset=utf-8"),
     "page/icon.svg": ("icon.svg", "image/svg+xml"),
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from turnwise.errors import RateLimited
 
 MINUTE = 60.0
-FEW = 10_000
+FEW = 1_000
 """Keys that are remembered without a thought of forgetting some."""
 
 

@@ -12,7 +12,7 @@ How it works, and why:
   inside SQLite: should it find the lock taken all the same, the loop tries again every millisecond.
 - Every process looks every 10 ms whether another has committed (`PRAGMA data_version`, 2 us, on
   the connection that writes, for which its own commits do not count) and, if so, reads what the
-  others appended since. Nothing is asked per reader.
+  others appended since. Nothing is asked per reader, and what nobody follows here is not unpacked.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import os
 import random
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +33,7 @@ import apsw
 
 from turnwise.batching import Batch, Batcher
 from turnwise.errors import StoreUnavailable, TurnwiseError
-from turnwise.events import QUEUED, Event, unpack
+from turnwise.events import QUEUED, Event, last_type, unpack
 from turnwise.stores.acts import Acts
 from turnwise.stores.line import Line
 from turnwise.stores.notices import Appended, Listener, Listeners, Notice, Ready, Signal
@@ -78,6 +79,8 @@ class Engine:
         self._settle = settle
         self._origin = secrets.randbits(31)
         self._listeners = Listeners()
+        self.followed: Counter[str] = Counter()
+        """How many follow each session here: what others append to it is told."""
         self._tail: asyncio.TimerHandle | None = None
         self._version = 0
         self._committing = False
@@ -276,9 +279,9 @@ class Engine:
         appended: dict[str, list[Event]] = {}
         queued = False
         for _, session, last, body in entries:
-            events = unpack(body, last)
-            appended.setdefault(session, []).extend(events)
-            queued = queued or any(event.type == QUEUED for event in events)
+            if session in self.followed:
+                appended.setdefault(session, []).extend(unpack(body, last))
+            queued = queued or last_type(body) == QUEUED  # and not started in the same act
         notices: list[Notice] = [Appended(session, log) for session, log in appended.items()]
         for _, kind, session, turn in signals:
             notices.append(Ready() if kind == "ready" else Signal(kind, session, turn))

@@ -66,6 +66,14 @@ class SQLiteStore(Store):
     def listen(self, listener: Listener) -> Callable[[], None]:
         return self._engine.listen(listener)
 
+    def follow(self, session: str) -> None:
+        self._engine.followed[session] += 1
+
+    def unfollow(self, session: str) -> None:
+        self._engine.followed[session] -= 1
+        if self._engine.followed[session] <= 0:
+            del self._engine.followed[session]
+
     # Sessions
 
     async def secret(self) -> bytes:

@@ -1,0 +1,231 @@
+// A conversation on the screen: its history, the turns that are open, and the line that brings events.
+
+import * as api from "./api.js";
+import { $, atEnd, element, explain, notify, say, showLink, toEnd } from "./screen.js";
+
+const TERMINAL = ["turn.completed", "turn.failed", "turn.cancelled"];
+
+// The reply's text as safe HTML comes from the server; plain text stands there until it has.
+
+class Markdown {
+  constructor(session) { this.session = session; this.waiting = new Map(); this.busy = false; }
+
+  show(target, text) {
+    this.waiting.set(target, text);
+    if (!this.busy) this.work();
+  }
+
+  async work() {
+    this.busy = true;
+    while (this.waiting.size) {
+      const jobs = [...this.waiting];
+      this.waiting.clear();
+      try {
+        const html = await api.render(this.session, jobs.map(([, text]) => text));
+        const stay = atEnd();
+        jobs.forEach(([target], i) => { target.innerHTML = html[i]; target.classList.remove("plain"); });
+        if (stay) toEnd();
+      } catch { /* the plain text stays */ }
+      await new Promise((done) => setTimeout(done, 80));
+    }
+    this.busy = false;
+  }
+}
+
+export class Conversation {
+  // `on` is told: arrived(key) and connected() of the line, again(text) of a wish to ask once more,
+  // changed() of what is drawn.
+  constructor(session, on) {
+    this.session = session;
+    this.on = on;
+    this.markdown = new Markdown(session);
+    this.open = new Map();
+    this.first = null;
+    this.line = null;
+    this.closed = false;
+  }
+
+  async load() {
+    const [page, failed] = await Promise.all([api.messages(this.session), api.failures(this.session)]);
+    if (this.closed) return;
+    this.errors = new Map(failed.turns.map((turn) => [turn.n, turn.error]));
+    this.open.clear();
+    $("messages").replaceChildren();
+    $("open").replaceChildren();
+    this.prepend(page);
+    for (const turn of page.open) this.begin(turn.n, turn.message, turn.status);
+    this.line?.close();
+    this.line = new api.Line(this.session, page.cursor, {
+      onEvent: (event) => this.take(event),
+      onState: (state) => { if (!this.closed) showLink(state); if (state === "open") this.on.connected(); },
+      onGone: (code) => this.gone(code),
+    });
+    this.show();
+    toEnd();
+  }
+
+  prepend({ messages, has_more }) {
+    const items = messages.map((message) => this.item(message));
+    messages.forEach((message, i) => {
+      const error = this.errors.get(message.turn);
+      if (error && message.role === "user") items[i].append(this.failure(error, message.text));
+    });
+    $("messages").prepend(...items);
+    this.first = messages[0]?.seq ?? this.first;
+    $("earlier").hidden = !has_more;
+  }
+
+  async earlier() {
+    $("earlier").hidden = true;  // until it is known whether there are more
+    const page = await api.messages(this.session, this.first);
+    if (this.closed) return;
+    const height = $("scroller").scrollHeight;
+    this.prepend(page);
+    $("scroller").scrollTop += $("scroller").scrollHeight - height;
+  }
+
+  close() {
+    this.closed = true;
+    this.line?.close();
+  }
+
+  gone(code) {
+    if (code === 4404) {
+      notify("This conversation is no longer on the server.");
+    } else {
+      notify("This browser's key to the conversation has expired.");
+    }
+    showLink("open");
+  }
+
+  // Events
+
+  take(event) {
+    const stay = atEnd();
+    const turn = this.open.get(event.turn);
+    if (event.type === "turn.queued") this.begin(event.turn, event.message, "queued", event.key);
+    else if (event.type === "turn.started") this.start(event);
+    else if (event.type === "delta") { if (turn) { turn.text += event.text; this.stream(turn); } }
+    else if (event.type === "message") turn?.replies.push(event.message);
+    else if (TERMINAL.includes(event.type)) this.end(event);
+    else if (event.type === "session.reset" || event.type === "gap") this.load().catch(explain);
+    this.show();
+    if (stay) toEnd();
+  }
+
+  begin(n, message, status, sentKey) {
+    if (sentKey) this.on.arrived(sentKey);
+    if (this.open.has(n)) return;
+    const turn = { n, message, status, text: "", replies: [], item: this.item(message) };
+    turn.meta = element("div", "meta");
+    turn.item.append(turn.meta);
+    this.open.set(n, turn);
+    $("open").append(turn.item);
+  }
+
+  start({ turn: n, attempt }) {
+    const turn = this.open.get(n);
+    if (!turn) return;
+    Object.assign(turn, { status: "running", text: "", replies: [] });
+    turn.answer?.remove();
+    turn.answer = element("li", "message assistant");
+    turn.answer.setAttribute("aria-busy", "true");
+    turn.bubble = element("div", "bubble");
+    const dots = element("span", "dots");
+    dots.append(element("i"), element("i"), element("i"));
+    turn.bubble.append(dots, element("span", "hidden", "Answering"));
+    turn.answer.append(turn.bubble);
+    if (attempt > 1) turn.answer.append(element("div", "meta", "The server was interrupted and has begun again."));
+    turn.item.after(turn.answer);
+  }
+
+  stream(turn) {
+    if (!turn.bubble) return;
+    if (!turn.drawn) {
+      turn.bubble.classList.add("plain");
+      turn.bubble.textContent = turn.text;
+    }
+    turn.drawn = true;
+    this.markdown.show(turn.bubble, turn.text);
+  }
+
+  end({ type, turn: n, error }) {
+    const turn = this.open.get(n);
+    if (!turn) return;
+    this.open.delete(n);
+    this.markdown.waiting.delete(turn.bubble);
+    turn.meta.remove();
+    turn.item.classList.remove("waiting");
+    const withdrawn = type === "turn.cancelled" && turn.status === "queued";
+    turn.answer?.remove();
+    turn.item.remove();
+    if (withdrawn) return say("The message was withdrawn.");
+    $("messages").append(turn.item);
+    if (error) turn.item.append(this.failure(error, turn.message.text));
+    for (const reply of turn.replies) {
+      const item = this.item(reply);
+      // What was drawn while it streamed stays until the whole text is rendered: nothing jumps.
+      if (turn.replies.length === 1 && turn.drawn) {
+        const bubble = item.querySelector(".bubble");
+        bubble.className = turn.bubble.className;
+        bubble.replaceChildren(...turn.bubble.childNodes);
+      }
+      $("messages").append(item);
+    }
+    if (type === "turn.cancelled") say("Stopped.");
+    else say(error ? error.message : turn.replies.map((reply) => reply.text).join("\n"));
+  }
+
+  // Drawing
+
+  item(message) {
+    const item = element("li", `message ${message.role}`);
+    const who = element("span", "hidden", message.role === "user" ? "You said:" : "The answer:");
+    const bubble = element("div", "bubble plain", message.text);
+    item.append(who, bubble);
+    for (const attachment of message.attachments) {
+      const link = element("a", "", attachment.name || attachment.type);
+      if (/^https?:/.test(attachment.url)) Object.assign(link, { href: attachment.url, target: "_blank", rel: "noopener noreferrer" });
+      item.append(link);
+    }
+    if (message.role !== "user") this.markdown.show(bubble, message.text);
+    if (message.partial) item.append(element("div", "meta", "Stopped"));
+    return item;
+  }
+
+  show() {
+    const turns = [...this.open.values()];
+    turns.forEach((turn, place) => {
+      const waiting = turn.status === "queued";
+      turn.item.classList.toggle("waiting", waiting);
+      // Drawn only when it changes: a button must not be replaced under somebody's finger.
+      if (turn.place === (waiting ? place : null)) return;
+      turn.place = waiting ? place : null;
+      turn.meta.replaceChildren();
+      if (!waiting) return;
+      const ahead = place === 1 ? "1 message ahead" : `${place} messages ahead`;
+      const withdraw = element("button", "", "Withdraw");
+      withdraw.type = "button";
+      withdraw.onclick = () => api.cancel(this.session, turn.n).catch(explain);
+      turn.meta.append(element("span", "", place ? `In line, ${ahead}` : "In line"), withdraw);
+    });
+    $("stop").hidden = !turns.some((turn) => turn.status === "running");
+    this.on.changed();
+  }
+
+  stop() {
+    const running = [...this.open.values()].find((turn) => turn.status === "running");
+    if (running) api.cancel(this.session, running.n).catch(explain);
+  }
+
+  failure(error, text) {
+    const box = element("div", "failure", error.message);
+    if (error.retryable) {
+      const again = element("button", "", "Ask again");
+      again.type = "button";
+      again.onclick = () => { again.remove(); this.on.again(text); };
+      box.append(again);
+    }
+    return box;
+  }
+}
