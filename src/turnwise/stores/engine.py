@@ -8,8 +8,10 @@ How it works, and why:
 - What is deleted is overwritten (secure_delete), and a second later the write-ahead log is emptied.
 - Acts that arrive while a COMMIT is under way share the next transaction (group commit), so one
   wait for the disk serves many turns.
-- While others write too, processes write one after another (line.py). BEGIN IMMEDIATE never waits
-  inside SQLite: should it find the lock taken all the same, the loop tries again every millisecond.
+- While others write too, processes write one after another (line.py), and who writes keeps the
+  others waiting no longer than it must: on a quick disk COMMIT is then not handed to the thread.
+  BEGIN IMMEDIATE never waits inside SQLite: should it find the lock taken all the same, the loop
+  tries again every millisecond.
 - Every process looks every 10 ms whether another has committed (`PRAGMA data_version`, 2 us, on
   the connection that writes, for which its own commits do not count) and, if so, reads what the
   others appended since. Nothing is asked per reader, and what nobody follows here is not unpacked.
@@ -26,6 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +54,10 @@ TAIL_PAGE = 1000
 """Rows read at one look."""
 COMPANY = 1.0
 """Seconds after another process wrote in which we stand in line to write."""
+BRISK = 0.002
+"""Seconds a COMMIT may usually take for the loop to wait for it, while others stand in line."""
+CHECKPOINT = 4000
+"""Pages of the write-ahead log at which they are brought into the file."""
 ERASE_DELAY = 1.0
 """Seconds after which what was deleted is in no file any more, unless others read that long."""
 LOCK_PATIENCE = 1.5
@@ -88,6 +95,8 @@ class Engine:
         self._position = 0
         self._signal_position = 0
         self._company = 0.0
+        self._commit_time = 0.0
+        self._wal_pages = 0
         self._erase_at = 0.0
         self._erasing: asyncio.Future[None] | None = None
         self._line = Line(path.with_name(f"{path.name}-pulse"))
@@ -109,6 +118,7 @@ class Engine:
             self._line.open()
             self._writer = await self._connect()
             self._reader = await self._connect()
+            self._writer.set_wal_hook(self._grown)
         except BaseException as error:
             self._pulse.stop()
             self._line.close()
@@ -181,9 +191,12 @@ class Engine:
         try:
             await self._begin()
             results = [self._answer(act) for act in acts]
-            self._committing = True
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._thread, self._end_transaction)
+            if self._brisk():
+                self._end_transaction()
+            else:
+                self._committing = True
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self._thread, self._end_in_thread)
         except BaseException:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
@@ -197,12 +210,31 @@ class Engine:
         self._listeners.tell(notices)
         return results
 
+    def _brisk(self) -> bool:
+        """Whether to COMMIT on the loop: others wait for the lock, and the disk is quick."""
+        now = time.monotonic()
+        chores = self._wal_pages >= CHECKPOINT or 0 < self._erase_at < now
+        return now < self._company and self._commit_time < BRISK and not chores
+
     def _end_transaction(self) -> None:
-        """In the thread: the next process need not wait until our loop hears of it."""
+        began = time.monotonic()
         self._writer.execute("COMMIT")
-        self._line.leave()
-        if self._erase_at and time.monotonic() > self._erase_at:
+        self._line.leave()  # at once: in the thread, the loop may hear of it much later
+        self._commit_time += (time.monotonic() - began - self._commit_time) / 8
+
+    def _end_in_thread(self) -> None:
+        """The same, and what may take longer, while nobody waits for the lock."""
+        self._end_transaction()
+        if 0 < self._erase_at < time.monotonic():
             self._erase()
+        elif self._wal_pages >= CHECKPOINT:
+            with suppress(apsw.Error):  # then the next one does
+                self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _grown(self, db: apsw.Connection, name: str, pages: int) -> int:
+        """Told by SQLite after each COMMIT: so many pages are in the write-ahead log."""
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
 
     def _erase(self) -> None:
         """Empty the write-ahead log: its old pages still hold the words that were deleted."""

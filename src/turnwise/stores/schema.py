@@ -47,7 +47,6 @@ def prepare(db: apsw.Connection) -> None:
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA secure_delete = ON")
     db.execute("PRAGMA cache_size = -65536")
-    db.execute("PRAGMA wal_autocheckpoint = 4000")
     _migrate(db)
 
 
