@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from turnwise import Message
 from turnwise.conformance import StoreConformance
 from turnwise.conformance.acting import desk
 from turnwise.errors import ConfigurationError
+from turnwise.stores import engine
 from turnwise.stores.base import Store, Submission
 from turnwise.stores.notices import Appended, Notice, Ready, Signal
 from turnwise.stores.redis import RedisStore
@@ -44,6 +47,14 @@ class TestSQLiteConformance(StoreConformance):
 
     async def pass_time(self, store: Store, seconds: float) -> None:
         self.clock.now += seconds
+
+
+class TestSQLiteOnOneCoreConformance(TestSQLiteConformance):
+    """The same where COMMIT runs on the loop, as long as the disk is quick."""
+
+    @pytest.fixture(autouse=True)
+    def one_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(engine, "cores", lambda: 1)
 
 
 class Shift:
@@ -88,6 +99,29 @@ class TestRedisClusterConformance(RedisConformance):
 
 
 # What the SQLite store says beyond the promise
+
+
+async def test_a_slow_disk_does_not_hold_up_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one core COMMIT runs on the loop until the disk turns out slow; then a thread waits."""
+    monkeypatch.setattr(engine, "cores", lambda: 1)
+    store = SQLiteStore(tmp_path / "disk.db")
+    await store.open()
+    where: list[int] = []
+    end = store._engine._end_transaction
+
+    def commit() -> None:
+        where.append(threading.get_ident())
+        end()
+        time.sleep(0.02)  # so long the disk takes
+
+    monkeypatch.setattr(store._engine, "_end_transaction", commit)
+    await store.create("s", name=None, metadata=b"{}", ttl=100.0)
+    await store.create("t", name=None, metadata=b"{}", ttl=100.0)
+    assert where[0] == threading.get_ident()
+    assert where[1] != threading.get_ident()
+    await store.close()
 
 
 async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ How it works, and why:
 
 - All statements run on the event loop's thread, only COMMIT (which waits for the disk) in a
   thread of its own. A statement takes microseconds; in a second thread each would wait for the
-  interpreter's lock, up to 5 ms a statement while the loop is busy.
+  interpreter's lock, up to 5 ms a statement while the loop is busy. Where a thread gains nothing,
+  because there is but one core or others wait for the lock, and the disk is quick, COMMIT runs on
+  the loop too.
 - What is deleted is overwritten (secure_delete), and a second later the write-ahead log is emptied.
 - Acts that arrive while a COMMIT is under way share the next transaction (group commit), so one
   wait for the disk serves many turns.
-- While others write too, processes write one after another (line.py), and who writes keeps the
-  others waiting no longer than it must: on a quick disk COMMIT is then not handed to the thread.
-  BEGIN IMMEDIATE never waits inside SQLite: should it find the lock taken all the same, the loop
-  tries again every millisecond.
+- While others write too, processes write one after another (line.py). BEGIN IMMEDIATE never waits
+  inside SQLite: should it find the lock taken all the same, the loop tries again every millisecond.
 - Every process looks every 10 ms whether another has committed (`PRAGMA data_version`, 2 us, on
   the connection that writes, for which its own commits do not count) and, if so, reads what the
   others appended since. Nothing is asked per reader, and what nobody follows here is not unpacked.
@@ -54,8 +54,8 @@ TAIL_PAGE = 1000
 """Rows read at one look."""
 COMPANY = 1.0
 """Seconds after another process wrote in which we stand in line to write."""
-BRISK = 0.002
-"""Seconds a COMMIT may usually take for the loop to wait for it, while others stand in line."""
+BRISK = 0.001
+"""Seconds that the disk may make a COMMIT wait, as a rule, for the loop to wait for it."""
 CHECKPOINT = 4000
 """Pages of the write-ahead log at which they are brought into the file."""
 ERASE_DELAY = 1.0
@@ -95,7 +95,8 @@ class Engine:
         self._position = 0
         self._signal_position = 0
         self._company = 0.0
-        self._commit_time = 0.0
+        self._alone = cores() == 1
+        self._disk = 0.0
         self._wal_pages = 0
         self._erase_at = 0.0
         self._erasing: asyncio.Future[None] | None = None
@@ -192,7 +193,7 @@ class Engine:
             await self._begin()
             results = [self._answer(act) for act in acts]
             if self._brisk():
-                self._end_transaction()
+                self._end_here()
             else:
                 self._committing = True
                 loop = asyncio.get_running_loop()
@@ -211,25 +212,30 @@ class Engine:
         return results
 
     def _brisk(self) -> bool:
-        """Whether to COMMIT on the loop: others wait for the lock, and the disk is quick."""
+        """Whether to COMMIT on the loop: a thread would not help, and the disk is quick."""
         now = time.monotonic()
         chores = self._wal_pages >= CHECKPOINT or 0 < self._erase_at < now
-        return now < self._company and self._commit_time < BRISK and not chores
+        return (self._alone or now < self._company) and self._disk < BRISK and not chores
 
-    def _end_transaction(self) -> None:
-        began = time.monotonic()
-        self._writer.execute("COMMIT")
-        self._line.leave()  # at once: in the thread, the loop may hear of it much later
-        self._commit_time += (time.monotonic() - began - self._commit_time) / 8
+    def _end_here(self) -> None:
+        """COMMIT on the loop, and learn how long the disk makes it wait."""
+        began = time.monotonic() - time.thread_time()
+        self._end_transaction()
+        self._disk += (time.monotonic() - time.thread_time() - began - self._disk) / 8
 
     def _end_in_thread(self) -> None:
-        """The same, and what may take longer, while nobody waits for the lock."""
+        """COMMIT in the thread, and do what may take long while nobody waits for the lock."""
         self._end_transaction()
+        self._disk *= 0.99  # now and then the loop tries the disk again
         if 0 < self._erase_at < time.monotonic():
             self._erase()
         elif self._wal_pages >= CHECKPOINT:
             with suppress(apsw.Error):  # then the next one does
                 self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _end_transaction(self) -> None:
+        self._writer.execute("COMMIT")
+        self._line.leave()  # at once: from the thread, the loop may hear of it much later
 
     def _grown(self, db: apsw.Connection, name: str, pages: int) -> int:
         """Told by SQLite after each COMMIT: so many pages are in the write-ahead log."""
@@ -374,6 +380,13 @@ class Engine:
             "synchronous": {1: "NORMAL", 2: "FULL"}[self._reader.pragma("synchronous")],
             "sessions": str(self._reader.execute(count).get),
         }
+
+
+def cores() -> int:
+    """How many processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
