@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 import uuid
@@ -17,7 +18,6 @@ from turnwise import Message
 from turnwise.conformance import StoreConformance
 from turnwise.conformance.acting import desk
 from turnwise.errors import ConfigurationError
-from turnwise.stores import engine
 from turnwise.stores.base import Store, Submission
 from turnwise.stores.notices import Appended, Notice, Ready, Signal
 from turnwise.stores.redis import RedisStore
@@ -49,12 +49,17 @@ class TestSQLiteConformance(StoreConformance):
         self.clock.now += seconds
 
 
-class TestSQLiteOnOneCoreConformance(TestSQLiteConformance):
-    """The same where COMMIT runs on the loop, as long as the disk is quick."""
+class TestSQLiteInCompanyConformance(TestSQLiteConformance):
+    """The same while others write too, when COMMIT runs on the loop if the disk is quick."""
 
-    @pytest.fixture(autouse=True)
-    def one_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(engine, "cores", lambda: 1)
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
+        self.clock = Clock()
+        store = SQLiteStore(tmp_path / "test.db", clock=self.clock)
+        await store.open()
+        store._engine._company = math.inf
+        yield store
+        await store.close()
 
 
 class Shift:
@@ -104,10 +109,10 @@ class TestRedisClusterConformance(RedisConformance):
 async def test_a_slow_disk_does_not_hold_up_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On one core COMMIT runs on the loop until the disk turns out slow; then a thread waits."""
-    monkeypatch.setattr(engine, "cores", lambda: 1)
+    """In company COMMIT runs on the loop until the disk turns out slow; then a thread waits."""
     store = SQLiteStore(tmp_path / "disk.db")
     await store.open()
+    store._engine._company = math.inf
     where: list[int] = []
     end = store._engine._end_transaction
 
@@ -118,6 +123,7 @@ async def test_a_slow_disk_does_not_hold_up_the_loop(
 
     monkeypatch.setattr(store._engine, "_end_transaction", commit)
     await store.create("s", name=None, metadata=b"{}", ttl=100.0)
+    store._engine._ended = 0.0  # long ago
     await store.create("t", name=None, metadata=b"{}", ttl=100.0)
     assert where[0] == threading.get_ident()
     assert where[1] != threading.get_ident()

@@ -4,14 +4,14 @@ How it works, and why:
 
 - All statements run on the event loop's thread, only COMMIT (which waits for the disk) in a
   thread of its own. A statement takes microseconds; in a second thread each would wait for the
-  interpreter's lock, up to 5 ms a statement while the loop is busy. Where a thread gains nothing,
-  because there is but one core or others wait for the lock, and the disk is quick, COMMIT runs on
-  the loop too.
+  interpreter's lock, up to 5 ms a statement while the loop is busy.
 - What is deleted is overwritten (secure_delete), and a second later the write-ahead log is emptied.
 - Acts that arrive while a COMMIT is under way share the next transaction (group commit), so one
   wait for the disk serves many turns.
-- While others write too, processes write one after another (line.py). BEGIN IMMEDIATE never waits
-  inside SQLite: should it find the lock taken all the same, the loop tries again every millisecond.
+- While others write too, processes write one after another (line.py). Then COMMIT runs on the loop
+  if the disk is quick: a thread would keep the lock while it waits for the interpreter. BEGIN
+  IMMEDIATE never waits inside SQLite: should it find the lock taken all the same, the loop tries
+  again every millisecond.
 - Every process looks every 10 ms whether another has committed (`PRAGMA data_version`, 2 us, on
   the connection that writes, for which its own commits do not count) and, if so, reads what the
   others appended since. Nothing is asked per reader, and what nobody follows here is not unpacked.
@@ -95,8 +95,7 @@ class Engine:
         self._position = 0
         self._signal_position = 0
         self._company = 0.0
-        self._alone = cores() == 1
-        self._disk = 0.0
+        self._disk = self._took = self._ended = 0.0
         self._wal_pages = 0
         self._erase_at = 0.0
         self._erasing: asyncio.Future[None] | None = None
@@ -204,6 +203,7 @@ class Engine:
             raise
         finally:
             self._committing = False
+            self._ended = time.monotonic()
             self._line.leave()
         if self._acts.erased:
             self._acts.erased = False
@@ -212,16 +212,19 @@ class Engine:
         return results
 
     def _brisk(self) -> bool:
-        """Whether to COMMIT on the loop: a thread would not help, and the disk is quick."""
+        """Whether to COMMIT on the loop: others wait for the lock, the disk is quick, and there was
+        time for something else since the last one."""
         now = time.monotonic()
         chores = self._wal_pages >= CHECKPOINT or 0 < self._erase_at < now
-        return (self._alone or now < self._company) and self._disk < BRISK and not chores
+        rested = now - self._ended > self._took
+        return now < self._company and self._disk < BRISK and rested and not chores
 
     def _end_here(self) -> None:
         """COMMIT on the loop, and learn how long the disk makes it wait."""
-        began = time.monotonic() - time.thread_time()
+        began, worked = time.monotonic(), time.thread_time()
         self._end_transaction()
-        self._disk += (time.monotonic() - time.thread_time() - began - self._disk) / 8
+        self._took = time.monotonic() - began
+        self._disk += (self._took - (time.thread_time() - worked) - self._disk) / 8
 
     def _end_in_thread(self) -> None:
         """COMMIT in the thread, and do what may take long while nobody waits for the lock."""
@@ -380,13 +383,6 @@ class Engine:
             "synchronous": {1: "NORMAL", 2: "FULL"}[self._reader.pragma("synchronous")],
             "sessions": str(self._reader.execute(count).get),
         }
-
-
-def cores() -> int:
-    """How many processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
