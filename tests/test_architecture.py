@@ -10,11 +10,14 @@ import turnwise
 ROOT = Path(turnwise.__file__).parent
 
 NEVER = {
-    "worker": {"channels", "gateway", "bot", "runtime", "server", "cli"},
+    "worker": {"channels", "gateway", "bot", "runtime", "server", "cli", "cli_flags"},
     "channels": {
         "stores.sqlite",
         "stores.engine",
         "stores.acts",
+        "stores.schema",
+        "stores.redis",
+        "stores.redis_partitions",
         "stores.open",
         "worker",
         "bot",

@@ -93,6 +93,18 @@ async def test_stopping(serve: Serve) -> None:
         await expect(answers(page)).to_have_text(text)
 
 
+async def test_an_answer_that_cannot_be_rendered(serve: Serve) -> None:
+    """It is there whole, as plain text, though its first words were rendered while it came."""
+    async with open_page(serve().url) as page:
+        await say(page, "count to 8")
+        running = page.locator("#open .assistant .bubble")
+        await expect(running.locator("p")).to_contain_text("2,")
+        await page.route("**/page/render", lambda route: route.abort())
+        whole = "Counting to 8: 1, 2, 3, 4, 5, 6, 7, 8. Done."
+        await expect(answers(page)).to_have_text(whole, timeout=15_000)
+        await expect(answers(page)).to_have_class(re.compile("plain"))
+
+
 async def test_refresh_in_mid_stream(serve: Serve) -> None:
     """After a reload the running answer is there from its first word and goes on."""
     async with open_page(serve().url) as page:

@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,11 +76,13 @@ async def warm_up(scene: Scene, chance: random.Random) -> None:
     A Cluster's 16 partitions have two lines each, and a line is opened by the first turn of a
     session that it carries. What a fault needs of memory when it first comes, the allocator keeps.
     """
-    async with scene.talking(most=20):
+    async with scene.talking(most=20) as verdict:
         for fault in STORES[scene.kind]:
             await fault(scene)
         for _ in range(round(MINUTES)):
             await strike(scene, chance)
+
+    assert verdict.clean, verdict
 
     async def one_turn(client: httpx.AsyncClient) -> None:
         made = (await client.post("/sessions", json={})).raise_for_status().json()
@@ -92,8 +95,19 @@ async def warm_up(scene: Scene, chance: random.Random) -> None:
 
     for server in scene.servers:
         async with httpx.AsyncClient(base_url=server.url, timeout=20.0) as client:
+            await ready(client)
             for _ in range(40):
                 await asyncio.gather(*(one_turn(client) for _ in range(10)))
+
+
+async def ready(client: httpx.AsyncClient) -> None:
+    """Return when the server is ready, which may have been killed a moment ago."""
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(httpx.TransportError):
+                if (await client.get("/health/ready")).is_success:
+                    return
+            await asyncio.sleep(0.1)
 
 
 async def strike(scene: Scene, chance: random.Random) -> None:

@@ -5,7 +5,8 @@ import { $, atEnd, element, explain, notify, say, showLink, toEnd } from "./scre
 
 const TERMINAL = ["turn.completed", "turn.failed", "turn.cancelled"];
 
-// The reply's text as safe HTML comes from the server; plain text stands there until it has.
+// The reply's text as safe HTML comes from the server; plain text stands there until it has, and
+// where it cannot.
 
 class Markdown {
   constructor(session) { this.session = session; this.waiting = new Map(); this.busy = false; }
@@ -25,7 +26,9 @@ class Markdown {
         const stay = atEnd();
         jobs.forEach(([target], i) => { target.innerHTML = html[i]; target.classList.remove("plain"); });
         if (stay) toEnd();
-      } catch { /* the plain text stays */ }
+      } catch {
+        jobs.forEach(([target, text]) => { target.textContent = text; target.classList.add("plain"); });
+      }
       await new Promise((done) => setTimeout(done, 80));
     }
     this.busy = false;
@@ -126,7 +129,7 @@ export class Conversation {
   start({ turn: n, attempt }) {
     const turn = this.open.get(n);
     if (!turn) return;
-    Object.assign(turn, { status: "running", text: "", replies: [] });
+    Object.assign(turn, { status: "running", text: "", replies: [], drawn: false });
     turn.answer?.remove();
     turn.answer = element("li", "message assistant");
     turn.answer.setAttribute("aria-busy", "true");

@@ -9,9 +9,10 @@ A *claim* is the exclusive right to run a session's next turn: a lease, and a to
 compared for equality inside every act that uses it. An act with a token that is no longer the
 session's raises ClaimLost and changes nothing.
 
-A *listener* hears what was committed, in this process at once and from other processes, in sessions
-that somebody here follows, soon (SQLite: within about 20 ms). What it hears is true but may come
-twice or, from other processes, out of order: events carry numbers, and the log is what counts.
+A *listener* hears what was committed, in this process at once, from other processes soon (SQLite:
+within about 20 ms); of the others' events only those of sessions that somebody here follows. What
+it hears is true but may come twice or, from other processes, out of order: events carry numbers,
+and the log is what counts.
 """
 
 from __future__ import annotations
@@ -220,7 +221,7 @@ class Store(ABC):
         """Call `listener` for every notice until the function returned is called."""
 
     def follow(self, session: str) -> None:  # noqa: B027 a store that hears everything need not
-        """Someone here follows `session`: what other processes append to it is told."""
+        """Someone here follows `session`: the events that others append to it are told."""
 
     def unfollow(self, session: str) -> None:  # noqa: B027
         """One follower of `session` less."""

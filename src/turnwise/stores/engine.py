@@ -212,10 +212,10 @@ class Engine:
         return results
 
     def _brisk(self) -> bool:
-        """Whether to COMMIT on the loop: others wait for the lock, the disk is quick, and there was
-        time for something else since the last one."""
+        """Whether to COMMIT on the loop: others write too, the disk is quick, and there was time
+        for something else since the last one."""
         now = time.monotonic()
-        chores = self._wal_pages >= CHECKPOINT or 0 < self._erase_at < now
+        chores = self._wal_pages >= CHECKPOINT or self._erase_is_due()
         rested = now - self._ended > self._took
         return now < self._company and self._disk < BRISK and rested and not chores
 
@@ -227,23 +227,30 @@ class Engine:
         self._disk += (self._took - (time.thread_time() - worked) - self._disk) / 8
 
     def _end_in_thread(self) -> None:
-        """COMMIT in the thread, and do what may take long while nobody waits for the lock."""
+        """COMMIT in the thread, and do what may take longer."""
         self._end_transaction()
         self._disk *= 0.99  # now and then the loop tries the disk again
-        if 0 < self._erase_at < time.monotonic():
+        if self._erase_is_due():
             self._erase()
         elif self._wal_pages >= CHECKPOINT:
             with suppress(apsw.Error):  # then the next one does
                 self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._line.leave()
 
     def _end_transaction(self) -> None:
+        """COMMIT, and let the next process write: from the thread, the loop may hear of it much
+        later. Not yet, where what follows would never catch up with the others."""
         self._writer.execute("COMMIT")
-        self._line.leave()  # at once: from the thread, the loop may hear of it much later
+        if self._wal_pages < 2 * CHECKPOINT and not self._erase_is_due():
+            self._line.leave()
 
     def _grown(self, db: apsw.Connection, name: str, pages: int) -> int:
         """Told by SQLite after each COMMIT: so many pages are in the write-ahead log."""
         self._wal_pages = pages
         return apsw.SQLITE_OK
+
+    def _erase_is_due(self) -> bool:
+        return 0 < self._erase_at < time.monotonic()
 
     def _erase(self) -> None:
         """Empty the write-ahead log: its old pages still hold the words that were deleted."""
@@ -286,7 +293,7 @@ class Engine:
         self._tail = loop.call_later(TAIL_PERIOD, self._follow_others)
         if not self._committing:  # else the next transaction looks as it begins
             self._look_for_others()
-            if self._erase_at and time.monotonic() > self._erase_at:
+            if self._erase_is_due():
                 self._erase_soon()
 
     def _erase_soon(self) -> None:
