@@ -74,6 +74,7 @@ async def test_talking(serve: Serve) -> None:
         await expect(answers(page)).to_have_count(1)
         await page.locator("#sessions button").nth(1).click()
         await expect(answers(page)).to_have_count(2)
+        await expect(answers(page).last.locator("table")).to_be_visible()
         await page.screenshot(path="/tmp/turnwise-page.png")
 
 
