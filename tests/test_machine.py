@@ -334,7 +334,7 @@ def test_sqlite() -> None:
 
                 self.shift = shift
 
-        run(OnSQLite, 150)
+        run(OnSQLite, 100)
         loop.close()
 
 

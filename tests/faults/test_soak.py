@@ -1,6 +1,6 @@
 """A long while of everything at once; afterwards all is as it was before.
 
-`make soak` gives each kind of store its third of MINUTES (30); `make test` one of them half a one.
+`make soak` gives each kind of store its third of MINUTES (30); `make test` one of them a moment.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ async def warm_up(scene: Scene, chance: random.Random) -> None:
     session that it carries. What a fault needs of memory when it first comes, the allocator keeps.
     """
     async with scene.talking(most=20) as verdict:
-        for fault in STORES[scene.kind]:
+        for fault in STORES[scene.kind] if MINUTES else ():
             await fault(scene)
         for _ in range(round(MINUTES)):
             await strike(scene, chance)
@@ -96,7 +96,7 @@ async def warm_up(scene: Scene, chance: random.Random) -> None:
     for server in scene.servers:
         async with httpx.AsyncClient(base_url=server.url, timeout=20.0) as client:
             await ready(client)
-            for _ in range(40):
+            for _ in range(40 if MINUTES else 8):
                 await asyncio.gather(*(one_turn(client) for _ in range(10)))
 
 
@@ -158,7 +158,7 @@ async def test_soak(kind: str, tmp_path: Path, row: Any, record_property: Any) -
     async with Scene.opened(tmp_path, kind, cast) as scene:
         await warm_up(scene, chance)
         before = await settled(scene)
-        strikes, until = 0, time.monotonic() + (MINUTES * 60 / len(KINDS) or 15)
+        strikes, until = 0, time.monotonic() + (MINUTES * 60 / len(KINDS) or 12)
         async with scene.talking(most=20) as verdict:
             while time.monotonic() < until:
                 await strike(scene, chance)
