@@ -52,14 +52,9 @@ class TestSQLiteConformance(StoreConformance):
 class TestSQLiteInCompanyConformance(TestSQLiteConformance):
     """The same while others write too, when COMMIT runs on the loop if the disk is quick."""
 
-    @pytest.fixture
-    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
-        self.clock = Clock()
-        store = SQLiteStore(tmp_path / "test.db", clock=self.clock)
-        await store.open()
+    @pytest.fixture(autouse=True)
+    def company(self, store: SQLiteStore) -> None:
         store._engine._company = math.inf
-        yield store
-        await store.close()
 
 
 class Shift:
