@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -27,9 +28,15 @@ class Terminal:
 
     def wait_for(self, pattern: str, patience: float = 20.0) -> str:
         """What was printed up to and including `pattern`."""
+        seen = self._seen(pattern, patience)
+        assert seen is not None, f"no {pattern!r} in {self.text!r}"
+        return seen
+
+    def _seen(self, pattern: str, patience: float) -> str | None:
         until = time.monotonic() + patience
         while not (found := re.search(pattern, self.text)):
-            assert time.monotonic() < until, f"no {pattern!r} in {self.text!r}"
+            if time.monotonic() > until:
+                return None
             if select.select([self.fd], [], [], 0.1)[0]:
                 try:
                     data = os.read(self.fd, 65536).decode("utf-8", "replace")
@@ -42,9 +49,22 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
+    def press(self, key: str, pattern: str) -> None:
+        """Type `key` until `pattern` comes: the prompt stands before the line editor reads keys."""
+        for _ in range(20):
+            self.type(key)
+            if self._seen(pattern, 1.0) is not None:
+                return
+        raise AssertionError(f"no {pattern!r} in {self.text!r}")
+
     def end(self) -> int:
-        time.sleep(0.3)  # the prompt stands a moment before the line editor reads
-        self.type("\x04")
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self.fd)
-        return os.waitstatus_to_exitcode(status)
+        """Type Ctrl-D until the program has ended; its exit status."""
+        for _ in range(200):
+            with contextlib.suppress(OSError):  # it may have gone
+                self.type("\x04")
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                os.close(self.fd)
+                return os.waitstatus_to_exitcode(status)
+            self._seen("(?!)", 0.1)
+        raise AssertionError("the program does not end")

@@ -28,7 +28,7 @@ async def test_a_nudge_beside_an_event_is_not_lost() -> None:
             reader.push([delta(6)])
             reader.nudge()
             assert [event.id for event in await reading] == [6]
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(5):
                 assert await reader.read() == []
 
 
@@ -36,16 +36,17 @@ async def test_patience_ends_while_events_come() -> None:
     """Waiting for a turn that streams on and on ends when its time is up."""
 
     async def reply(turn: Turn) -> AsyncIterator[str]:
-        for _ in range(1000):
+        while True:
             yield "x"
             await asyncio.sleep(0.002)
 
     async with talk(reply) as say:
         submitted = await say.runtime.gateway.submit("s", "hi", create=True)
         for patience in (0.05, 1.1):
-            async with asyncio.timeout(patience + 0.7):
+            async with asyncio.timeout(patience + 5):
                 record = await say.runtime.gateway.wait("s", submitted.turn.n, patience)
             assert record.open
+        await say.runtime.gateway.cancel("s", submitted.turn.n)
 
 
 async def test_a_session_deleted_before_the_reader_starts() -> None:
@@ -55,7 +56,7 @@ async def test_a_session_deleted_before_the_reader_starts() -> None:
         reader = say.runtime.gateway.follow("test", 0)
         await say.runtime.gateway.delete("test")
         reader.start_at(1, 1)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             assert await reader.read() == []
         assert reader.closed == "gone"
         reader.close()

@@ -326,7 +326,7 @@ async def test_a_turn_has_a_time(stubborn: bool) -> None:
                 if not stubborn:
                     raise
 
-    async with talk(Bot(reply, timeout=0.1)) as say:
+    async with talk(Bot(reply, timeout=1.0)) as say:
         with pytest.raises(TurnError) as caught:
             await say("slow")
         assert caught.value.code == "timeout"
@@ -347,7 +347,7 @@ async def test_a_blocking_handler_over_its_time_is_left_behind() -> None:
             return "too late"
         return "ok"
 
-    async with talk(Bot(reply, timeout=0.1)) as say:
+    async with talk(Bot(reply, timeout=1.0)) as say:
         with pytest.raises(TurnError) as caught:
             await say("slow")
         assert caught.value.code == "timeout"
@@ -475,7 +475,7 @@ async def test_a_hung_thread_is_left_behind() -> None:
             release.wait(30)
         return "ok"
 
-    async with talk(Bot(reply, timeout=0.2)) as say:
+    async with talk(Bot(reply, timeout=1.0)) as say:
         with pytest.raises(TurnError):
             await say("hang")
         assert (await say("a")).text == "ok"
@@ -729,15 +729,16 @@ async def test_holding_a_session() -> None:
 
 async def test_holding_a_busy_session() -> None:
     """It waits for the running turn and comes before the next; many holders take turns."""
-    finish = asyncio.Event()
+    begun, finish = asyncio.Event(), asyncio.Event()
 
     async def reply(turn: Turn) -> str:
+        begun.set()
         await finish.wait()
         return str(turn.state.get("n", 0))
 
     async with talk(Bot(reply)) as say:
         asks = [asyncio.create_task(say("hi")) for _ in range(2)]
-        await asyncio.sleep(0.02)
+        await begun.wait()
         with pytest.raises(ReplyTimeout):
             async with say.runtime.session("test", timeout=0.05):
                 pass

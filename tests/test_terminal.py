@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,9 +30,7 @@ def test_chatting(terminal: Callable[..., Terminal]) -> None:
     chat.type("\x03")
     chat.wait_for(r"\(stopped\)")
     chat.wait_for(PROMPT)
-    time.sleep(0.3)  # the prompt stands a moment before the line editor hears signals
-    chat.type("\x03")
-    chat.wait_for("Ctrl-D leaves")
+    chat.press("\x03", "Ctrl-D leaves")
     chat.type("who am i?\r")
     chat.wait_for(r"You are \*\*Ada\*\*")
     chat.wait_for(PROMPT)

@@ -169,17 +169,20 @@ class Terminal:
     def run(self) -> None:
         """Talk until the end of input. Call it in the main thread, the loop in another."""
         self._show_history()
-        self._console.print(HELP, style="dim")
+        tell = Text(HELP, style="dim")
         while True:
-            try:
+            try:  # all that takes time is in here, so that no Ctrl-C leaves the program
+                if tell:
+                    self._console.print(tell)
+                    tell = Text()
                 self._do(self._console.input("[bold cyan]you ›[/] ").strip())
             except EOFError:
                 self._console.print()
                 return
             except KeyboardInterrupt:
-                self._console.print("  (Ctrl-D leaves)", style="dim")
+                tell = Text("  (Ctrl-D leaves)", style="dim")
             except TurnwiseError as error:
-                self._console.print(Text(error.message, style="red"))
+                tell = Text(error.message, style="red")
 
     def _do(self, text: str) -> None:
         if not text:
