@@ -34,24 +34,22 @@ for name in [n for n in os.environ if n.startswith(("OPENAI_", "AZURE_OPENAI_", 
 HERE = Path(__file__).parent
 
 
+_lane = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8
+_ports = iter(random.sample(range(10_000 + _lane, 20_000, 8), 1250))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is nobody's, with the one 10,000 above, which a node of a Cluster uses as well.
 
-
-def cluster_ports(count: int) -> list[int]:
-    """Ports for nodes of a Redis Cluster, which use the port 10,000 above as well."""
-    found: list[int] = []
-    for port in random.sample(range(20_000, 30_000), 1000):
+    Both are below those that Linux gives to connections, so none takes it while its server is
+    down. None comes twice; two processes that run tests side by side draw from different ones.
+    """
+    for port in _ports:
         with contextlib.suppress(OSError), socket.socket() as low, socket.socket() as high:
             low.bind(("127.0.0.1", port))
             high.bind(("127.0.0.1", port + 10_000))
-            found.append(port)
-        if len(found) == count:
-            break
-    return found
+            return port
+    raise AssertionError("no port is free")
 
 
 def needs(found: bool, what: str) -> None:
@@ -317,7 +315,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
     """A Cluster of three masters that all tests share."""
     needs(binary() is not None, "redis-server")
-    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"), cluster_ports(3))
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"), [free_port() for _ in range(3)])
     try:
         cluster.start()
         yield cluster

@@ -1,4 +1,4 @@
-"""A proxy before Redis that loses what it should carry."""
+"""A proxy before Redis that loses what it should carry, or is slow."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ class Cutter:
     """Between clients and the server on `port`.
 
     The next `cut` requests reach the server and their answers are lost, with the line. While
-    `deaf`, nothing that channels say comes through.
+    `deaf`, nothing that channels say comes through. What the server says takes `delay` seconds.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, delay: float = 0.0) -> None:
         self._port = port
+        self.delay = delay
         self.cut = 0
         self.deaf = False
 
@@ -62,6 +63,8 @@ class _Half(asyncio.Protocol):
             self.other.close()
         elif self.other is None:
             self._early += data
+        elif self._near is not None and self._cutter.delay:
+            asyncio.get_running_loop().call_later(self._cutter.delay, self.other.write, data)
         else:
             self.other.write(data)
 

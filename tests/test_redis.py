@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from checker import check
-from conftest import Opener, Talker, cluster_ports, free_port
+from conftest import Opener, Talker, free_port
 from proxies import Cutter
 from redis_servers import RedisCluster, RedisServer
 from turnwise import Bot, Message, Turn
@@ -365,6 +365,16 @@ def question_of(message: bytes | None) -> bytes:
     return b"{" + message.partition(b'"turn":')[2].partition(b",")[2]
 
 
+async def test_a_cluster_far_away(redis_cluster: RedisCluster) -> None:
+    """Whose one known node takes its time to answer; then the others are known."""
+    seed = redis_cluster.nodes[0]
+    async with Cutter(seed.port, delay=0.2) as cutter:
+        url = prefixed(redis_cluster).replace(str(seed.port), str(cutter.port))
+        async with opened(url) as store:
+            await store.create("s", name=None, metadata=b"{}", ttl=100.0)
+            assert (await store.history("s", limit=1)).messages == []
+
+
 async def test_a_commit_tried_again_later_is_done_once(redis_server: RedisServer) -> None:
     """`finish` and `append` whose answer never came and that the worker tries again."""
     async with Cutter(redis_server.port) as cutter, opened(through(cutter, redis_server)) as store:
@@ -582,7 +592,7 @@ async def verify(talker: Talker, asked: list[str]) -> None:
 async def test_a_cluster_master_dies(tmp_path: Path) -> None:
     """Its replica takes over: what was acknowledged with a replica's word is there, and the
     conversations go on."""
-    cluster = RedisCluster(tmp_path / "cluster", cluster_ports(6))
+    cluster = RedisCluster(tmp_path / "cluster", [free_port() for _ in range(6)])
     try:
         cluster.start()
         async with opened(prefixed(cluster, "&replicas=1")) as store:
@@ -626,7 +636,7 @@ async def test_a_cluster_master_dies(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_a_cluster_master_freezes(tmp_path: Path) -> None:
     """The one that was asked first who keeps what hangs: its replica is found all the same."""
-    cluster = RedisCluster(tmp_path / "cluster", cluster_ports(6))
+    cluster = RedisCluster(tmp_path / "cluster", [free_port() for _ in range(6)])
     try:
         cluster.start()
         async with opened(prefixed(cluster)) as store:

@@ -18,7 +18,7 @@ import httpx
 from people import Person
 from verdict import Verdict
 
-from conftest import HERE, Process, WorkerProcess, cluster_ports, free_port
+from conftest import HERE, Process, WorkerProcess, free_port
 from proxies import Cutter
 from redis_servers import RedisCluster, RedisServer
 
@@ -112,7 +112,7 @@ class Scene:
     async def _begin_store(self) -> str:
         prefix = f"?prefix={secrets.token_hex(6)}"
         if self.kind == "redis-cluster":
-            ports = cluster_ports(6 if self.cast.replicas else 3)
+            ports = [free_port() for _ in range(6 if self.cast.replicas else 3)]
             self.cluster = RedisCluster(self.folder / "cluster", ports)
             self.nodes = self.cluster.nodes
             await asyncio.to_thread(self.cluster.start)

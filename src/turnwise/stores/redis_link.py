@@ -47,8 +47,9 @@ BRIEF = 0.4
 """The same for those who ask while it is known to be."""
 PAUSE = 0.05
 """Seconds between two attempts."""
-LOOK = 0.25
-"""Seconds that one node of a Cluster has to say who keeps what."""
+LOOKS = (0.25, 1.0, 4.0)
+"""Seconds that one node of a Cluster has to say who keeps what, while others may know too; and if
+none did in time, then once more with more: behind TLS and a long line it takes its time."""
 BATCH = 16
 """Calls in one pipeline at most: few enough that two links overlap, enough to share its cost."""
 PASSING = (MovedError, AskError, TryAgainError, ClusterDownError, MasterDownError, ReadOnlyError)
@@ -163,18 +164,24 @@ class Routes:
         and again.
         """
         async with self._looking:
-            trouble: Exception = ConnectionError("No server of the Cluster answers.")
-            for _ in range(len(self._known) if self._stale else 0):
-                address = self._known.pop(0)
-                self._known.append(address)
-                try:
-                    async with asyncio.timeout(LOOK):
-                        self._remember(await self._slots_of(address), address)
-                    return
-                except (RedisError, OSError) as error:
-                    trouble = error
-            if self._stale:
-                raise trouble
+            for patience in LOOKS:
+                if self._stale:
+                    await self._ask_around(patience)
+
+    async def _ask_around(self, patience: float) -> None:
+        trouble: Exception = ConnectionError("No server of the Cluster answers.")
+        slow = False
+        for _ in range(len(self._known)):
+            address = self._known.pop(0)
+            self._known.append(address)
+            try:
+                async with asyncio.timeout(patience):
+                    self._remember(await self._slots_of(address), address)
+                return
+            except (RedisError, OSError) as error:
+                trouble, slow = error, slow or isinstance(error, TimeoutError)
+        if patience == LOOKS[-1] or not slow:
+            raise trouble
 
     async def _slots_of(self, address: tuple[str, int]) -> Any:
         connection = await self._dial(address)
