@@ -126,32 +126,40 @@ Opener = Callable[..., contextlib.AbstractAsyncContextManager[Door]]
 
 
 @contextlib.asynccontextmanager
-async def _open_door(store: str, bot: Bot, *, app: Any = None, **given: Any) -> AsyncIterator[Door]:
-    settings = Settings(_env_file=None, grace=1.0, **given)
-    runtime = Runtime(bot, store, settings=settings)
-    application = create_app(runtime) if app is None else app(runtime)
-    config = uvicorn.Config(
-        application,
-        log_level="warning",
-        lifespan="on",
-        ws_per_message_deflate=False,  # as `turnwise serve` does
-    )
-    config.timeout_graceful_shutdown = 3
-    server = uvicorn.Server(config)
+async def serving(app: Any, **given: Any) -> AsyncIterator[str]:
+    """An application served in this loop; yields its address."""
+    given = {"log_level": "critical", "timeout_graceful_shutdown": 1, **given}
+    server = uvicorn.Server(uvicorn.Config(app, timeout_keep_alive=75, **given))
     with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         task = asyncio.create_task(server._serve([listening]))
         while not server.started:
             assert not task.done(), task.exception()
             await asyncio.sleep(0.01)
         try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
+
+
+@contextlib.asynccontextmanager
+async def _open_door(store: str, bot: Bot, *, app: Any = None, **given: Any) -> AsyncIterator[Door]:
+    settings = Settings(_env_file=None, grace=1.0, **given)
+    runtime = Runtime(bot, store, settings=settings)
+    application = create_app(runtime) if app is None else app(runtime)
+    config: dict[str, Any] = {
+        "log_level": "warning",
+        "lifespan": "on",
+        "ws_per_message_deflate": False,  # as `turnwise serve` does
+        "timeout_graceful_shutdown": 3,
+    }
+    async with serving(application, **config) as url:
+        try:
             async with httpx.AsyncClient(base_url=url, timeout=30) as client:
                 yield Door(url, client, runtime)
         finally:
-            server.should_exit = True
             runtime.retire()
-            await task
 
 
 def fresh_store(kind: str, request: pytest.FixtureRequest) -> str:

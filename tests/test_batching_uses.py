@@ -11,8 +11,8 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
+from conftest import serving
 from test_examples import client, running
-from test_models import serving
 from turnwise import Batcher
 from turnwise.batching import BatchFailed
 from turnwise.batching.dynamodb import Unprocessed, get_items, put_items

@@ -19,9 +19,8 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from conftest import Opener
+from conftest import Opener, serving
 from test_examples import EXAMPLES
-from test_models import serving
 from turnwise import Bot, Message, Runtime, Turn
 from turnwise.channels.courier import Courier, Update
 from turnwise.channels.polling import PolledPlatform, Polling

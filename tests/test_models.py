@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from conftest import serving
 from turnwise import Attachment, Bot, Message, TurnError
 from turnwise.models import AzureOpenAIChat, OpenAIChat
 from turnwise.testing import talk
@@ -71,21 +70,6 @@ async def model_server() -> AsyncIterator[tuple[ModelServer, str]]:
     model = ModelServer()
     async with serving(model.app) as url:
         yield model, url
-
-
-@contextlib.asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[str]:
-    """An application in this loop; yields its address."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-    server.config.timeout_graceful_shutdown = 1
-    with socket.socket(proto=socket.IPPROTO_TCP) as listening:
-        listening.bind(("127.0.0.1", 0))
-        task = asyncio.create_task(server._serve([listening]))
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await task
 
 
 Keep = Callable[[OpenAIChat], OpenAIChat]

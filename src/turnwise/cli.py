@@ -152,7 +152,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         ws_max_size=4 * settings.max_body,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=int(settings.grace) + 5,
-        timeout_keep_alive=20,
+        timeout_keep_alive=75,  # longer than a proxy or a client keeps an idle line: they hang up
     )
     if settings.workers == 1:
         uvicorn.Server(config).run(sockets=[listening])
