@@ -111,7 +111,7 @@ async def test_the_limit_of_a_text(open_sqlite_door: Opener, letter: str) -> Non
 
 async def test_large_bodies_are_not_buffered(open_sqlite_door: Opener) -> None:
     """30 MB, declared or in chunks: 413 long before the end; a slow body: 408."""
-    async with open_sqlite_door(Bot(_echo), body_timeout=1.0) as door:
+    async with open_sqlite_door(Bot(_echo), body_timeout=3.0) as door:
         talker = await door.session()
 
         async def chunks(count: int, chunk: bytes, pause: float = 0.0) -> AsyncIterator[bytes]:

@@ -21,6 +21,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--disable-quic",
 ]  # fmt: skip
 PHONE = {"width": 390, "height": 780}
+expect.set_options(timeout=15_000)
 Serve = Callable[..., Process]
 
 
@@ -97,25 +98,25 @@ async def test_stopping(serve: Serve) -> None:
 async def test_an_answer_that_cannot_be_rendered(serve: Serve) -> None:
     """It is there whole, as plain text, though its first words were rendered while it came."""
     async with open_page(serve().url) as page:
-        await say(page, "count to 8")
+        await say(page, "count to 20")
         running = page.locator("#open .assistant .bubble")
         await expect(running.locator("p")).to_contain_text("2,")
         await page.route("**/page/render", lambda route: route.abort())
-        whole = "Counting to 8: 1, 2, 3, 4, 5, 6, 7, 8. Done."
-        await expect(answers(page)).to_have_text(whole, timeout=15_000)
+        whole = "Counting to 20: " + ", ".join(map(str, range(1, 21))) + ". Done."
+        await expect(answers(page)).to_have_text(whole)
         await expect(answers(page)).to_have_class(re.compile("plain"))
 
 
 async def test_refresh_in_mid_stream(serve: Serve) -> None:
     """After a reload the running answer is there from its first word and goes on."""
     async with open_page(serve().url) as page:
-        await say(page, "count to 12")
+        await say(page, "count to 20")
         running = page.locator("#open .assistant .bubble")
         await expect(running).to_contain_text("3,")
         await page.reload()
-        await expect(running).to_contain_text(re.compile(r"Counting to 12: 1, 2, 3, 4,"))
-        whole = "Counting to 12: " + ", ".join(map(str, range(1, 13))) + ". Done."
-        await expect(answers(page)).to_have_text(whole, timeout=15_000)
+        await expect(running).to_contain_text(re.compile(r"Counting to 20: 1, 2, 3, 4,"))
+        whole = "Counting to 20: " + ", ".join(map(str, range(1, 21))) + ". Done."
+        await expect(answers(page)).to_have_text(whole)
         await expect(page.locator("#messages .user")).to_have_count(1)
 
 
@@ -124,7 +125,7 @@ async def test_server_restart_in_mid_stream(serve: Serve) -> None:
     sent meanwhile is kept and sent."""
     process = serve()
     async with open_page(process.url) as page:
-        await say(page, "count to 8")
+        await say(page, "count to 15")
         await expect(page.locator("#open .assistant .bubble")).to_contain_text("3,")
         process.kill()
         await expect(page.locator("#link")).to_have_text("Reconnecting…")
@@ -132,7 +133,7 @@ async def test_server_restart_in_mid_stream(serve: Serve) -> None:
         await expect(page.locator(".pending")).to_have_count(1)
         process.start()
         await expect(answers(page)).to_have_count(2, timeout=30_000)
-        whole = "Counting to 8: " + ", ".join(map(str, range(1, 9))) + ". Done."
+        whole = "Counting to 15: " + ", ".join(map(str, range(1, 16))) + ". Done."
         await expect(answers(page).first).to_have_text(whole)
         await expect(answers(page).last).to_contain_text("Grace")
         await expect(page.locator("#messages .user")).to_have_count(2)
@@ -147,14 +148,14 @@ async def test_three_messages_at_once(serve: Serve) -> None:
         for text in ("count to 200", "never mind", "my name is Ada"):
             await say(page, text)
         places = page.locator("#open .waiting .meta")
-        await expect(places).to_have_count(2, timeout=15_000)
+        await expect(places).to_have_count(2)
         await expect(places.nth(0)).to_contain_text("1 message ahead")
         await expect(places.nth(1)).to_contain_text("2 messages ahead")
         await places.nth(0).get_by_role("button", name="Withdraw").click()
         await expect(places).to_have_count(1)
         await expect(places.nth(0)).to_contain_text("1 message ahead")
         await page.keyboard.press("Escape")
-        await expect(answers(page)).to_have_count(2, timeout=15_000)
+        await expect(answers(page)).to_have_count(2)
         said = await page.locator("#messages .user .bubble").all_inner_texts()
         assert said == ["count to 200", "my name is Ada"]
 
@@ -174,7 +175,7 @@ async def test_a_message_for_another_conversation(serve: Serve) -> None:
         await expect(answers(page)).to_contain_text("Done.", timeout=30_000)
         await expect(page.locator("#messages .user")).to_have_count(1)
         await page.locator("#sessions button", has_text="hello").click()
-        await expect(answers(page).last).to_contain_text("Grace", timeout=15_000)
+        await expect(answers(page).last).to_contain_text("Grace")
         await expect(page.locator("#messages .user")).to_have_count(2)
 
 

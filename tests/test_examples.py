@@ -34,7 +34,7 @@ def running(
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 90
         while True:
             with contextlib.suppress(httpx.TransportError):
                 httpx.get(f"{url}/openapi.json")

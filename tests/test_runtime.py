@@ -222,10 +222,11 @@ async def test_the_same_key_asks_once() -> None:
 
 async def test_the_reply_does_not_need_the_asker() -> None:
     """Leaving the stream or the ask leaves the turn running, to its end and into the history."""
-    finish = asyncio.Event()
+    begun, finish = asyncio.Semaphore(0), asyncio.Event()
 
     async def reply(turn: Turn) -> AsyncIterator[str]:
         yield "begun "
+        begun.release()
         await finish.wait()
         turn.state["done"] = True
         yield "done"
@@ -234,8 +235,9 @@ async def test_the_reply_does_not_need_the_asker() -> None:
         async for event in say.runtime.stream("s", "hi"):
             if event.type == "delta":
                 break
+        await begun.acquire()
         asking = asyncio.create_task(say.runtime.ask("other", "hi"))
-        await asyncio.sleep(0.01)
+        await begun.acquire()
         asking.cancel()
         finish.set()
         for session in ("s", "other"):
@@ -764,7 +766,7 @@ async def test_two_runtimes_on_one_file(tmp_path: Path) -> None:
     async def reply(turn: Turn) -> AsyncIterator[str]:
         for word in ("one ", "two ", "three"):
             yield word
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
 
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     settings = Settings(_env_file=None, grace=1.0)

@@ -201,7 +201,7 @@ async def test_sessions_of_one_address(open_sqlite_door: Opener) -> None:
             assert (await door.client.post("/sessions")).status_code == 201
         refused = await door.client.post("/sessions")
         assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
-        assert refused.headers["retry-after"] == "20"
+        assert 15 <= int(refused.headers["retry-after"]) <= 20
     async with open_sqlite_door(bot, sessions_per_minute=1, api_keys="the-key") as door:
         for _ in range(5):
             assert (await door.client.post("/sessions", headers=KEY)).status_code == 201

@@ -221,7 +221,7 @@ async def test_what_others_write_is_heard_soon(tmp_path: Path) -> None:
     heard: asyncio.Queue[Notice] = asyncio.Queue()
     here.listen(heard.put_nowait)
     hi = Message("hi", role="user").encode()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         await there.submit(Submission("not followed", hi, create=True, ttl=100.0))
         assert await heard.get() == Ready()
         here.follow("s")

@@ -35,9 +35,11 @@ async def open_socket(
         yield socket
 
 
-async def frames(socket: ClientConnection, until: str) -> list[dict[str, Any]]:
+async def frames(
+    socket: ClientConnection, until: str, patience: float = 10.0
+) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience):
         while not found or found[-1]["type"] != until:
             found.append(json.loads(await socket.recv()))
     return found
@@ -73,7 +75,7 @@ async def test_resuming_through_another_door(open_door: Opener) -> None:
     """What HTTP began, a socket continues after any cursor, exactly."""
     async with open_door(Bot(_slow)) as door:
         talker = await door.session()
-        await talker.say("abcdef", None)
+        await talker.say("abcdef" * 8, None)
         first = await talker.events(0, wait=5)
         async with open_socket(door, talker, after=first[-1]["id"]) as socket:
             rest = await frames(socket, "turn.completed")
@@ -213,7 +215,7 @@ async def test_a_thousand_frames(open_door: Opener) -> None:
             for i in range(1000):
                 await send(socket, type="message", text=f"m{i}")
             await send(socket, type="ping")
-            found = await frames(socket, "pong")
+            found = await frames(socket, "pong", 60)
             queued = [f["message"]["text"] for f in found if f["type"] == "turn.queued"]
             refused = [f for f in found if f["type"] == "error"]
             assert {f["code"] for f in refused} <= {"queue_full"}

@@ -219,7 +219,7 @@ async def redis_frozen(scene: Scene) -> None:
 
 async def _forgotten(scene: Scene) -> None:
     """What was acknowledged so far may be lost, also where the word is still on its way."""
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(1.0)
     scene.rolled_back.append(time.monotonic())
 
 

@@ -76,6 +76,7 @@ class Scene:
         self.nodes: list[RedisServer] = []
         self.servers: list[Process] = []
         self.workers: list[Process] = []
+        self.people: list[Person] = []
         self.orders: list[str] = []
         self.rolled_back: list[float] = []
         self.restarts = 0
@@ -178,7 +179,7 @@ class Scene:
     async def play(self, strike: Callable[[], Awaitable[None]], times: int) -> Verdict:
         """People talk while `strike()` is called `times`; then all drains, and is judged."""
         async with self.talking() as verdict:
-            await asyncio.sleep(0.5)
+            await self.until(lambda: sum(len(one.acknowledged) for one in self.people) > 15)
             for _ in range(times):
                 await strike()
                 await asyncio.sleep(0.3)
@@ -209,6 +210,7 @@ class Scene:
         while not enough.is_set():
             name = f"p{number}.{lives}"
             person = Person(name, urls, self.orders, random.Random(name))
+            self.people.append(person)
             await person.talk(enough, most)
             await self._judge(person, verdict)
             lives += 1

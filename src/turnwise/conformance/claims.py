@@ -25,9 +25,9 @@ class ClaimConformance(Acting):
         """After the lease another worker goes on with attempt 2; the first can write nothing."""
         await self.made(store)
         await self.say(store, "hi")
-        old = await self.claimed(store, desk("w1", lease=1.0))
+        old = await self.claimed(store, desk("w1", lease=10.0))
         assert await store.claim(desk("w2"), 10) == []
-        await self.pass_time(store, 1.1)
+        await self.pass_time(store, 11.0)
         new = await self.claimed(store, desk("w2"))
         assert (new.turn, new.attempt) == (1, 2)
         before = await self.types(store)
@@ -45,10 +45,10 @@ class ClaimConformance(Acting):
         """A claim that is renewed in time is not taken over."""
         await self.made(store)
         await self.say(store, "hi")
-        claim = await self.claimed(store, desk(lease=1.0))
+        claim = await self.claimed(store, desk(lease=10.0))
         for _ in range(3):
-            await self.pass_time(store, 0.6)
-            assert not (await store.renew([claim], 1.0)).lost
+            await self.pass_time(store, 6.0)
+            assert not (await store.renew([claim], 10.0)).lost
             assert await store.claim(desk("w2"), 10) == []
         await store.finish(claim, answer("ok"))
 
