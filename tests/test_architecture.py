@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import turnwise
@@ -85,3 +87,16 @@ def test_public_names() -> None:
     expected |= {"TurnError", "TurnwiseError", "router", "Batcher", "batched"}
     assert set(turnwise.__all__) == expected
     assert all(hasattr(turnwise, name) for name in turnwise.__all__)
+
+
+def test_a_worker_brings_no_web_framework() -> None:
+    """Nor does a command: FastAPI takes as long to import as all the rest."""
+    program = """
+import sys
+import turnwise.cli
+loaded = {name for name in ("fastapi", "starlette", "uvicorn") if name in sys.modules}
+assert not loaded, loaded
+assert turnwise.router.__module__ == "turnwise.server"
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -15,16 +15,15 @@ from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
 import typer
-import uvicorn
-from uvicorn.supervisors import Multiprocess
 
-from turnwise import cli_script, cli_sessions, server, telemetry
+from turnwise import cli_script, cli_sessions, telemetry
 from turnwise.channels.terminal import LocalLine, RemoteLine, Terminal
 from turnwise.cli_flags import BotTarget, StoreUrl, err, option, out, settings_with
 from turnwise.errors import TurnwiseError
 from turnwise.runtime import Runtime
 from turnwise.settings import Settings
 from turnwise.stores.open import open_store
+from turnwise.targets import load_bot
 
 T = TypeVar("T")
 app = typer.Typer(
@@ -103,7 +102,7 @@ def serve(
     }  # fmt: skip
     settings = settings_with(given)
     # What is wrong is told here, once, and not by every process.
-    server.load_bot(bot)
+    load_bot(bot)
     asyncio.run(_try_store(settings.store))
     if bot:
         os.environ["TURNWISE_BOT"] = bot
@@ -142,6 +141,9 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _run(settings: Settings, listening: socket.socket) -> None:
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
     config = uvicorn.Config(
         "turnwise.server:from_environment",
         factory=True,
@@ -175,7 +177,7 @@ def work(
     given = {"store": store, "concurrency": concurrency, "grace": grace, "log_level": log_level}
     settings = settings_with(given)
     telemetry.setup_logging(settings.log_level)
-    runtime = Runtime(server.load_bot(bot), settings=settings)
+    runtime = Runtime(load_bot(bot), settings=settings)
     named = bot or "the demo bot"
     out.print(f"[bold]Turnwise[/] answers with [cyan]{named}[/] on {settings.store}. Ctrl-C stops.")
     asyncio.run(_work(runtime))
@@ -221,7 +223,7 @@ def chat(
         line = call(RemoteLine.open(url, token=token, session_id=None))
         Terminal(line, loop, out).run()
         return
-    runtime = Runtime(server.load_bot(bot), settings=settings_with({"store": store}))
+    runtime = Runtime(load_bot(bot), settings=settings_with({"store": store}))
     call(runtime.start())
     try:
         Terminal(LocalLine(runtime.gateway, session), loop, out).run()

@@ -15,9 +15,9 @@ from turnwise.errors import ConfigurationError, NotFound, TurnwiseError
 from turnwise.script import Script, picture, rehearsal
 from turnwise.script.context import Label
 from turnwise.script.file import schema
-from turnwise.server import load
 from turnwise.settings import Settings
 from turnwise.stores.open import open_store
+from turnwise.targets import load
 
 app = typer.Typer(no_args_is_help=True, help="Check, draw and test dialogs.")
 Target = Annotated[str, typer.Argument(help="A YAML file, or module:script.")]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -17,22 +15,20 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel, Field
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from turnwise import telemetry
-from turnwise.bot import Bot
 from turnwise.channels.access import Access, Authorize, bearer
 from turnwise.channels.http import HTTPChannel, ShortCut
 from turnwise.channels.websocket import WebSocketChannel
 from turnwise.channels.wire import JSON, ProblemRoute, as_problem, read_body
-from turnwise.demo import IDEAS, demo_bot, has_model
-from turnwise.errors import ConfigurationError, TurnwiseError, Unauthorized
+from turnwise.demo import IDEAS, has_model
+from turnwise.errors import TurnwiseError, Unauthorized
 from turnwise.markdown import to_html
 from turnwise.runtime import Runtime
-from turnwise.script import Script
 from turnwise.settings import Settings
+from turnwise.targets import load_bot
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -187,41 +183,6 @@ def _file(content: bytes, kind: str) -> Any:
         return Response(content, headers=headers, media_type=kind)
 
     return file
-
-
-def load_bot(target: str | None) -> Bot:
-    """The bot that `module:name` or a script's file names; the demo bot for None.
-
-    `name` may also be a reply handler or a model client. Raises ConfigurationError.
-    """
-    if not target:
-        return demo_bot()
-    found = load(target)
-    if isinstance(found, Starlette):
-        raise ConfigurationError(f"{target} is an application: serve it with uvicorn.")
-    bot = found if isinstance(found, Bot) else Bot(found)
-    bot.check()
-    return bot
-
-
-def load(target: str) -> Any:
-    """What `module:name` names, or the script in a YAML file. Raises ConfigurationError."""
-    if target.endswith((".yaml", ".yml")):
-        return Script.load(target)
-    module_name, _, name = target.partition(":")
-    if module_name.endswith(".py") or "/" in module_name:
-        guess = module_name.removesuffix(".py").strip("./").replace("/", ".")
-        raise ConfigurationError(f"Name a module, not a file: {guess}:{name or 'bot'}")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = getattr(importlib.import_module(module_name), name or "bot")
-    except ModuleNotFoundError as error:
-        if error.name != module_name.split(".")[0]:
-            raise
-        raise ConfigurationError(f"There is no module {module_name!r} here.") from None
-    except AttributeError:
-        raise ConfigurationError(f"{module_name} has no {name or 'bot'!r}.") from None
-    return found
 
 
 def from_environment() -> FastAPI:

@@ -1,0 +1,54 @@
+"""What a command names as `module:name`: a bot, a script, or what a bot can be made of."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+from turnwise.bot import Bot
+from turnwise.demo import demo_bot
+from turnwise.errors import ConfigurationError
+from turnwise.script import Script
+
+
+def load_bot(target: str | None) -> Bot:
+    """The bot that `module:name` or a script's file names; the demo bot for None.
+
+    `name` may also be a reply handler or a model client. Raises ConfigurationError.
+    """
+    if not target:
+        return demo_bot()
+    found = load(target)
+    bot = found if isinstance(found, Bot) else _made_of(found, target)
+    bot.check()
+    return bot
+
+
+def _made_of(found: Any, target: str) -> Bot:
+    from starlette.applications import Starlette  # only here: a worker does without
+
+    if isinstance(found, Starlette):
+        raise ConfigurationError(f"{target} is an application: serve it with uvicorn.")
+    return Bot(found)
+
+
+def load(target: str) -> Any:
+    """What `module:name` names, or the script in a YAML file. Raises ConfigurationError."""
+    if target.endswith((".yaml", ".yml")):
+        return Script.load(target)
+    module_name, _, name = target.partition(":")
+    if module_name.endswith(".py") or "/" in module_name:
+        guess = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise ConfigurationError(f"Name a module, not a file: {guess}:{name or 'bot'}")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = getattr(importlib.import_module(module_name), name or "bot")
+    except ModuleNotFoundError as error:
+        if error.name != module_name.split(".")[0]:
+            raise
+        raise ConfigurationError(f"There is no module {module_name!r} here.") from None
+    except AttributeError:
+        raise ConfigurationError(f"{module_name} has no {name or 'bot'!r}.") from None
+    return found
