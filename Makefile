@@ -27,7 +27,7 @@ serve: .venv/serve ## the demo bot and its chat page at http://127.0.0.1:8000/
 	$(BIN)/turnwise serve
 
 test: .venv/dev  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: .venv/dev ## lint, format, types, import rules
 	$(BIN)/ruff check .
