@@ -16,6 +16,7 @@ class Cutter:
     def __init__(self, port: int, *, delay: float = 0.0) -> None:
         self._port = port
         self.delay = delay
+        self.halves: set[_Half] = set()
         self.cut = 0
         self.deaf = False
 
@@ -27,6 +28,9 @@ class Cutter:
 
     async def __aexit__(self, *exc: object) -> None:
         self._server.close()
+        for half in self.halves:
+            half.end()
+        await asyncio.sleep(0)
 
     async def connect(self, near: _Half) -> asyncio.BaseTransport:
         loop = asyncio.get_running_loop()
@@ -41,18 +45,30 @@ class _Half(asyncio.Protocol):
         self._cutter = cutter
         self._near = near
         self._early = b""
+        self._connecting: asyncio.Future[asyncio.BaseTransport] | None = None
         self.transport: Any = None
         self.other: Any = None if near is None else near.transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        self._cutter.halves.add(self)
         if self._near is None:
             self._connecting = asyncio.ensure_future(self._cutter.connect(self))
             self._connecting.add_done_callback(self._connected)
 
     def _connected(self, connecting: asyncio.Future[Any]) -> None:
+        if connecting.cancelled():
+            return
         self.other = connecting.result()
-        self.other.write(self._early)
+        if self.transport.is_closing():  # the client did not wait so long
+            self.other.close()
+        else:
+            self.other.write(self._early)
+
+    def end(self) -> None:
+        self.transport.abort()
+        if self._connecting is not None:
+            self._connecting.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self._near is not None and self._cutter.deaf and b"message\r\n" in data:
@@ -69,5 +85,6 @@ class _Half(asyncio.Protocol):
             self.other.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._cutter.halves.discard(self)
         if self.other is not None:
             self.other.close()
