@@ -22,7 +22,7 @@ import pytest
 import uvicorn
 
 from fault_table import pytest_terminal_summary, row  # noqa: F401
-from redis_servers import RedisCluster, RedisServer, binary
+from redis_servers import PATIENT, RedisCluster, RedisServer, binary
 from terminals import Terminal
 from turnwise import Bot, Runtime
 from turnwise.server import create_app
@@ -311,7 +311,7 @@ def serve(tmp_path: Path, processes: list[Process]) -> Callable[..., Process]:
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis that all tests share; each takes a prefix of its own."""
     needs(binary() is not None, "redis-server")
-    server = RedisServer(tmp_path_factory.mktemp("redis"), free_port())
+    server = RedisServer(tmp_path_factory.mktemp("redis"), free_port(), *PATIENT)
     try:
         server.start()
         yield server
@@ -323,7 +323,8 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
     """A Cluster of three masters that all tests share."""
     needs(binary() is not None, "redis-server")
-    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"), [free_port() for _ in range(3)])
+    folder, ports = tmp_path_factory.mktemp("cluster"), [free_port() for _ in range(3)]
+    cluster = RedisCluster(folder, ports, *PATIENT)
     try:
         cluster.start()
         yield cluster
