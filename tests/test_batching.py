@@ -418,6 +418,33 @@ def in_process(items: list[str]) -> list[str]:
     return [f"{item} {os.getpid() != int(os.environ['TEST_PARENT'])}" for item in items]
 
 
+def test_deadlines_in_a_second_loop() -> None:
+    """A loop that ended while something waited leaves no timer before those of the next."""
+
+    async def fn(items: list[int]) -> list[int]:
+        await asyncio.Event().wait()
+        return items
+
+    batcher: Batcher[int, int] = Batcher(fn, max_size=1)
+
+    async def hand_in(deadline: float) -> asyncio.Future[int]:
+        batcher.submit(1).add_done_callback(lambda done: done.exception())
+        await asyncio.sleep(0)
+        return batcher.submit(2, deadline=deadline)
+
+    async def leave() -> None:
+        (await hand_in(0.5)).add_done_callback(lambda done: done.exception())
+
+    async def wait() -> None:
+        late = await hand_in(1.0)
+        with pytest.raises(DeadlinePassed):
+            async with asyncio.timeout(10):
+                await late
+
+    asyncio.run(leave())
+    asyncio.run(wait())
+
+
 async def test_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A function in a process of its own; when that dies, its callers are told, others go on."""
     monkeypatch.setenv("TEST_PARENT", str(os.getpid()))

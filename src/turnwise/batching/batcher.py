@@ -5,8 +5,7 @@ iteration of the event loop; what arrives while a batch is under way is the next
 idle system adds no wait and a busy one finds its own batch size. There is no loop task and no
 queue object: `submit` files a ticket, and a task lives from the first item until nothing can go.
 
-Every future is done exactly once: with its own item's result, with the exception returned in its
-place, or with an error of its own that has the exception of the whole batch as its cause.
+What goes and when is decided here; what each caller hears of it is in telling.py.
 """
 
 from __future__ import annotations
@@ -32,11 +31,10 @@ from turnwise.batching.computing import Computing
 from turnwise.batching.errors import (
     BatcherClosed,
     BatcherFull,
-    DeadlinePassed,
     TooCostly,
-    own,
 )
 from turnwise.batching.measures import Batch, Reason, ServiceTime, Stats
+from turnwise.batching.telling import Telling, pass_on
 from turnwise.batching.waiting import Budget, Ticket, Waiting
 from turnwise.errors import ConfigurationError
 
@@ -109,7 +107,6 @@ class Batcher(Generic[Item, Result]):
         self._max_queue = max_queue
         self._key = key
         self._cost = cost
-        self._dedup: dict[Hashable, Ticket] | None = {} if dedup else None
         self._waiting = Waiting(Budget(max_size, max_cost, padded), ageing)
         self._simple = key is None and cost is None and not max_wait
         self._plain = key is None and cost is None and not dedup and max_queue is None
@@ -121,11 +118,11 @@ class Batcher(Generic[Item, Result]):
         self._held = 0
         self._linger: asyncio.TimerHandle | None = None
         self._lingers = False
-        self._deadline: asyncio.TimerHandle | None = None
         self._closed = False
         self._service = ServiceTime()
         self.stats = Stats()
         """What it has done so far."""
+        self._telling = Telling(self._waiting, self.stats, dedup)
         self._computing = Computing(self._caller, timeout, isolate, self.stats)
         self._observe = observe if name is None else Stats.exported(name, observe)
 
@@ -159,7 +156,7 @@ class Batcher(Generic[Item, Result]):
             self._waiting.add(ticket)
             if deadline is not None:
                 ticket.deadline = ticket.since + deadline
-                self._watch_deadlines(ticket.deadline)
+                self._telling.by(ticket.deadline)
             # While a batch is under way most need not look further.
             if not self._starting and (
                 self._under_way < self._concurrency
@@ -178,7 +175,7 @@ class Batcher(Generic[Item, Result]):
             if not found.set_running_or_notify_cancel():
                 return
             try:
-                self.submit(item).add_done_callback(lambda done: _pass_on(done, found))
+                self.submit(item).add_done_callback(lambda done: pass_on(done, found))
             except Exception as error:
                 found.set_exception(error)
 
@@ -206,7 +203,8 @@ class Batcher(Generic[Item, Result]):
             raise ConfigurationError("This batcher belongs to another event loop.")
         self._loop = loop
         self._workers.clear()
-        self._starting, self._under_way = False, 0
+        self._starting, self._lingers, self._under_way = False, False, 0
+        self._telling.forget_deadlines()
 
     def bind(self) -> None:
         """Bind it to the running event loop now, and not when it is first used."""
@@ -220,17 +218,13 @@ class Batcher(Generic[Item, Result]):
             ticket.cost = float(self._cost(ticket.item))
             if ticket.cost > self._waiting.budget.cost:
                 raise TooCostly()
-        if self._dedup is not None:
-            same = self._dedup.get((ticket.lane, ticket.item))
-            if same is not None and not same.given_up:
-                same.others = [*(same.others or ()), ticket.future]
-                return False
-            self._dedup[ticket.lane, ticket.item] = ticket
+        if self._telling.joins(ticket):
+            return False
         if self._max_queue is not None and len(self._waiting) >= self._max_queue:
             self._waiting.drop_given_up()
             if len(self._waiting) >= self._max_queue:
                 self.stats.refused += 1
-                self._forget(ticket)
+                self._telling.forget(ticket)
                 full = BatcherFull()
                 size = self._waiting.budget.size
                 full.retry_after = self._service.until(len(self._waiting), size, self._concurrency)
@@ -343,7 +337,7 @@ class Batcher(Generic[Item, Result]):
                     self._under_way -= 1
                 del released
                 if task.cancelling():  # the loop is about to end
-                    self._fail_waiting()
+                    self._telling.fail_waiting(BatcherClosed())
                     return
         finally:
             self._workers.discard(task)  # before its callers go on and hand in more
@@ -357,17 +351,9 @@ class Batcher(Generic[Item, Result]):
             results = await self._computing.results(batch)
         except BaseException as error:
             self.stats.failed += 1
-            for ticket in batch:
-                self._fail(ticket, error, shared=True)
+            self._telling.fail_all(batch, error)
         else:
-            for ticket, result in zip(batch, results, strict=True):
-                if isinstance(result, BaseException):
-                    self._fail(ticket, result, shared=ticket.others is not None)
-                    continue
-                if not ticket.future.done():
-                    ticket.future.set_result(result)
-                if self._dedup is not None:
-                    self._deliver_to_others(ticket, result)
+            self._telling.tell(batch, results)
         took = self._loop.time() - began
         if self._max_queue is not None:
             self._service.learn(len(batch), took)
@@ -375,47 +361,6 @@ class Batcher(Generic[Item, Result]):
         self.stats.dropped = self._waiting.dropped
         if self._observe is not None:
             self._observe(Batch(len(batch), began - batch[0].since, took, reason))
-
-    # Telling
-
-    def _deliver_to_others(self, ticket: Ticket, result: Any) -> None:
-        self._forget(ticket)
-        for future in ticket.others or ():
-            if not future.done():
-                future.set_result(result)
-
-    def _fail(self, ticket: Ticket, error: BaseException, *, shared: bool) -> None:
-        self._forget(ticket)
-        for future in (ticket.future, *(ticket.others or ())):
-            if not future.done():
-                future.set_exception(own(error, shared=shared))
-
-    def _forget(self, ticket: Ticket) -> None:
-        if self._dedup is not None and self._dedup.get((ticket.lane, ticket.item)) is ticket:
-            del self._dedup[ticket.lane, ticket.item]
-
-    # Deadlines
-
-    def _watch_deadlines(self, until: float) -> None:
-        assert self._loop is not None
-        if self._deadline is not None:
-            if self._deadline.when() <= until:
-                return
-            self._deadline.cancel()
-        self._deadline = self._loop.call_at(until, self._expire)
-
-    def _expire(self) -> None:
-        assert self._loop is not None
-        self._deadline = None
-        now = self._loop.time()
-        for ticket in self._waiting:
-            if ticket.deadline is None or ticket.given_up:
-                continue
-            if ticket.deadline <= now:
-                self.stats.expired += 1
-                self._fail(ticket, DeadlinePassed(), shared=False)
-            else:
-                self._watch_deadlines(ticket.deadline)
 
     # The end
 
@@ -427,26 +372,21 @@ class Batcher(Generic[Item, Result]):
         """
         self._closed = True
         self._held, self._lingers = 0, False
-        for timer in (self._linger, self._deadline):
-            if timer is not None:
-                timer.cancel()
+        if self._linger is not None:
+            self._linger.cancel()
+        self._telling.forget_deadlines()
         if self._loop is None:
             return
         until = self._loop.time() + patience
         while drain and (self._waiting or self._workers) and self._loop.time() < until:
             self._wake()
             await asyncio.wait({*self._workers}, timeout=max(0.0, until - self._loop.time()))
-        self._fail_waiting()
+        self._telling.fail_waiting(BatcherClosed())
         for task in list(self._workers):
             task.cancel()
         if self._workers:
             await asyncio.wait({*self._workers}, timeout=1.0)
         self._caller.close()
-
-    def _fail_waiting(self) -> None:
-        for ticket in list(self._waiting):
-            self._fail(ticket, BatcherClosed(), shared=False)
-        self._waiting.drop_given_up()
 
     async def __aenter__(self) -> Batcher[Item, Result]:
         self.bind()
@@ -454,12 +394,3 @@ class Batcher(Generic[Item, Result]):
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
-
-
-def _pass_on(done: asyncio.Future[Any], to: concurrent.futures.Future[Any]) -> None:
-    if done.cancelled():
-        to.set_exception(concurrent.futures.CancelledError())
-    elif (error := done.exception()) is not None:
-        to.set_exception(error)
-    else:
-        to.set_result(done.result())
