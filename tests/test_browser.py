@@ -142,6 +142,23 @@ async def test_server_restart_in_mid_stream(serve: Serve) -> None:
         await expect(page.locator("#notice")).to_be_hidden()
 
 
+async def test_writing_on_while_the_conversation_is_made(serve: Serve) -> None:
+    """What is half written when the first message's conversation comes is not taken away."""
+    async with open_page(serve().url) as page:
+        written = asyncio.Event()
+
+        async def when_written(route: Any) -> None:
+            await written.wait()
+            await route.continue_()
+
+        await page.route("**/sessions", when_written)
+        await say(page, "hello")
+        await page.fill("#text", "never mi")
+        written.set()
+        await expect(answers(page)).to_have_count(1)
+        await expect(page.locator("#text")).to_have_value("never mi")
+
+
 async def test_three_messages_at_once(serve: Serve) -> None:
     """They stand in line with their place, one can be withdrawn, the others come in order."""
     async with open_page(serve().url) as page:

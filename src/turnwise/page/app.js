@@ -104,7 +104,10 @@ async function begin() {
   sessions.unshift(session);
   remember();
   // Not awaited: what was said meanwhile goes on in its order. Who has moved on is left alone.
-  if (!conversation) enter(session);
+  if (!conversation) {
+    drafts[session.id] = $("text").value;  // the next message may be half written
+    enter(session);
+  }
   return session;
 }
 
