@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 
 from turnwise import Bot, Runtime, Turn
+from turnwise.conversation import TurnRecord
 from turnwise.errors import NotFound
 
 bot = Bot(coalesce="sentence")
@@ -32,7 +33,7 @@ async def reply(turn: Turn) -> AsyncIterator[str]:
 @app.get("/{session}/{task}/{prompt}")
 async def ask(session: str, task: str, prompt: str) -> str:
     """The task's name is the key: asking twice asks once."""
-    await runtime.gateway.submit(session, prompt, key=task, metadata={"task": task}, create=True)
+    await runtime.gateway.submit(session, prompt, key=task, create=True)
     return "success"
 
 
@@ -60,13 +61,9 @@ async def history(session: str) -> list[dict[str, str]]:
     return [{"role": message.role, "text": message.text} for message in messages]
 
 
-async def find(session: str, task: str) -> Any:
-    """The turn of a task, by the metadata of its message."""
+async def find(session: str, task: str) -> TurnRecord:
+    """The turn of a task, by its key."""
     try:
-        turns, _ = await runtime.gateway.turns(session, limit=500)
+        return await runtime.turn(session, key=task)
     except NotFound:
-        turns = []
-    for turn in turns:
-        if turn.message is not None and f'"task":"{task}"'.encode() in turn.message:
-            return turn
-    raise HTTPException(404, "There is no such task.")
+        raise HTTPException(404, "There is no such task.") from None

@@ -284,7 +284,7 @@ class Machine(RuleBasedStateMachine):
             return
         model = self.model
         history = self.do(self.store.history("s", limit=500))
-        assert texts(history.messages) == model.history
+        assert texts(history.messages_json) == model.history
         assert [record.n for record in history.open] == [
             turn.n for turn in model.turns.values() if turn.status in ("queued", "running")
         ]

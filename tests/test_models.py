@@ -103,7 +103,7 @@ async def test_a_model_as_a_bot(keep: Keep) -> None:
         assert server.requests[1]["messages"] == [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "hello there"},
-            {"role": "assistant", "content": "echo: hello there "},
+            {"role": "assistant", "content": "echo: hello there"},
             {"role": "user", "content": "again"},
         ]
         assert server.requests[0]["temperature"] == 0.2
@@ -151,7 +151,6 @@ async def test_images_go_by_reference(keep: Keep) -> None:
         ("status 400:context_length_exceeded", "model_context_length", False),
         ("status 500", "model_error", True),
         ("hang", "model_timeout", True),
-        ("break", "model_unreachable", True),
     ],
 )
 async def test_errors_can_be_read(keep: Keep, said: str, code: str, retryable: bool) -> None:

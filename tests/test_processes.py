@@ -232,7 +232,7 @@ async def test_a_file_that_cannot_be_written(tmp_path: Path, processes: list[Pro
 
 
 async def test_logs_hold_no_secrets(serve: Serve) -> None:
-    """The server's output names neither tokens nor texts nor whole session ids."""
+    """The server's output names the session of a failed turn, and neither its token nor a text."""
     process = serve("bots:counter", "--log-level", "debug")
     async with process.client() as client:
         talker = await Talker.make(client)
@@ -242,5 +242,6 @@ async def test_logs_hold_no_secrets(serve: Serve) -> None:
     log = (process.folder / "log").read_text()
     assert "the handler failed" in log
     assert talker.token not in log
-    assert talker.id not in log
+    assert "WARNING" in log or "ERROR" in log
+    assert f"session {talker.id!r} turn 1" in log
     assert "canary" not in log

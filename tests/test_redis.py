@@ -20,7 +20,7 @@ from checker import check
 from conftest import Opener, Talker, free_port
 from proxies import Cutter
 from redis_servers import RedisCluster, RedisServer
-from turnwise import Bot, Message, Turn
+from turnwise import Bot, Turn
 from turnwise.batching import Batch
 from turnwise.conformance.acting import answer, delta, desk, question
 from turnwise.errors import ClaimLost, ConfigurationError, NotFound, StoreUnavailable
@@ -328,7 +328,7 @@ async def test_every_act_whose_answer_is_lost_is_done_once(
         )
         assert (submitted.created, submitted.turn.n) == (True, 1)
         claim = _taken(taken)
-        assert claim.message == question_of(submitted.turn.message)
+        assert claim.message == question_of(submitted.turn.message_json)
         await lossy(store.append(claim, [delta(1, 1, "a")]))
         await lossy(store.append(claim, [delta(1, 1, "b"), delta(1, 1, "c")]))
         assert (await lossy(store.renew([claim], 30.0))).lost == frozenset()
@@ -380,7 +380,7 @@ async def test_a_cluster_far_away(redis_cluster: RedisCluster) -> None:
         url = prefixed(redis_cluster).replace(str(seed.port), str(cutter.port))
         async with opened(url) as store:
             await store.create("s", name=None, metadata=b"{}", ttl=100.0)
-            assert (await store.history("s", limit=1)).messages == []
+            assert (await store.history("s", limit=1)).messages_json == []
 
 
 async def insist(act: Callable[[], Awaitable[Any]]) -> None:
@@ -649,7 +649,7 @@ async def test_a_cluster_master_dies(tmp_path: Path) -> None:
             await asyncio.gather(*talking)
             for name, count in kept.items():
                 found = (await store.history(name)).open
-                texts = [Message.decode(turn.message or b"").text for turn in found]
+                texts = [turn.message.text if turn.message else "" for turn in found]
                 assert texts[:count] == [f"m{i}" for i in range(count)]
     finally:
         cluster.kill()

@@ -14,8 +14,7 @@ import pytest
 
 from turnwise import Bot, Message, Refusal, Runtime, Turn, TurnError
 from turnwise.conversation import Reply
-from turnwise.errors import ConfigurationError, NotFound
-from turnwise.runtime import ReplyTimeout
+from turnwise.errors import ConfigurationError, NotFound, ReplyTimeout
 from turnwise.settings import Settings
 from turnwise.testing import ScriptedModel, talk
 

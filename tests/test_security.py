@@ -28,7 +28,9 @@ KEY = {"Authorization": "Bearer the-key"}
 ROUTES = {
     # a body that may be sent, and what opens the route: everybody, the key, a token, the session's
     "GET /": (None, "all"),
+    "GET /docs": (None, "all"),
     "GET /page/app.css": (None, "all"),
+    "GET /page/docs.css": (None, "all"),
     "GET /page/app.js": (None, "all"),
     "GET /page/api.js": (None, "all"),
     "GET /page/conversation.js": (None, "all"),
@@ -52,6 +54,11 @@ ROUTES = {
     "POST /sessions/{session_id}/reset": (None, "session"),
     "POST /sessions/{session_id}/token": (None, "session"),
     "DELETE /sessions/{session_id}": (None, "session"),
+}
+ROUTES |= {  # what is read without a key answers HEAD as well
+    route.replace("GET", "HEAD"): (None, "all")
+    for route, (_, who) in ROUTES.items()
+    if who == "all" and route != "GET /page/about"
 }
 ALLOWED = {
     "all": {"none", "other", "expired", "refreshed", "key", "own"},

@@ -49,11 +49,10 @@ def test_an_attempt_is_a_span() -> None:
     run(SPANS)
 
 
-def test_names_in_logs_are_short() -> None:
-    """A session's lines can be found, its id cannot be read from them."""
-    assert telemetry.short("a session's id") == telemetry.short("a session's id")
-    assert telemetry.short("a") != telemetry.short("b")
-    assert len(telemetry.short("x" * 200)) == 8
+def test_names_in_logs_forge_no_lines() -> None:
+    """A session is named as commands take it; control characters in its id are escaped."""
+    assert telemetry.named("user 42") == "'user 42'"
+    assert telemetry.named("a\nERROR b\x1b[31m") == r"'a\nERROR b\x1b[31m'"
 
 
 def test_a_turn_is_counted() -> None:

@@ -128,7 +128,8 @@ def test_check(tmp_path: Path) -> None:
     asyncio.run(_make(tmp_path / "c.db"))
     found = turnwise("check", f"sqlite:///{tmp_path / 'c.db'}", cwd=tmp_path)
     assert "FULL" in found
-    assert "The store answers" in found
+    assert "The store can keep messages" in found
+    assert "integrity" in found
     facts = json.loads(turnwise("check", "--json", f"sqlite:///{tmp_path / 'c.db'}", cwd=tmp_path))
     assert facts["journal"] == "wal"
     assert "names no store" in turnwise("check", "mongodb://x", cwd=tmp_path, status=1)
@@ -182,7 +183,7 @@ def test_help_names_every_setting(tmp_path: Path) -> None:
     """`serve --help` shows each setting with its default and its variable."""
     from turnwise.settings import Settings
 
-    shown = turnwise("serve", "--help", cwd=tmp_path)
+    shown = turnwise("serve", "--help", cwd=tmp_path) + turnwise("work", "--help", cwd=tmp_path)
     for name in Settings.model_fields:
         assert f"TURNWISE_{name.upper()}" in shown, name
 

@@ -18,12 +18,11 @@ from turnwise import Runtime
 from turnwise.conversation import Session, iso
 from turnwise.errors import Rejected, StoreUnavailable, TurnwiseError
 from turnwise.hub import Reader
-from turnwise.settings import Settings
 
 HOUR = 3600.0
 STORE = os.environ.get("TURNWISE_STORE", "redis://localhost:6379/0")
 # The token is good for as long as its session lives: an hour after the last thing that was said.
-runtime = Runtime(store=STORE, worker=False, settings=Settings(token_ttl=10 * 365 * 24 * HOUR))
+runtime = Runtime(store=STORE, worker=False)
 app = FastAPI(title="Realtime chat", lifespan=runtime.lifespan)
 
 
@@ -63,7 +62,7 @@ async def told(session: Session, token: str) -> dict[str, Any]:
         "name": session.name,
         "session_start": iso(session.created_at),
         "expires_in": HOUR,
-        "messages": [shown(orjson.loads(message)) for message in history.messages],
+        "messages": [shown(orjson.loads(message)) for message in history.messages_json],
     }
 
 
@@ -89,8 +88,8 @@ async def chat(socket: WebSocket, token: str = "") -> None:
         return
     await socket.accept()
     history = await runtime.gateway.history(session.id, limit=200)
-    messages = [shown(orjson.loads(message)) for message in history.messages]
-    waiting = [shown(orjson.loads(turn.message)) for turn in history.open if turn.message]
+    messages = [shown(orjson.loads(message)) for message in history.messages_json]
+    waiting = [shown(orjson.loads(turn.message_json)) for turn in history.open if turn.message_json]
     await socket.send_json({"type": "history", "messages": messages, "waiting": waiting})
     # The cursor is before the running answer's first word: who comes back sees it whole.
     with runtime.gateway.follow(

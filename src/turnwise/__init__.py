@@ -5,20 +5,22 @@ from typing import TYPE_CHECKING, Any
 from turnwise.batching import Batcher, batched
 from turnwise.bot import Bot
 from turnwise.conversation import Attachment, Message, Reply
-from turnwise.errors import Refusal, TurnError, TurnwiseError
+from turnwise.errors import Refusal, ReplyTimeout, StreamEnded, TurnError, TurnwiseError
+from turnwise.events import Event
 from turnwise.runtime import Runtime
+from turnwise.settings import Settings
 from turnwise.turn import Turn
 
 if TYPE_CHECKING:
-    from turnwise.server import router
+    from turnwise.server import install, router
 else:
 
     def __getattr__(name: str) -> Any:
-        """`router` brings FastAPI, a third of the time to import: workers do without."""
-        if name == "router":
-            from turnwise.server import router
+        """These bring FastAPI, a third of the time to import: workers do without."""
+        if name in ("install", "router"):
+            from turnwise import server
 
-            return router
+            return getattr(server, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -28,13 +30,18 @@ __all__ = [
     "Attachment",
     "Batcher",
     "Bot",
+    "Event",
     "Message",
     "Refusal",
     "Reply",
+    "ReplyTimeout",
     "Runtime",
+    "Settings",
+    "StreamEnded",
     "Turn",
     "TurnError",
     "TurnwiseError",
     "batched",
+    "install",
     "router",
 ]

@@ -34,6 +34,12 @@ class Alarms:
         """It need not ring any more; cancelling twice, or after it rang, is no error."""
         self._waiting.pop(alarm, None)
 
+    def ring_all(self) -> None:
+        """Ring every alarm now: nobody waits any longer."""
+        waiting, self._waiting = self._waiting, {}
+        for _, ring in waiting.values():
+            ring()
+
     def _look(self) -> None:
         self._timer = None
         if not self._waiting:

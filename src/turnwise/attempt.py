@@ -19,8 +19,8 @@ from typing import Any, Literal, Protocol, TypeVar
 import orjson
 
 from turnwise import telemetry
-from turnwise.conversation import Message, placed
-from turnwise.errors import ClaimLost, StoreUnavailable, TurnError, TurnwiseError
+from turnwise.conversation import Message, concluded, placed
+from turnwise.errors import ClaimLost, Refusal, StoreUnavailable, TurnError, TurnwiseError
 from turnwise.events import Draft
 from turnwise.kept import Kept
 from turnwise.output import Output
@@ -57,6 +57,7 @@ class Host(Protocol):
     """What an attempt asks of the worker that runs it."""
 
     name: str
+    debug: bool
     store: Store
     answer: Answer
     options: Options
@@ -92,7 +93,7 @@ class Attempt:
         self._stopped: Stop | None = None
         self._over = False
         self.began = time.monotonic()
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self.good_until = self.began + worker.lease * (1 - MARGIN)
         """Until when, on the monotonic clock, the lease cannot have run out."""
@@ -100,7 +101,7 @@ class Attempt:
     def start(self) -> None:
         loop = asyncio.get_running_loop()
         # A context of its own: the submitting request's variables must not leak into the turn.
-        self._task = loop.create_task(self._run(), context=contextvars.Context())
+        self.task = loop.create_task(self._run(), context=contextvars.Context())
 
     # What may stop it
 
@@ -115,11 +116,11 @@ class Attempt:
 
     def stop(self, why: Stop) -> None:
         """Cancel the handler; if it has not ended after a moment, go on without it."""
-        if self._stopped is not None or self._over or self._task is None:
+        if self._stopped is not None or self._over or self.task is None:
             return
         self._stopped = why
         self._output.close()
-        self._task.cancel()
+        self.task.cancel()
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(STOP_PATIENCE, self._abandon))
 
@@ -127,14 +128,13 @@ class Attempt:
         if not self._over:
             log.warning(
                 "session %s turn %d: the handler does not stop; going on without it",
-                telemetry.short(self.claim.session),
-                self.claim.turn,
+                *self._where(),
             )
             self._over = True
             self._worker_task(self._end(None))
 
     def _worker_task(self, work: Any) -> None:
-        self._task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        self.task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
 
     # Running
 
@@ -158,7 +158,7 @@ class Attempt:
             found = await self._worker.store.history(
                 claim.session, before=claim.seq + 1, limit=limit
             )
-            self._worker.fill(self.kept, found.messages)
+            self._worker.fill(self.kept, found.messages_json)
         message = Message.decode(claim.message)
         message.turn = claim.turn
         return Turn(
@@ -204,7 +204,7 @@ class Attempt:
         """Let go of what points back here, so that it is freed now and not by a collector."""
         self._timers.clear()
         self._output.untie()
-        self._task = None
+        self.task = None
 
     async def _commit(self, outcome: Outcome) -> Claim | None:
         """Finish the turn; while the store is away, try again as long as the lease is good."""
@@ -218,7 +218,8 @@ class Attempt:
                 await asyncio.sleep(0.2)
 
     def _said(self, outcome: Outcome) -> list[bytes]:
-        bodies = [self.claim.message, *outcome.replies]
+        question = concluded(self.claim.message, outcome.status, outcome.error_json)
+        bodies = [question, *outcome.replies]
         first = self.claim.seq + 1
         return [placed(body, self.claim.turn, first + i) for i, body in enumerate(bodies)]
 
@@ -228,10 +229,11 @@ class Attempt:
         if isinstance(error, ClaimLost) or self._stopped in ("lost", "release"):
             return None
         if self._stopped == "timeout":
+            log.warning("session %s turn %d failed: timeout", *self._where())
             return self._failed(TIMED_OUT)
         try:
             if self._stopped == "cancel":
-                return self._ended("cancelled", replies=self._encoded(partial=True))
+                return self._ended("cancelled", replies=self._encoded(turn, partial=True))
             if error is None and turn is not None:
                 return self._completed(turn)
         except Exception as bad:  # what was said cannot be committed as it is
@@ -241,12 +243,16 @@ class Attempt:
         return self._failed(self._explained(error))
 
     def _explained(self, error: BaseException | None) -> dict[str, Any]:
-        """What people are told of an error: a TurnError's own words, of others nothing."""
+        """What people read of an error: a TurnError's own words, of others nothing."""
+        debug = self._worker.debug
         if isinstance(error, TurnError):
-            log.info("session %s turn %d failed: %s", *self._where(), error.code)
+            level = logging.INFO if isinstance(error, Refusal) else logging.WARNING
+            why = f": {error.__cause__ or error.message}" if debug else ""
+            log.log(level, "session %s turn %d failed: %s%s", *self._where(), error.code, why)
             body = {"code": error.code, "message": error.message}
             return {**body, "retryable": error.retryable}
-        log.error("session %s turn %d: the handler failed: %s", *self._where(), _trace(error))
+        trace = _trace(error, debug)
+        log.error("session %s turn %d: the handler failed: %s", *self._where(), trace)
         return FAILED
 
     def _failed(self, error: dict[str, Any]) -> Outcome:
@@ -268,11 +274,13 @@ class Attempt:
         except (TypeError, ValueError) as bad:
             raise TurnError("The session's state is not JSON.", code="bad_state") from bad
         changed = None if state == self.claim.state else state
-        return self._ended("completed", replies=self._encoded(), state=changed, usage=usage)
+        return self._ended("completed", replies=self._encoded(turn), state=changed, usage=usage)
 
-    def _encoded(self, *, partial: bool = False) -> list[bytes]:
+    def _encoded(self, turn: Turn | None, *, partial: bool = False) -> list[bytes]:
+        metadata = turn.metadata if turn is not None else None
         try:
-            return [message.encode() for message in self._output.messages(partial=partial)]
+            said = self._output.messages(partial=partial, metadata=metadata)
+            return [message.encode() for message in said]
         except (TypeError, ValueError, AttributeError) as bad:
             raise TurnError("A reply's message is not JSON.", code="bad_reply") from bad
 
@@ -293,7 +301,7 @@ class Attempt:
             self.stop("cancel")
 
     def _where(self) -> tuple[str, int]:
-        return telemetry.short(self.claim.session), self.claim.turn
+        return telemetry.named(self.claim.session), self.claim.turn
 
     def _measure(self, outcome: str) -> None:
         telemetry.turn_ended(
@@ -314,17 +322,18 @@ class Attempt:
     async def history(self, before: int | None, limit: int) -> list[Message]:
         last = self.claim.seq + 1 if before is None else before
         found = await self._worker.store.history(self.claim.session, before=last, limit=limit)
-        return [Message.decode(message) for message in found.messages]
+        return found.messages
 
     def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]:
         if self.kept.thread is None:
-            self.kept.thread = Threads(f"turnwise-{telemetry.short(self.claim.session)}")
+            self.kept.thread = Threads(f"turnwise-{self.claim.session[:40]}")
         return self.kept.thread.run(fn, *args)
 
 
-def _trace(error: BaseException | None) -> str:
-    """Where an exception came from. Its own words may quote a message, so they are left out."""
+def _trace(error: BaseException | None, debug: bool) -> str:
+    """Where an exception came from. Its own words may quote a message, so they are left out
+    unless `debug` asks for them; ours quote nobody."""
     frames = traceback.extract_tb(error.__traceback__) if error is not None else []
     path = "".join(f"\n    {f.filename}:{f.lineno} in {f.name}" for f in frames)
-    words = f": {error}" if isinstance(error, TurnwiseError) else ""  # ours quote nobody
+    words = f": {error}" if debug or isinstance(error, TurnwiseError) else ""
     return f"{type(error).__name__}{words}{path}"

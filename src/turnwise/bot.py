@@ -95,6 +95,12 @@ class Bot:
         if self._handler is None:
             raise ConfigurationError("This bot has no reply handler: decorate one with @bot.reply.")
 
+    async def aclose(self) -> None:
+        """Close what the reply handler holds open (a model's connections), if it can be closed."""
+        close = getattr(self._handler, "aclose", None)
+        if close is not None:
+            await close()
+
     async def answer(self, turn: Turn) -> None:
         """Run services and reply handler for one turn; returns when the handler is drained."""
         self.check()

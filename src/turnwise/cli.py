@@ -9,21 +9,25 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
+from http.client import HTTPConnection
 from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
 import typer
+from rich.markup import escape
 
 from turnwise import cli_script, cli_sessions, telemetry
 from turnwise.channels.terminal import LocalLine, RemoteLine, Terminal
 from turnwise.cli_flags import BotTarget, StoreUrl, err, option, out, settings_with
-from turnwise.errors import TurnwiseError
+from turnwise.errors import ConfigurationError, TurnwiseError
 from turnwise.runtime import Runtime
 from turnwise.settings import Settings
 from turnwise.stores.open import open_store
 from turnwise.targets import load_bot
+from turnwise.urls import masked
 
 T = TypeVar("T")
 app = typer.Typer(
@@ -50,12 +54,30 @@ def program(
 
 
 def main() -> None:
-    """The `turnwise` program: errors are told in a line and end with status 1."""
+    """The `turnwise` program: errors are printed in a line and end with status 1."""
+    _mend_streams()
     try:
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            raise TurnwiseError("The folder in which this was started is gone.") from None
         app()
     except TurnwiseError as error:
-        err.print(f"[red]Error:[/] {error.message}", highlight=False)
+        err.print(f"[red]Error:[/] {escape(error.message)}", highlight=False)
         sys.exit(1)
+
+
+def _mend_streams() -> None:
+    """What is inherited may be closed, or take no other letters than ASCII."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, as a rule
+            if opened != number:
+                os.dup2(opened, number)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 # Serving
@@ -88,7 +110,11 @@ def serve(
     body_timeout: Annotated[float | None, option("body_timeout", "--body-timeout")] = None,
     send_timeout: Annotated[float | None, option("send_timeout", "--send-timeout")] = None,
     log_level: Annotated[str | None, option("log_level", "--log-level")] = None,
+    debug: Annotated[bool | None, option("debug", "--debug")] = None,
     no_work: Annotated[bool, typer.Option("--no-work", help="Only serve; others answer.")] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start again when a file here changes: to develop.")
+    ] = False,
 ) -> None:
     """Serve a bot: its chat page, HTTP, WebSocket and workers in one."""
     given = {
@@ -98,20 +124,46 @@ def serve(
         "retention": retention, "lease": lease, "max_body": max_body, "max_text": max_text,
         "max_streams": max_streams, "sessions_per_minute": sessions_per_minute,
         "messages_per_minute": messages_per_minute, "body_timeout": body_timeout,
-        "send_timeout": send_timeout, "log_level": log_level,
+        "send_timeout": send_timeout, "log_level": log_level, "debug": debug,
     }  # fmt: skip
     settings = settings_with(given)
-    # What is wrong is told here, once, and not by every process.
+    settings.origins()
+    if reload and settings.workers > 1:
+        raise ConfigurationError("--reload is for one process: leave out --workers.")
+    # What is wrong is reported here, once, and not by every process.
     load_bot(bot)
     asyncio.run(_try_store(settings.store))
     if bot:
         os.environ["TURNWISE_BOT"] = bot
     os.environ["TURNWISE_WORK"] = "0" if no_work else "1"
     listening = _listen(settings)
-    where = f"http://{settings.host}:{listening.getsockname()[1]}/"
-    out.print(f"[bold]Turnwise[/] serves [cyan]{bot or 'the demo bot'}[/] at [link]{where}[/]")
-    out.print(f"Sessions are kept in {settings.store}. Ctrl-C stops.", style="dim")
-    _run(settings, listening)
+    threading.Thread(target=_announce, args=(settings, listening, bot), daemon=True).start()
+    _run(settings, listening, reload)
+
+
+def _announce(settings: Settings, listening: socket.socket, bot: str | None) -> None:
+    """Say where the server is, once it answers; not being heard is no reason to stop."""
+    host, port = settings.host, listening.getsockname()[1]
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    while not _answers(near, port):
+        time.sleep(0.05)
+    named = f"[{host}]" if ":" in host else host
+    where, what = escape(f"http://{named}:{port}/"), escape(bot or "the demo bot")
+    kept = f"Sessions are kept in {escape(masked(settings.store))}. Ctrl-C stops."
+    with suppress(OSError, SystemExit):
+        out.print(f"[bold]Turnwise[/] serves [cyan]{what}[/] at [link={where}]{where}[/]")
+        out.print(kept, style="dim", soft_wrap=True)
+
+
+def _answers(host: str, port: int) -> bool:
+    connection = HTTPConnection(host, port, timeout=5.0)
+    try:
+        connection.request("HEAD", "/health/live")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
 
 
 async def _try_store(url: str) -> None:
@@ -140,9 +192,9 @@ def _listen(settings: Settings) -> socket.socket:
     return listening
 
 
-def _run(settings: Settings, listening: socket.socket) -> None:
+def _run(settings: Settings, listening: socket.socket, reload: bool) -> None:
     import uvicorn
-    from uvicorn.supervisors import Multiprocess
+    from uvicorn.supervisors import ChangeReload, Multiprocess
 
     config = uvicorn.Config(
         "turnwise.server:from_environment",
@@ -151,11 +203,19 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         log_level="warning",
         access_log=False,
         lifespan="on",
+        http="turnwise.front:Front",
+        reload=reload,
+        reload_includes=["*.py", "*.yaml", "*.yml", ".env"] if reload else None,
         ws_max_size=4 * settings.max_body,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=int(settings.grace) + 5,
         timeout_keep_alive=75,  # longer than a proxy or a client keeps an idle line: they hang up
     )
+    if reload:
+        os.environ["TURNWISE_PARENT"] = str(os.getpid())
+        server = uvicorn.Server(config)
+        ChangeReload(config, target=server.run, sockets=[listening]).run()
+        return
     if settings.workers == 1:
         uvicorn.Server(config).run(sockets=[listening])
         return
@@ -171,23 +231,30 @@ def work(
     store: StoreUrl = None,
     concurrency: Annotated[int | None, option("concurrency", "--concurrency")] = None,
     grace: Annotated[float | None, option("grace", "--grace")] = None,
+    lease: Annotated[float | None, option("lease", "--lease")] = None,
+    metrics_port: Annotated[int | None, option("metrics_port", "--metrics-port")] = None,
     log_level: Annotated[str | None, option("log_level", "--log-level")] = None,
+    debug: Annotated[bool | None, option("debug", "--debug")] = None,
 ) -> None:
     """Only answer: a worker beside servers that were started with --no-work."""
-    given = {"store": store, "concurrency": concurrency, "grace": grace, "log_level": log_level}
+    given = {
+        "store": store, "concurrency": concurrency, "grace": grace, "lease": lease,
+        "metrics_port": metrics_port, "log_level": log_level, "debug": debug,
+    }  # fmt: skip
     settings = settings_with(given)
     telemetry.setup_logging(settings.log_level)
-    runtime = Runtime(load_bot(bot), settings=settings)
-    named = bot or "the demo bot"
-    out.print(f"[bold]Turnwise[/] answers with [cyan]{named}[/] on {settings.store}. Ctrl-C stops.")
-    asyncio.run(_work(runtime))
+    asyncio.run(_work(Runtime(load_bot(bot), settings=settings), bot or "the demo bot"))
 
 
-async def _work(runtime: Runtime) -> None:
+async def _work(runtime: Runtime, named: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if runtime.settings.metrics_port is not None:
+        telemetry.serve_metrics(runtime.settings.metrics_port)
     async with runtime:
+        what, where = escape(named), escape(masked(runtime.settings.store))
+        out.print(f"[bold]Turnwise[/] answers with [cyan]{what}[/] on {where}. Ctrl-C stops.")
         await stop.wait()
 
 
@@ -205,6 +272,8 @@ def chat(
     store: StoreUrl = None,
 ) -> None:
     """Talk to a bot in the terminal."""
+    # A script's background command is started with SIGINT ignored, and Python keeps that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(ImportError):
         import readline  # noqa: F401 line editing and history for input()
     loop = asyncio.new_event_loop()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
+from dotenv import dotenv_values
 from pydantic import ValidationError
 from rich.console import Console
 
 from turnwise.errors import ConfigurationError
-from turnwise.settings import Settings
+from turnwise.settings import Settings, check_variables
 
 out = Console()
-err = Console(stderr=True)
+err = Console(stderr=True, soft_wrap=True)
 
 _FIELDS = Settings.model_fields
 
@@ -42,8 +45,17 @@ def settings_with(given: dict[str, Any]) -> Settings:
     for name, value in given.items():
         if value is not None:
             os.environ[f"TURNWISE_{name.upper()}"] = str(value)
+    check_variables(_in_file())
     try:
         return Settings()
     except ValidationError as error:
         wrong = error.errors()[0]
-        raise ConfigurationError(f"{wrong['loc'][0]}: {wrong['msg']}") from None
+        name = str(wrong["loc"][0])
+        raise ConfigurationError(f"{name} (TURNWISE_{name.upper()}): {wrong['msg']}") from None
+
+
+def _in_file() -> Iterable[str]:
+    """The names that stand in `.env`."""
+    with suppress(OSError, UnicodeDecodeError):
+        return dotenv_values(".env", encoding="utf-8-sig")
+    return ()

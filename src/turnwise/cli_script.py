@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import typer
+from rich.markup import escape
 
 from turnwise.bot import Bot
 from turnwise.cli_flags import out
@@ -23,22 +25,43 @@ app = typer.Typer(no_args_is_help=True, help="Check, draw and test dialogs.")
 Target = Annotated[str, typer.Argument(help="A YAML file, or module:script.")]
 
 
-def _script(target: str) -> Script:
+class Named(dict[str, Callable[..., Any]]):
+    """The functions that a file names and its program registers: any name is one of them."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> Callable[..., Any]:
+        def registered(*_: object) -> None:
+            raise TurnwiseError(f"The function {name!r} is registered by the script's program.")
+
+        self[name] = registered
+        return registered
+
+
+def _script(target: str, named: Named | None = None) -> Script:
+    """The script. To look at a file, the functions that it names need not be there."""
+    if named is not None and target.endswith((".yaml", ".yml")):
+        return Script.load(target, functions=named)
     found = load(target)
     if not isinstance(found, Script):
-        raise ConfigurationError(f"{target} is no script.")
+        raise ConfigurationError(f"{target} is not a script.")
     return found
 
 
 @app.command()
 def check(target: Target) -> None:
-    """Say what is wrong with a script, and what can hardly be meant."""
-    script = _script(target)
+    """Report what is wrong with a script, and what can hardly be meant."""
+    named = Named()
+    script = _script(target, named)
     for warning in script.warnings:
-        out.print(f"[yellow]warning[/] {warning}", highlight=False)
+        out.print(f"[yellow]warning[/] {escape(warning)}", highlight=False)
     flows = len(script.dialog.order)
     nodes = len(script.dialog.nodes)
-    out.print(f"[green]{target} works:[/] {flows} flows, {nodes} nodes.", highlight=False)
+    out.print(f"[green]{escape(target)} works:[/] {flows} flows, {nodes} nodes.", highlight=False)
+    if named:
+        names = escape(", ".join(sorted(named)))
+        out.print(f"The program that loads it must register: {names}.", highlight=False)
 
 
 @app.command()
@@ -51,7 +74,7 @@ def draw(
     store: Annotated[str | None, typer.Option(help="The store that has it.")] = None,
 ) -> None:
     """Draw a dialog: Mermaid on the screen, Mermaid or SVG into a file."""
-    dialog = _script(target).dialog
+    dialog = _script(target, Named()).dialog
     path = asyncio.run(_path(session, store or Settings().store)) if session else []
     if output is not None and output.suffix == ".svg":
         output.write_text(picture.svg(dialog, path), encoding="utf-8")

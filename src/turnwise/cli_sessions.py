@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from heapq import nlargest
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
 
 from turnwise.channels.terminal import printable
 from turnwise.cli_flags import Json, StoreUrl, err, out, settings_with
-from turnwise.conversation import iso
+from turnwise.conversation import Session, TurnRecord, iso
 from turnwise.errors import ConfigurationError, NotFound, TurnwiseError
 from turnwise.stores.base import Store
 from turnwise.stores.open import open_store
 from turnwise.stores.sqlite import SQLiteStore
+from turnwise.urls import masked
 
 app = typer.Typer(no_args_is_help=True, help="Look at sessions, export and delete them.")
 
@@ -32,7 +35,7 @@ async def _opened(url: str | None) -> AsyncIterator[Store]:
     named = settings_with({"store": url}).store
     store = open_store(named)
     if isinstance(store, SQLiteStore) and not store.path.exists():
-        raise ConfigurationError(f"There is no file {store.path} (store {named}).")
+        raise ConfigurationError(f"There is no file {store.path} (store {masked(named)}).")
     await store.open()
     try:
         yield store
@@ -43,31 +46,47 @@ async def _opened(url: str | None) -> AsyncIterator[Store]:
 @app.command("list")
 def list_sessions(
     store: StoreUrl = None,
-    limit: Annotated[int, typer.Option(help="At most so many.")] = 100,
+    text: Annotated[
+        str, typer.Option("--filter", help="Only those whose id or name contains this.")
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of sessions to show.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """A table of the sessions."""
+    """A table of the sessions, the last used first."""
 
-    async def go() -> list[dict[str, Any]]:
+    async def go() -> tuple[list[Session], int]:
         async with _opened(store) as opened:
-            return [session.as_dict() for session in await opened.sessions(limit=limit)]
+            found = [one async for one in _every(opened) if _fits(one, text.lower())]
+            return nlargest(limit, found, key=_last_used), len(found)
 
-    found = asyncio.run(go())
+    found, count = asyncio.run(go())
     if as_json:
-        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        shown = [session.as_dict() for session in found]
+        print(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
         return
-    table = Table("name", "status", "turns", "messages", "created", "expires")
+    table = Table("name", "status", "turns", "messages", "last used", "expires")
     table.columns.insert(0, Column("session", overflow="fold", min_width=24))
     for one in found:
-        row = [one["id"], one["name"] or "", one["status"], str(one["turns"])]
-        row += [str(one["messages"]), one["created_at"][:10], one["expires_at"][:10]]
-        table.add_row(*(printable(cell) for cell in row))
-    out.print(table if found else "No sessions yet.")
+        row = [one.id, one.name or "", one.status, str(one.turns), str(one.messages)]
+        row += [iso(_last_used(one))[:16].replace("T", " "), iso(one.expires_at)[:10]]
+        table.add_row(*(escape(printable(cell)) for cell in row))
+    out.print(table if found else "No sessions.")
+    if count > len(found):
+        out.print(f"{count - len(found)} more: raise --limit, or use --filter.")
+
+
+def _fits(session: Session, text: str) -> bool:
+    return text in session.id.lower() or text in (session.name or "").lower()
+
+
+def _last_used(session: Session) -> float:
+    """When a turn last prolonged the session's life, to about a hundredth of that life."""
+    return max(session.created_at, session.expires_at - session.ttl)
 
 
 @app.command("show")
 def show_session(session: str, store: StoreUrl = None, as_json: Json = False) -> None:
-    """A session and its last messages."""
+    """A session, its last messages, and how its last turns ended."""
 
     async def go() -> dict[str, Any]:
         async with _opened(store) as opened:
@@ -79,14 +98,30 @@ def show_session(session: str, store: StoreUrl = None, as_json: Json = False) ->
         return
     table = Table(show_header=False, box=None)
     for key in ("id", "name", "status", "turns", "messages", "created_at", "expires_at"):
-        table.add_row(key, printable(str(found[key])), style="bold" if key == "id" else "")
+        cell = escape(printable(str(found[key])))
+        table.add_row(key, cell, style="bold" if key == "id" else "")
     out.print(table)
+    ends = {turn["n"]: turn for turn in found["turns_ended"]}
     for message in found["history"]:
         style = "cyan" if message["role"] == "user" else "green"
         out.print(f"{message['created_at'][:19]} {message['role']:>9}: ", style=style, end="")
         out.print(printable(message["text"]), markup=False, highlight=False)
+        if message["role"] == "user" and (turn := ends.pop(message["turn"], None)):
+            _print_end(turn)
+    for turn in ends.values():
+        _print_end(turn)
     if found["state"]:
         out.print("state", found["state"])
+
+
+def _print_end(turn: Mapping[str, Any]) -> None:
+    """How a turn ended that was not simply answered."""
+    if turn["status"] == "completed":
+        return
+    error = turn.get("error") or {}
+    why = f": {error['code']}, {error['message']}" if error else ""
+    words = printable(f"turn {turn['n']} {turn['status']}, attempt {turn['attempt']}{why}")
+    out.print(f"{'':19} {'':>9}  {words}", style="yellow", markup=False, highlight=False)
 
 
 @app.command("delete")
@@ -139,7 +174,7 @@ def export_sessions(
         asyncio.run(go())
 
 
-async def _every(store: Store) -> AsyncIterator[Any]:
+async def _every(store: Store) -> AsyncIterator[Session]:
     after = ""
     while page := await store.sessions(after=after, limit=500):
         for session in page:
@@ -156,20 +191,46 @@ async def _whole(store: Store, session: str, limit: int | None = None) -> dict[s
     before = None
     while True:
         page = await store.history(session, before=before, limit=limit or 500)
-        stretch = [orjson.loads(message) for message in page.messages]
+        stretch = [orjson.loads(message) for message in page.messages_json]
         messages = stretch + messages
         if limit is not None or not page.has_more:
             break
         before = stretch[0]["seq"]
     state = orjson.loads(await store.state(session))
-    return {**found.as_dict(), "history": messages, "state": state, "exported_at": iso(time.time())}
+    return {
+        **found.as_dict(),
+        "history": messages,
+        "turns_ended": await _ends(store, session, limit),
+        "state": state,
+        "exported_at": iso(time.time()),
+    }
+
+
+async def _ends(store: Store, session: str, limit: int | None) -> list[dict[str, Any]]:
+    """How each turn (or the last `limit`) stands or ended, and why, without what was said."""
+    ends: list[dict[str, Any]] = []
+    before, more = None, True
+    while more and (limit is None or len(ends) < limit):
+        page, more = await store.turns(
+            session, status=None, before=before, after=None, limit=limit or 500
+        )
+        if not page:
+            break
+        before = page[0].n
+        ends = [_end(turn) for turn in page] + ends
+    return ends
+
+
+def _end(turn: TurnRecord) -> dict[str, Any]:
+    whole: dict[str, Any] = orjson.loads(turn.encode())
+    return {key: whole[key] for key in whole if key not in ("session", "message", "reply")}
 
 
 def check(
     url: Annotated[str | None, typer.Argument(help="A store's URL; else the setting.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether a store can be reached and what its acknowledgement is worth."""
+    """Report whether a store can be reached and what its acknowledgement is worth."""
 
     async def go() -> dict[str, str]:
         async with _opened(url) as opened:
@@ -182,6 +243,8 @@ def check(
         return
     table = Table(show_header=False)
     for key, value in facts.items():
-        table.add_row(key, value)
+        table.add_row(key, escape(value))
     out.print(table)
-    out.print("[green]The store answers.[/]")
+    if facts.get("integrity", "ok") != "ok":
+        raise TurnwiseError(f"The file is damaged: {facts['integrity']}")
+    out.print("[green]The store can keep messages.[/]")

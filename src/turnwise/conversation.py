@@ -16,18 +16,18 @@ A message is encoded once, without its place in the session, because the store g
 
 from __future__ import annotations
 
-import random
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
 from turnwise.errors import Invalid
+from turnwise.identity import bits
 
 Role = Literal["user", "assistant", "system", "tool"]
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -74,13 +74,10 @@ def checked_session_id(session_id: str) -> str:
     return session_id
 
 
-_bits = random.Random(secrets.randbits(256)).getrandbits  # ids need to differ, not to be secret
-
-
 def new_message_id() -> str:
     """A UUIDv7 (RFC 9562): 48 bits of milliseconds, then 74 random bits, so ids sort by time."""
     stamp = time.time_ns() // 1_000_000
-    text = f"{stamp:012x}7{_bits(12):03x}{0x8 | _bits(2):x}{_bits(60):015x}"
+    text = f"{stamp:012x}7{bits(12):03x}{0x8 | bits(2):x}{bits(60):015x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
@@ -118,12 +115,22 @@ class Attachment:
         return {key: value for key, value in whole.items() if value is not None}
 
 
+class Failure(NamedTuple):
+    """Why a turn failed: a code for programs, a message for people, and whether to try again."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
 @dataclass(slots=True)
 class Message:
     """What one side said. `id` and `created_at` (seconds since 1970) are made per message.
 
     `seq` is its place in the session's history and `turn` the turn it belongs to; both are None
-    until the store has committed it. `partial` marks the text of a reply that was cancelled.
+    until the store has committed it. `partial` marks the text of a reply that was cancelled. A
+    person's message in the history says how its turn ended: its `status`, and the `error` if it
+    failed.
     """
 
     text: str = ""
@@ -135,9 +142,11 @@ class Message:
     seq: int | None = None
     turn: int | None = None
     partial: bool = False
+    status: Status | None = None
+    error: Failure | None = None
 
     def encode(self) -> bytes:
-        """JSON without `seq` and `turn`. Raises TypeError when metadata is not JSON."""
+        """JSON without its place and its end. Raises TypeError when metadata is not JSON."""
         attachments = [attachment.as_dict() for attachment in self.attachments]
         return (
             b'{"id":"%b","role":"%b","text":%b,"attachments":%b,"metadata":%b,"created_at":"%b"%b}'
@@ -166,7 +175,15 @@ class Message:
             seq=body.get("seq"),
             turn=body.get("turn"),
             partial=body.get("partial", False),
+            status=body.get("status"),
+            error=Failure(**body["error"]) if body.get("error") else None,
         )
+
+
+def concluded(encoded: bytes, status: Status, error: bytes | None) -> bytes:
+    """A person's encoded message with the end of its turn added, as the history keeps it."""
+    why = b"" if error is None else b',"error":%b' % error
+    return b'%b,"status":"%b"%b}' % (encoded[:-1], status.encode(), why)
 
 
 def placed(encoded: bytes, turn: int, seq: int | None) -> bytes:
@@ -206,8 +223,24 @@ class Session:
 
 
 @dataclass(slots=True)
+class Reply:
+    """The answer to a turn: its whole `text`, its messages, and what it cost."""
+
+    text: str
+    messages: list[Message]
+    turn: int
+    usage: dict[str, Any] | None = None
+    partial: bool = False
+
+
+@dataclass(slots=True)
 class TurnRecord:
-    """A turn as the store keeps it. `message` and `replies` are encoded, placed messages."""
+    """A turn as it is kept: where it stands, what was said, what was answered.
+
+    Times are seconds since 1970. `position` counts the unfinished turns before a queued one. The
+    fields that end in `_json` are what the store holds, encoded and placed; `message`, `reply`,
+    `error` and `usage` are the same decoded.
+    """
 
     session: str
     n: int
@@ -216,16 +249,51 @@ class TurnRecord:
     queued_at: float
     first_event: int
     position: int | None = None
-    message: bytes | None = None
-    replies: Sequence[bytes] = ()
-    error: bytes | None = None
-    usage: bytes | None = None
+    message_json: bytes | None = None
+    replies_json: Sequence[bytes] = ()
+    error_json: bytes | None = None
+    usage_json: bytes | None = None
     started_at: float | None = None
     finished_at: float | None = None
 
     @property
     def open(self) -> bool:
+        """Whether it is not finished: queued or running."""
         return self.status in OPEN
+
+    @property
+    def message(self) -> Message | None:
+        """What the person said; None when a reset has removed it."""
+        return Message.decode(self.message_json) if self.message_json is not None else None
+
+    @property
+    def reply(self) -> Reply | None:
+        """What the bot answered, or None where there is no answer (yet)."""
+        if not self.replies_json:
+            return Reply("", [], self.n, self.usage) if self.status == "completed" else None
+        messages = [Message.decode(reply) for reply in self.replies_json]
+        return Reply(
+            text="\n".join(message.text for message in messages if message.text),
+            messages=messages,
+            turn=self.n,
+            usage=self.usage,
+            partial=any(message.partial for message in messages),
+        )
+
+    @property
+    def error(self) -> Failure | None:
+        """Why it failed, or None."""
+        if self.error_json is None:
+            return None
+        return Failure(**orjson.loads(self.error_json))
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """What the reply cost, as the handler said it (`turn.usage`)."""
+        if self.usage_json is None:
+            return None
+        found: dict[str, Any] = orjson.loads(self.usage_json)
+        return found
 
     def encode(self) -> bytes:
         """The turn as JSON, the messages inside it forwarded as the bytes they are."""
@@ -237,45 +305,22 @@ class TurnRecord:
         }
         if self.position is not None:
             body["position"] = self.position
-        body["message"] = orjson.Fragment(self.message or b"null")
-        if self.replies:
+        body["message"] = orjson.Fragment(self.message_json or b"null")
+        if self.replies_json:
             body["reply"] = self._reply()
-        if self.error is not None:
-            body["error"] = orjson.Fragment(self.error)
+        if self.error_json is not None:
+            body["error"] = orjson.Fragment(self.error_json)
         body["queued_at"] = iso(self.queued_at)
         body["started_at"] = self.started_at and iso(self.started_at)
         body["finished_at"] = self.finished_at and iso(self.finished_at)
         return orjson.dumps(body)
 
     def _reply(self) -> dict[str, Any]:
-        texts = [orjson.loads(reply)["text"] for reply in self.replies]
+        texts = [orjson.loads(reply)["text"] for reply in self.replies_json]
         reply: dict[str, Any] = {
             "text": "\n".join(text for text in texts if text),
-            "messages": [orjson.Fragment(reply) for reply in self.replies],
+            "messages": [orjson.Fragment(reply) for reply in self.replies_json],
         }
-        if self.usage is not None:
-            reply["usage"] = orjson.Fragment(self.usage)
+        if self.usage_json is not None:
+            reply["usage"] = orjson.Fragment(self.usage_json)
         return reply
-
-
-@dataclass(slots=True)
-class Reply:
-    """The committed answer to a turn: its whole `text`, its messages, and what it cost."""
-
-    text: str
-    messages: list[Message]
-    turn: int
-    usage: dict[str, Any] | None = None
-    partial: bool = False
-
-    @classmethod
-    def of(cls, record: TurnRecord) -> Reply:
-        """The reply kept in a finished turn's record."""
-        messages = [Message.decode(reply) for reply in record.replies]
-        return cls(
-            text="\n".join(message.text for message in messages if message.text),
-            messages=messages,
-            turn=record.n,
-            usage=orjson.loads(record.usage) if record.usage else None,
-            partial=any(message.partial for message in messages),
-        )

@@ -10,9 +10,13 @@
     │   ├── NotFound              404: no such session or turn (or not yours: it looks the same)
     │   └── QueueFull             429: the session's mailbox is full
     ├── StoreUnavailable          503: the store cannot be reached; nothing was acknowledged
+    │   └── PerhapsKept           503: the store did not say whether it has kept the message
+    ├── StreamEnded               503: a stream of events ended before its turn did
+    ├── ReplyTimeout              504: the reply was not ready in time; the turn goes on
+    ├── Damaged                   500: what the store holds there cannot be read
     ├── ClaimLost                 a worker wrote without holding the claim; nothing was changed
-    ├── TurnError                 ends a turn as failed, with a code people and programs can read
-    │   ├── Refusal               the bot declines; its text is shown to the person
+    ├── TurnError                 502: ends a turn as failed, with a code for programs
+    │   ├── Refusal               422: the bot declines; its text is shown to the person
     │   └── ModelError            a language model could not answer
     ├── ConfigurationError        a setting or a store URL is wrong
     └── MissingExtra              an optional dependency is not installed
@@ -33,7 +37,7 @@ class TurnwiseError(Exception):
     retryable: bool = False
 
     def __init__(self, message: str | None = None) -> None:
-        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.message = message or " ".join((type(self).__doc__ or "").split("\n\n")[0].split())
         super().__init__(self.message)
 
 
@@ -113,6 +117,43 @@ class StoreUnavailable(TurnwiseError):
     status = 503
     retryable = True
     retry_after = 1.0
+    perhaps_done = False
+    """Whether the store may have done what it was asked: its answer was lost."""
+
+
+class PerhapsKept(StoreUnavailable):
+    """The store did not answer in time: the message may have been kept. Repeat it only with the
+    same Idempotency-Key, or look into the session's messages first."""
+
+    code = "perhaps_kept"
+    perhaps_done = True
+
+    def __init__(self, *, retryable: bool) -> None:
+        super().__init__()
+        self.retryable = retryable
+
+
+class StreamEnded(TurnwiseError):
+    """The stream ended before the turn did. The turn goes on: follow it again."""
+
+    code = "stream_ended"
+    status = 503
+    retryable = True
+    retry_after = 1.0
+
+
+class ReplyTimeout(TurnwiseError, TimeoutError):
+    """The reply was not ready in time; the turn goes on."""
+
+    code = "reply_timeout"
+    status = 504
+    retryable = True
+
+
+class Damaged(TurnwiseError):
+    """What is stored here is damaged and cannot be read."""
+
+    code = "damaged"
 
 
 class ClaimLost(TurnwiseError):
@@ -130,6 +171,7 @@ class TurnError(TurnwiseError):
     """
 
     code = "failed"
+    status = 502
 
     def __init__(
         self, message: str | None = None, *, code: str | None = None, retryable: bool | None = None
@@ -145,12 +187,21 @@ class Refusal(TurnError):
     """The bot declines to answer."""
 
     code = "refused"
+    status = 422
 
 
 class ModelError(TurnError):
     """The language model could not answer."""
 
     code = "model_error"
+    retry_after: float | None = None
+    """Seconds that the model's server asks to wait, where it says so."""
+
+
+def turn_error(code: str, message: str, retryable: bool) -> TurnError:
+    """The error that a failed turn stands for, as its handler raised it."""
+    kind = Refusal if code == Refusal.code else TurnError
+    return kind(message, code=code, retryable=retryable)
 
 
 class ConfigurationError(TurnwiseError):

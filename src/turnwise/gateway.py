@@ -6,6 +6,7 @@ HTTP and nothing of the bot.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +24,16 @@ from turnwise.conversation import (
     checked_session_id,
     new_session_id,
 )
-from turnwise.errors import Invalid, NotFound, TooLarge, Unauthorized
+from turnwise.errors import (
+    Invalid,
+    NotFound,
+    PerhapsKept,
+    StoreUnavailable,
+    TooLarge,
+    Unauthorized,
+)
 from turnwise.events import dumps
-from turnwise.hub import Hub, Reader
+from turnwise.hub import RETRY, Hub, Reader
 from turnwise.stores.base import Claim, Desk, History, Store, Submission, Submitted
 from turnwise.tokens import Grant, Signer
 
@@ -161,11 +169,19 @@ class Gateway:
     ) -> Submitted:
         """Put a message into the session's mailbox; returns when it is kept for good.
 
-        Raises Invalid, TooLarge, NotFound, Unauthorized, KeyReused, QueueFull, StoreUnavailable.
+        Raises Invalid, TooLarge, NotFound, Unauthorized, KeyReused, QueueFull, StoreUnavailable,
+        and PerhapsKept where the store's answer was lost on the way.
         """
         wish = self._wish(session_id, text, attachments, metadata, key, generation, create)
         desk = self._offer() if self._offer is not None else None
-        return await self._store.submit(wish, desk, self._take if desk is not None else None)
+        # From here on the store answers for the desk: it calls `take`, whatever happens.
+        take = self._take if desk is not None else None
+        try:
+            return await self._store.submit(wish, desk, take)
+        except StoreUnavailable as error:
+            if error.perhaps_done:  # to repeat it without a key could double it
+                raise PerhapsKept(retryable=key is not None) from error
+            raise
 
     async def submit_and_follow(self, session_id: str, text: str, **more: Any) -> Following:
         """`submit`, with a reader of the new turn's events that has missed none of them."""
@@ -243,6 +259,13 @@ class Gateway:
             raise NotFound("There is no such turn.")
         return record
 
+    async def turn_by_key(self, session_id: str, key: str) -> TurnRecord:
+        """The turn that was made with this idempotency key. Raises NotFound."""
+        record = await self._store.turn_by_key(session_id, key)
+        if record is None:
+            raise NotFound("There is no such turn.")
+        return record
+
     async def turns(
         self,
         session_id: str,
@@ -262,11 +285,19 @@ class Gateway:
         record = await self.turn(session_id, n)
         if not record.open:
             return record
-        with self.hub.join(session_id, record.first_event - 1, turn=n, limited=False) as reader:
-            return await self.drain(reader, n, timeout)
+        return await self._settled(record, timeout)
 
-    async def drain(self, reader: Reader, n: int, timeout: float | None) -> TurnRecord:
-        """Turn `n` once its reader has seen its end, was closed, or `timeout` has passed."""
+    async def _settled(self, record: TurnRecord, timeout: float | None) -> TurnRecord:
+        after = record.first_event - 1
+        with self.hub.join(record.session, after, turn=record.n, limited=False) as reader:
+            return await self.drain(reader, record, timeout)
+
+    async def drain(self, reader: Reader, turn: TurnRecord, timeout: float | None) -> TurnRecord:
+        """The turn once its reader has seen its end, was closed, or `timeout` has passed.
+
+        While the store is away this waits; if it is away at the end, the answer is `turn` as it
+        was known. What was accepted is never told as an error.
+        """
         if timeout is None:
             while await reader.read():
                 pass
@@ -275,16 +306,22 @@ class Gateway:
                 while await reader.read():
                     pass
         record = reader.record  # of a turn that ended here the store need not be asked
-        if reader.ended and record is not None and record.n == n:
+        if reader.ended and record is not None and record.n == turn.n:
             return record
-        return await self.turn(reader.session, n)
+        while True:
+            try:
+                return await self.turn(reader.session, turn.n)
+            except StoreUnavailable:
+                if not reader.ended and (timeout is not None or reader.closed):
+                    return turn
+                await asyncio.sleep(RETRY)
 
     async def cancel(
         self, session_id: str, n: int, *, patience: float = CANCEL_PATIENCE
     ) -> TurnRecord:
         """Withdraw a queued turn, or stop a running one and wait `patience` seconds for its end."""
         record = await self._store.cancel(session_id, n)
-        return await self.wait(session_id, n, patience) if record.open else record
+        return await self._settled(record, patience) if record.open else record
 
     # Reading
 

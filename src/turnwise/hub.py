@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Literal
@@ -19,7 +19,14 @@ from typing import Literal
 from turnwise import events
 from turnwise.alarms import PERIOD, Alarms
 from turnwise.conversation import TurnRecord
-from turnwise.errors import QueueFull
+from turnwise.errors import (
+    NotFound,
+    QueueFull,
+    StoreUnavailable,
+    StreamEnded,
+    TurnwiseError,
+    Unauthorized,
+)
 from turnwise.events import Event
 from turnwise.stores.base import Store
 from turnwise.stores.notices import Appended, Ended, Moved, Notice, Signal
@@ -28,6 +35,8 @@ CAPACITY = 256
 """Events a reader may lag behind before it goes back to the log."""
 PAGE = 200
 """Events read from the log at once."""
+RETRY = 0.25
+"""Seconds between two tries to read the log while the store is away."""
 
 Closed = Literal["gone", "token", "shutdown", "left"]
 
@@ -72,10 +81,10 @@ class Hub:
         """
         if limited and self._count >= self._limit:
             raise TooManyStreams()
+        self._store.follow(session)
         reader = Reader(self, self._store, session, after, turn, generation)
         self._readers.setdefault(session, {})[reader] = None
         self._count += 1
-        self._store.follow(session)
         if self._shut:
             reader.shut("shutdown")
         return reader
@@ -94,6 +103,7 @@ class Hub:
     def shutdown(self) -> None:
         """Close every reader, now and from now on: this process is going away."""
         self._shut = True
+        self.alarms.ring_all()  # a body that is still being sent is not waited for
         for followers in self._readers.values():
             for reader in followers:
                 reader.shut("shutdown")
@@ -136,6 +146,7 @@ class Reader:
         "_nudged",
         "_over",
         "_store",
+        "_trouble",
         "_turn",
         "_waiter",
         "closed",
@@ -169,6 +180,7 @@ class Reader:
         self._missed = False
         self._nudged = False
         self._over = False
+        self._trouble: StoreUnavailable | None = None
         self._buffer: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
@@ -209,11 +221,31 @@ class Reader:
         self._turn, self.cursor, self._behind = turn, first_event - 1, self._missed
 
     async def read(self, timeout: float | None = None) -> list[Event]:
-        """The next events, or an empty list after `timeout` seconds, a nudge, or at the end."""
+        """The next events, or an empty list after `timeout` seconds, a nudge, or at the end.
+
+        While the store is away a reader waits for it to come back; with a `timeout` it raises
+        StoreUnavailable when the time is up.
+        """
         if timeout is None:
             return await self._read()
         with self.within(timeout):
-            return await self._read()
+            found = await self._read()
+        if not found and self._trouble is not None:
+            raise self._trouble
+        return found
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """The events one by one, up to the last event of the turn it follows.
+
+        Raises StreamEnded when this process stops first, NotFound when the session is deleted,
+        Unauthorized when its tokens are made anew: a reply that was cut off is never taken for a
+        whole one.
+        """
+        while not (self.ended or self.closed):
+            for event in await self.read():
+                yield event
+        if not self.ended and self.closed is not None:
+            raise _ended_early(self.closed)
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
@@ -231,10 +263,10 @@ class Reader:
 
     async def _read(self) -> list[Event]:
         while not (self.closed or self.ended):
-            found = await self._replay() if self._behind else self._live()
+            found = await self._patient_replay() if self._behind else self._live()
             if found:
                 return found  # a nudge that came meanwhile is for the next reading
-            if self._behind or self.ended or self.closed:
+            if (self._behind and self._trouble is None) or self.ended or self.closed:
                 continue
             if self._nudged:
                 break
@@ -272,6 +304,17 @@ class Reader:
             self._pass(event, found)
         return found
 
+    async def _patient_replay(self) -> list[Event]:
+        """`_replay`, or nothing while the store is away: then it is tried again a little later."""
+        try:
+            found = await self._replay()
+        except StoreUnavailable as error:
+            self._behind, self._trouble = True, error
+            asyncio.get_running_loop().call_later(RETRY, self._wake)
+            return []
+        self._trouble = None
+        return found
+
     async def _replay(self) -> list[Event]:
         """What the log holds behind the cursor."""
         self._behind = False
@@ -303,3 +346,14 @@ class Reader:
         if self._turn is None or event.turn == self._turn:
             found.append(event)
             self.ended = self._turn is not None and event.type in events.TERMINAL
+
+
+def _ended_early(why: Closed) -> TurnwiseError:
+    """What a reader's reason for closing means to whoever waited for a reply."""
+    match why:
+        case "gone":
+            return NotFound("There is no such session any more.")
+        case "token":
+            return Unauthorized("The token is no longer valid.")
+        case _:
+            return StreamEnded()

@@ -63,6 +63,7 @@ class Output:
         self._limit = limit
         self._parts: list[str] = []
         self._messages: list[Message] = []
+        self._streamed: Message | None = None
         self._said = 0
         self._size = 0
         self._pending: list[str | Draft] = []
@@ -146,7 +147,8 @@ class Output:
 
     def _end_text(self) -> None:
         if self._parts:
-            self._messages.append(Message("".join(self._parts)))
+            self._streamed = Message("".join(self._parts))
+            self._messages.append(self._streamed)
             self._parts = []
 
     # What it has said
@@ -169,9 +171,14 @@ class Output:
         if self._writing is not None:
             await asyncio.wait({self._writing})
 
-    def messages(self, *, partial: bool = False) -> list[Message]:
-        """The messages said, the last text included; marked as `partial` if asked to."""
+    def messages(
+        self, *, partial: bool = False, metadata: dict[str, Any] | None = None
+    ) -> list[Message]:
+        """The messages said, the last text included; marked as `partial` if asked to. `metadata`
+        goes on the last one that was streamed."""
         self._end_text()
+        if metadata and self._streamed is not None:
+            self._streamed.metadata = dict(metadata)
         for message in self._messages:
             message.partial = message.partial or partial
         return self._messages

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
+import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -16,20 +16,24 @@ import orjson
 
 from turnwise import telemetry
 from turnwise.bot import Bot, Handler
-from turnwise.conversation import Message, Reply, checked_session_id
+from turnwise.conversation import Message, Reply, TurnRecord, checked_session_id
 from turnwise.errors import (
     ClaimLost,
     ConfigurationError,
+    ReplyTimeout,
     StoreUnavailable,
+    StreamEnded,
     TurnError,
-    TurnwiseError,
+    turn_error,
 )
 from turnwise.events import Event
 from turnwise.gateway import Gateway, Limits
 from turnwise.hub import Hub
+from turnwise.loop_watch import LoopWatch
 from turnwise.settings import Settings
 from turnwise.stores.base import Claim, Store
 from turnwise.stores.open import open_store
+from turnwise.streamed import StreamedText
 from turnwise.tokens import Signer
 from turnwise.worker import Worker
 
@@ -38,13 +42,8 @@ log = logging.getLogger("turnwise")
 SWEEP = 5.0
 """Seconds between two sweeps for what expired."""
 HOLD_LEASE = 10.0
-
-
-class ReplyTimeout(TurnwiseError, TimeoutError):
-    """The reply was not ready in time; the turn goes on."""
-
-    code = "reply_timeout"
-    retryable = True
+COUNT_WAITING = 3
+"""Seconds between two looks at how many turns wait."""
 
 
 class HeldSession:
@@ -87,6 +86,10 @@ class Runtime:
         self._chores: list[asyncio.Task[None]] = []
         self._restore: list[Callable[[], None]] = []
         self._giving_back: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_watch: LoopWatch | None = None
+        self._process = 0
+        self._running = False
         self.stopping = False
 
     # Life
@@ -107,9 +110,6 @@ class Runtime:
         wait for its connections; a second signal hands back the running turns without a grace.
         """
         await self.start()
-        # What is loaded by now stays: the collector need not look at it again and again.
-        gc.collect()
-        gc.freeze()
         try:
             yield
         finally:
@@ -117,12 +117,23 @@ class Runtime:
 
     async def start(self) -> None:
         """Open the store and begin to answer. Raises StoreUnavailable, ConfigurationError."""
-        if self._gateway is not None:
+        if self._running:
+            self._check_place()
             raise ConfigurationError("This runtime is running already.")
         if self._with_worker:
             self.bot.check()
-        self.stopping = False
+        self._running, self.stopping = True, False
+        try:
+            await self._start()
+        except BaseException:
+            self._running = False
+            with contextlib.suppress(Exception):
+                await self._store.close()
+            raise
+
+    async def _start(self) -> None:
         settings, store = self.settings, self._store
+        self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         await store.open()
         self._hub = Hub(store, limit=settings.max_streams)
         if self._with_worker:
@@ -132,6 +143,7 @@ class Runtime:
                 self.bot.options,
                 concurrency=settings.concurrency,
                 lease=settings.lease,
+                debug=settings.debug,
             )
         self._gateway = Gateway(
             store,
@@ -144,6 +156,8 @@ class Runtime:
         )
         if self._worker is not None:
             self._worker.start()
+            self._loop_watch = LoopWatch(self._worker.whose)
+            self._loop_watch.start()
         self._watch_signals()
         loop = asyncio.get_running_loop()
         self._chores = [
@@ -166,16 +180,25 @@ class Runtime:
 
     async def stop(self) -> None:
         """Drain: running turns get `settings.grace` seconds, the rest go back to the mailbox."""
+        if not self._running:
+            return
         self.retire()
+        if self._loop_watch is not None:
+            self._loop_watch.stop()
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
         if self._worker is not None:
             await self._worker.drain(self.settings.grace)
+            try:
+                await self.bot.aclose()
+            except Exception:
+                log.exception("the bot cannot be closed")
         if self._hub is not None:
             self._hub.close()
         await self._store.close()
         self._gateway = self._worker = self._hub = None
+        self._running = False
         for restore in self._restore:
             restore()
         self._restore.clear()
@@ -203,9 +226,14 @@ class Runtime:
 
     async def _count_forever(self) -> None:
         """Set the gauges once a second: cheaper than with every reader and every turn."""
+        seconds = 0
         while True:
             telemetry.STREAMS.set(self._hub.count if self._hub else 0)
             telemetry.RUNNING.set(self._worker.running if self._worker else 0)
+            if seconds % COUNT_WAITING == 0:
+                with contextlib.suppress(StoreUnavailable):
+                    telemetry.WAITING.set(await self._store.waiting())
+            seconds += 1
             await asyncio.sleep(1.0)
 
     async def _sweep_forever(self) -> None:
@@ -228,7 +256,27 @@ class Runtime:
                 "The runtime is not running: use `async with runtime:`, or give its lifespan to "
                 "the application: FastAPI(lifespan=runtime.lifespan)."
             )
+        self._check_place()
         return self._gateway
+
+    def _check_place(self) -> None:
+        """A runtime belongs to one process and to one event loop, and says so."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # outside of any: the command line hands the gateway over from there
+        if loop is self._loop:
+            return
+        if os.getpid() != self._process:
+            raise ConfigurationError(
+                f"This runtime was started in process {self._process}, of which this one is a "
+                "fork: make and start a runtime in each process, after the fork."
+            )
+        raise ConfigurationError(
+            "This runtime belongs to another event loop: make the endpoint `async def` and await "
+            "it there, or from a thread use asyncio.run_coroutine_threadsafe(runtime.ask(...), "
+            "loop).result() with the loop in which the runtime was started."
+        )
 
     @property
     def store(self) -> Store:
@@ -253,35 +301,56 @@ class Runtime:
             session_id, text, key=key, create=True, metadata=metadata
         )
         with reader:
-            record = await self.gateway.drain(reader, submitted.turn.n, timeout)
+            record = await self.gateway.drain(reader, submitted.turn, timeout)
         if record.open:
-            raise ReplyTimeout()
-        if record.status == "failed":
-            error = orjson.loads(record.error or b"{}")
-            raise TurnError(
-                error.get("message"), code=error.get("code"), retryable=error.get("retryable")
-            )
-        if record.status == "cancelled" and not record.replies:
+            raise StreamEnded() if reader.closed else ReplyTimeout()
+        if record.error is not None:
+            raise turn_error(*record.error)
+        if record.reply is None:
             raise TurnError("The turn was cancelled.", code="cancelled")
-        return Reply.of(record)
+        return record.reply
 
     async def stream(
         self, session_id: str, text: str, *, key: str | None = None
     ) -> AsyncIterator[Event]:
         """The events of the turn that answers `text`, until its last one.
 
-        Leaving early leaves the turn running.
+        Leaving early leaves the turn running. Raises StreamEnded when this process stops before
+        the turn has ended, so a part of a reply never looks like a whole one.
         """
         _, reader = await self.gateway.submit_and_follow(session_id, text, key=key, create=True)
         with reader:
-            while not (reader.ended or reader.closed):
-                for event in await reader.read():
-                    yield event
+            async for event in reader:
+                yield event
+
+    async def stream_text(
+        self, session_id: str, text: str, *, key: str | None = None
+    ) -> AsyncIterator[str]:
+        """The reply's text, piece by piece; whole messages are set apart by a line's end.
+
+        Raises TurnError when the turn fails or is cancelled, StreamEnded when this process stops
+        first, or when a second attempt says something else than what was already yielded.
+        """
+        told = StreamedText()
+        async for event in self.stream(session_id, text, key=key):
+            if piece := told.hear(event):
+                yield piece
+
+    async def turn(
+        self, session_id: str, n: int | None = None, *, key: str | None = None
+    ) -> TurnRecord:
+        """A turn by its number or by the key it was asked with. Raises NotFound."""
+        if (n is None) == (key is None):
+            raise ConfigurationError("A turn is found by its number n or by its key.")
+        if key is not None:
+            return await self.gateway.turn_by_key(session_id, key)
+        assert n is not None
+        return await self.gateway.turn(session_id, n)
 
     async def messages(self, session_id: str, limit: int = 50) -> list[Message]:
         """The session's last messages, oldest first. Raises NotFound."""
         history = await self.gateway.history(session_id, limit=limit)
-        return [Message.decode(message) for message in history.messages]
+        return history.messages
 
     @contextlib.asynccontextmanager
     async def session(

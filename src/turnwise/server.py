@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -11,14 +12,18 @@ from collections.abc import Sequence
 from hashlib import sha256
 from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp
 
 from turnwise import telemetry
+from turnwise.api_page import api_page
 from turnwise.channels.access import Access, Authorize, bearer
 from turnwise.channels.http import HTTPChannel, ShortCut
 from turnwise.channels.websocket import WebSocketChannel
@@ -29,14 +34,25 @@ from turnwise.markdown import to_html
 from turnwise.runtime import Runtime
 from turnwise.settings import Settings
 from turnwise.targets import load_bot
+from turnwise.urls import Origin, as_text
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": PAGE_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+READ = ["GET", "HEAD"]
+ASKED_HEADERS = ("Idempotency-Key", "Last-Event-ID", "Prefer")
+"""Headers of ours that pages of other origins may send."""
 PAGE_FILES = {
     "": ("index.html", "text/html; charset=utf-8"),
     "page/app.css": ("app.css", "text/css; charset=utf-8"),
+    "page/docs.css": ("docs.css", "text/css; charset=utf-8"),
     "page/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "page/conversation.js": ("conversation.js", "text/javascript; charset=utf-8"),
     "page/screen.js": ("screen.js", "text/javascript; charset=utf-8"),
@@ -66,14 +82,43 @@ def _add_channels(routes: APIRouter, runtime: Runtime, authorize: Authorize | No
     return HTTPChannel(routes, lambda: runtime.gateway, access, settings)
 
 
+def install(app: FastAPI) -> None:
+    """Answer Turnwise's errors in `app` as its own routes do: as problems with a status, a code
+    and `retryable` (RFC 9457). The application's own errors stay as they are.
+
+        app = FastAPI(lifespan=runtime.lifespan)
+        turnwise.install(app)
+
+        @app.post("/chat")
+        async def chat(user: str, text: str) -> str:
+            return (await runtime.ask(f"user {user}", text, timeout=60)).text
+    """
+    app.add_exception_handler(TurnwiseError, _as_problem)
+
+
 class Application(FastAPI):
-    """FastAPI with a short cut for the busiest request, unless somebody added middleware."""
+    """FastAPI with a short cut for the busiest request, unless somebody added middleware, and
+    with pages of allowed origins let in on every route (CORS)."""
 
     channel: HTTPChannel
+    origins: frozenset[Origin] = frozenset()
 
     def build_middleware_stack(self) -> ASGIApp:
-        stack = super().build_middleware_stack()
-        return stack if self.user_middleware else ShortCut(stack, self.channel)
+        outermost = super().build_middleware_stack()
+        # Observability tools look for the framework's own middleware outermost: ours is inside.
+        assert isinstance(outermost, ServerErrorMiddleware)
+        if not self.user_middleware:
+            outermost.app = ShortCut(outermost.app, self.channel)
+        if self.origins:
+            outermost.app = CORSMiddleware(
+                outermost.app,
+                allow_origins=[as_text(one) for one in self.origins],
+                allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
+                allow_headers=["Authorization", "Content-Type", *ASKED_HEADERS],
+                expose_headers=["Location", "Retry-After"],
+                max_age=3600,
+            )
+        return outermost
 
 
 def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
@@ -85,15 +130,27 @@ def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
         title="Turnwise",
         summary="Stateful conversations: sessions, turns in order, replies that can be resumed.",
         lifespan=runtime.lifespan,
-        docs_url=None,  # its page loads scripts from elsewhere
+        docs_url=None,  # its page loads scripts from elsewhere: ours is api_page.py
         redoc_url=None,
+        redirect_slashes=False,  # it would send people to whatever the Host header names
     )
     app.channel = _add_channels(app.router, runtime, None)
+    app.origins = runtime.settings.origins()
     app.include_router(_operations(runtime))
     app.include_router(_page(runtime, ideas))
+    app.add_api_route("/docs", _docs, include_in_schema=False, methods=READ)
     app.add_exception_handler(HTTPException, _as_problem)
-    app.add_exception_handler(TurnwiseError, _as_problem)
+    app.add_exception_handler(Exception, _as_problem)
+    install(app)
     return app
+
+
+async def _docs(request: Request) -> Response:
+    """The HTTP interface for people."""
+    root = quote(request.scope.get("root_path", "").rstrip("/"))
+    return Response(
+        api_page(request.app.openapi(), root), headers=PAGE_HEADERS, media_type="text/html"
+    )
 
 
 async def _as_problem(_request: Request, error: Exception) -> Response:
@@ -104,30 +161,58 @@ def _operations(runtime: Runtime) -> APIRouter:
     """Health and metrics."""
     routes = APIRouter(tags=["operations"])
 
-    @routes.get("/health/live", responses={200: {"description": "The process runs."}})
+    readiness = Readiness(runtime)
+
     async def live() -> dict[str, str]:
         """Whether the process runs."""
         return {"status": "ok"}
 
-    @routes.get("/health/ready", responses={503: {"description": "Not now."}})
     async def ready() -> Response:
-        """Whether the store answers and this process takes work."""
-        status, why = 200, "ok"
-        try:
-            async with asyncio.timeout(2.0):
-                await runtime.gateway.ping()
-        except (TurnwiseError, TimeoutError):
-            status, why = 503, "store_unavailable"
-        if runtime.stopping:
-            status, why = 503, "stopping"
-        return JSON(orjson.dumps({"status": why}), status)
+        """Whether the store can keep messages and this process accepts them."""
+        why = await readiness.look()
+        return JSON(orjson.dumps({"status": why}), 200 if why == "ok" else 503)
 
-    @routes.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Prometheus metrics."""
         return Response(telemetry.exposition(), media_type=telemetry.CONTENT_TYPE)
 
+    runs = {200: {"description": "The process runs."}}
+    for path, endpoint, more in (
+        ("/health/live", live, {"responses": runs}),
+        ("/health/ready", ready, {"responses": {503: {"description": "Not now."}}}),
+        ("/metrics", metrics, {"response_class": Response}),
+    ):
+        routes.add_api_route(path, endpoint, methods=["GET"], **more)
+        routes.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
     return routes
+
+
+class Readiness:
+    """What `/health/ready` answers. It tries what it promises, a write, at most once a second."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._looked = -1.0
+        self._found = "ok"
+        self._looking = asyncio.Lock()
+
+    async def look(self) -> str:
+        """ "ok", or why this process should get no requests now."""
+        if self._runtime.stopping:
+            return "stopping"
+        async with self._looking:
+            if time.monotonic() - self._looked >= 1.0:
+                self._found = await self._try()
+                self._looked = time.monotonic()
+            return self._found
+
+    async def _try(self) -> str:
+        try:
+            async with asyncio.timeout(2.0):
+                await self._runtime.gateway.ping()
+        except (TurnwiseError, TimeoutError):
+            return "store_unavailable"
+        return "ok"
 
 
 class Texts(BaseModel):
@@ -142,7 +227,7 @@ def _page(runtime: Runtime, ideas: Sequence[str]) -> APIRouter:
     folder = resources.files(__package__).joinpath("page")
     for path, (name, kind) in PAGE_FILES.items():
         content = folder.joinpath(name).read_bytes()
-        routes.add_api_route(f"/{path}", _file(content, kind), methods=["GET"])
+        routes.add_api_route(f"/{path}", _file(content, kind), methods=READ)
 
     @routes.get("/page/about")
     async def about() -> Response:
@@ -169,13 +254,7 @@ def _page(runtime: Runtime, ideas: Sequence[str]) -> APIRouter:
 
 
 def _file(content: bytes, kind: str) -> Any:
-    headers = {
-        "ETag": f'"{sha256(content).hexdigest()[:16]}"',
-        "Cache-Control": "no-cache",
-        "Content-Security-Policy": PAGE_POLICY,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-    }
+    headers = {"ETag": f'"{sha256(content).hexdigest()[:16]}"', **PAGE_HEADERS}
 
     async def file(request: Request) -> Response:
         if request.headers.get("if-none-match") == headers["ETag"]:
@@ -194,7 +273,11 @@ def from_environment() -> FastAPI:
     work = os.environ.get("TURNWISE_WORK", "1") != "0"
     named = os.environ.get("TURNWISE_BOT")
     runtime = Runtime(load_bot(named), settings=settings, worker=work)
-    return create_app(runtime, ideas=() if named or has_model() else IDEAS)
+    app = create_app(runtime, ideas=() if named or has_model() else IDEAS)
+    # What is loaded by now stays: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def _end_with_parent() -> None:

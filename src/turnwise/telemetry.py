@@ -1,4 +1,4 @@
-"""Metrics, spans and logs. None of them ever holds a message's text, a token or a whole id."""
+"""Metrics, spans and logs. None of them ever holds a message's text or a token."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import logging
 import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from hashlib import blake2b
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    multiprocess,
+    start_http_server,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from turnwise.errors import ConfigurationError
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 REGISTRY = CollectorRegistry()
@@ -40,6 +48,17 @@ STREAMS = Gauge(
     "turnwise_open_streams",
     "Readers following a session.",
     multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+WAITING = Gauge(
+    "turnwise_waiting_turns",
+    "Turns in the store that are ready and wait for a worker, at most one of each session.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+HELD_UP = Counter(
+    "turnwise_loop_held_seconds",
+    "Seconds for which something held up the event loop, counted above one second.",
     registry=REGISTRY,
 )
 RUNNING = Gauge(
@@ -116,9 +135,21 @@ def exposition() -> bytes:
     return generate_latest(everyone)
 
 
-def short(session: str) -> str:
-    """A session's name in logs: enough to find its lines, too little to open or to read it."""
-    return blake2b(session.encode("utf-8", "replace"), digest_size=4).hexdigest()
+def serve_metrics(port: int) -> None:
+    """Serve the metrics of this process on a port of their own, at every path. Raises
+    ConfigurationError when the port is taken."""
+    try:
+        start_http_server(port, registry=REGISTRY)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot serve metrics on port {port}: {error.strerror}."
+        ) from None
+
+
+def named(session: str) -> str:
+    """A session's id in logs and spans, as the commands take it; without its token it opens
+    nothing. Quoted, and with control characters escaped, so that it cannot forge a line."""
+    return repr(session)
 
 
 trace: Any
@@ -138,7 +169,7 @@ def traced() -> bool:
 
 def span(name: str, *, session: str, turn: int) -> AbstractContextManager[Any]:
     """An OpenTelemetry span around the block."""
-    attributes = {"turnwise.session": short(session), "turnwise.turn": turn}
+    attributes = {"turnwise.session": session, "turnwise.turn": turn}
     made: AbstractContextManager[Any] = trace.get_tracer("turnwise").start_as_current_span(
         f"turnwise.{name}", attributes=attributes
     )

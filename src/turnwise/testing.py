@@ -47,7 +47,7 @@ async def talk(bot: Bot | Handler, *, session: str = "test") -> AsyncIterator[Sa
     whole = bot if isinstance(bot, Bot) else Bot(bot)
     with tempfile.TemporaryDirectory(prefix="turnwise-test-") as folder:
         url = f"sqlite:///{Path(folder) / 'test.db'}"
-        settings = Settings(_env_file=None, grace=1.0)
+        settings = Settings(_env_file=None, grace=1.0, debug=True)
         async with Runtime(whole, url, settings=settings) as runtime:
             yield Say(runtime, session)
 

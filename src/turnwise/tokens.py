@@ -1,13 +1,14 @@
-"""Session tokens: signed, expiring, and good for one session only.
+"""Session tokens: signed, and good for one session only.
 
-A token is a JWT (HS256) that names a session and a generation. Refreshing begins a new
-generation, so older tokens stop working everywhere at once. The store keeps the secret and the
-generation; here is no I/O, and time is an argument.
+A token is a JWT (HS256) that names a session and a generation. It opens its session as long as
+that session lives, which every turn prolongs; with a `ttl` it ends at a fixed time. Refreshing
+begins a new generation, so older tokens stop working everywhere at once. The store keeps the
+secret and the generation; there is no I/O here, and time is an argument.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jwt
 
@@ -18,24 +19,27 @@ MAX_TOKEN = 4096
 
 
 class Grant(NamedTuple):
-    """What a valid token says. `expires` is seconds since 1970."""
+    """What a valid token says. `expires` is seconds since 1970, None where only the session's own
+    end counts."""
 
     session: str
     generation: int
-    expires: float
+    expires: float | None
 
 
 class Signer:
-    """Makes and opens tokens that live `ttl` seconds."""
+    """Makes and opens tokens that live `ttl` seconds, or as long as their session."""
 
-    def __init__(self, secret: bytes, ttl: float) -> None:
+    def __init__(self, secret: bytes, ttl: float | None) -> None:
         self._secret = secret
         self._ttl = ttl
         self._opened: dict[str, Grant] = {}
 
     def issue(self, session: str, generation: int, now: float) -> str:
         """A token for `session`, from `now` (seconds since 1970)."""
-        claims = {"sub": session, "gen": generation, "iat": int(now), "exp": now + self._ttl}
+        claims: dict[str, Any] = {"sub": session, "gen": generation, "iat": int(now)}
+        if self._ttl is not None:
+            claims["exp"] = now + self._ttl
         return jwt.encode(claims, self._secret, algorithm="HS256")
 
     def open(self, token: str, now: float) -> Grant:
@@ -46,16 +50,17 @@ class Signer:
             if len(self._opened) >= 10_000:
                 self._opened.clear()  # checking a signature again is cheap
             self._opened[token] = grant
-        if grant.expires <= now:
+        if grant.expires is not None and grant.expires <= now:
             raise Unauthorized("The token has expired.")
         return grant
 
     def _verify(self, token: str) -> Grant:
-        options = {"require": ["sub", "gen", "exp"], "verify_exp": False, "verify_iat": False}
+        options = {"require": ["sub", "gen"], "verify_exp": False, "verify_iat": False}
         try:
             if len(token) > MAX_TOKEN:
                 raise Unauthorized()
             claims = jwt.decode(token, self._secret, algorithms=["HS256"], options=options)  # type: ignore[arg-type]
-            return Grant(str(claims["sub"]), int(claims["gen"]), float(claims["exp"]))
+            expires = float(claims["exp"]) if "exp" in claims else None
+            return Grant(str(claims["sub"]), int(claims["gen"]), expires)
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise Unauthorized() from error

@@ -52,7 +52,7 @@ class Turn:
     `session.id` they make an idempotency key for side effects. `state` is the session's own JSON
     dict, committed together with the reply or not at all. `local` is a dict in this worker's
     memory that lives as long as the worker keeps the session and is never stored. `usage` is kept
-    on the reply.
+    on the reply, and `metadata` on the message that its text streams into.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Turn:
         self.state = state
         self.local = local
         self.usage: dict[str, Any] | None = None
+        self.metadata: dict[str, Any] = {}
         self._history = history
         self._tools = tools
 

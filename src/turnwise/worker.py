@@ -52,7 +52,9 @@ class Worker:
         concurrency: int = 100,
         lease: float = 30.0,
         name: str | None = None,
+        debug: bool = False,
     ) -> None:
+        self.debug = debug
         self.name = name or f"w{secrets.token_hex(6)}"
         self.store = store
         self.answer = answer
@@ -131,6 +133,14 @@ class Worker:
     def running(self) -> int:
         """How many turns are being answered."""
         return len(self._attempts)
+
+    def whose(self, task: asyncio.Task[Any] | None) -> str:
+        """The turn that a task works on, in words."""
+        for attempt in list(self._attempts.values()):
+            if task is not None and attempt.task is task:
+                session = telemetry.named(attempt.claim.session)
+                return f"session {session} turn {attempt.claim.turn}"
+        return "something outside of any turn" if task is None else f"task {task.get_name()!r}"
 
     # Taking turns
 

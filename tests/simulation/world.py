@@ -127,7 +127,7 @@ class Host:
         if file._tail is not None:
             file._tail.cancel()
         file._line.close()
-        file._pulse.stop()  # the kernel would do that
+        file._locks.close()  # the kernel would do that
 
     async def ask(self, work: Any) -> Any:
         """The result of `work` on this host; raises Died when the host dies meanwhile."""
@@ -330,5 +330,5 @@ class World:
         host = self.host()
         assert host is not None
         history = await host.gateway.history(session, limit=500)
-        self.histories[session] = history.messages
+        self.histories[session] = history.messages_json
         self.states[session] = await host.store.state(session)

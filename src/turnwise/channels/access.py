@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from ipaddress import IPv6Address, ip_address, ip_network
 from secrets import compare_digest
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
-from turnwise.channels.rate import Rate
+from turnwise import urls
+from turnwise.channels.rate import Counted, Rate
 from turnwise.errors import Forbidden, NotFound, Unauthorized
 from turnwise.gateway import Gateway
 from turnwise.settings import Settings
@@ -55,14 +57,11 @@ class Access:
         self._messages = Rate(settings.messages_per_minute, "Too many messages in this session.")
 
     async def to_create(self, connection: HTTPConnection) -> None:
-        """Raises Unauthorized when this connection may not make a session, RateLimited when its
-        address made too many."""
+        """Raises Unauthorized when this connection may not make a session."""
         if self._authorize is not None:
             if not await self._decide(connection, None):
                 raise Unauthorized("Creating a session is not allowed.")
-        elif not self._api_keys:
-            self._sessions.take(connection.client.host if connection.client else "")
-        elif not self._is_key(bearer(connection)):
+        elif self._api_keys and not self._is_key(bearer(connection)):
             raise Unauthorized("Creating a session needs an API key.")
 
     async def to_session(
@@ -86,10 +85,21 @@ class Access:
             raise NotFound("There is no such session.")
         return Principal(grant.generation, grant.expires)
 
-    def to_speak(self, principal: Principal, session_id: str) -> None:
-        """Raises RateLimited when too much was said in this session."""
-        if principal is not TRUSTED:
-            self._messages.take(session_id)
+    def creating(self, connection: HTTPConnection) -> AbstractContextManager[Counted]:
+        """Around making a session for someone who may: only what is made counts.
+
+        Raises RateLimited when this address made too many.
+        """
+        trusted = self._authorize is not None or bool(self._api_keys)
+        address = connection.client.host if connection.client else ""
+        return self._sessions.counting(None if trusted else _network(address))
+
+    def speaking(self, principal: Principal, session_id: str) -> AbstractContextManager[Counted]:
+        """Around saying something: only what is accepted, and not a repetition, counts.
+
+        Raises RateLimited when too much was said in this session.
+        """
+        return self._messages.counting(None if principal is TRUSTED else session_id)
 
     @property
     def by_host(self) -> bool:
@@ -98,10 +108,10 @@ class Access:
 
     def check_origin(self, connection: HTTPConnection) -> None:
         """Raises Forbidden when a browser's page of another origin connects."""
-        origin = connection.headers.get("origin")
-        if origin is None or origin in self._origins:
+        given = connection.headers.get("origin")
+        if given is None or urls.origin(given) in self._origins:
             return
-        if urlsplit(origin).netloc != connection.headers.get("host", ""):
+        if not urls.same_host(given, connection.headers.get("host", "")):
             raise Forbidden()
 
     async def _decide(self, connection: HTTPConnection, session_id: str | None) -> bool:
@@ -114,6 +124,18 @@ class Access:
             return False
         given = token.encode("utf-8", "replace")
         return any([compare_digest(given, key.encode()) for key in self._api_keys])
+
+
+def _network(address: str) -> str:
+    """Whom an address counts for: of IPv6 one caller has 2**64, so its network."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, IPv6Address):
+        mapped = found.ipv4_mapped
+        return str(mapped) if mapped else str(ip_network((int(found), 64), strict=False))
+    return address
 
 
 def bearer(connection: HTTPConnection) -> str | None:

@@ -17,8 +17,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import orjson
-
 from turnwise.conversation import Attachment, Message, TurnRecord
 from turnwise.errors import Rejected, StoreUnavailable
 from turnwise.gateway import Following, Gateway
@@ -161,9 +159,10 @@ class Courier:
 
     async def _bring(self, update: Update, following: Following) -> None:
         submitted, reader = following
-        session, n = submitted.turn.session, submitted.turn.n
+        turn = submitted.turn
+        session, n = turn.session, turn.n
         with reader:
-            record = await self._patiently(lambda: self._runtime.gateway.drain(reader, n, None))
+            record = await self._patiently(lambda: self._runtime.gateway.drain(reader, turn, None))
         while record.open:  # streams are closed: this process is about to stop
             await asyncio.sleep(0.1)
             record = await self._patiently(lambda: self._runtime.gateway.turn(session, n))
@@ -198,7 +197,6 @@ async def _in_turn(before: asyncio.Task[None] | None, work: Coroutine[Any, Any, 
 def _messages(record: TurnRecord) -> list[Message]:
     """What a person is told of a finished turn: its replies, or why there is none."""
     if record.status == "failed":
-        error = orjson.loads(record.error or b"{}")
-        return [Message(error.get("message") or "Something went wrong.")]
-    replies = [Message.decode(reply) for reply in record.replies]
+        return [Message(record.error.message if record.error else "Something went wrong.")]
+    replies = record.reply.messages if record.reply else []
     return [reply for reply in replies if reply.text or reply.attachments]

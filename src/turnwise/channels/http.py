@@ -12,13 +12,13 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from turnwise.channels import wire
-from turnwise.channels.access import Access, Principal
+from turnwise.channels.access import Access
 from turnwise.channels.sse import LATER, EventStream
 from turnwise.conversation import Status, TurnRecord
 from turnwise.errors import Invalid, NotFound, StoreUnavailable, Unauthorized
 from turnwise.gateway import Gateway
+from turnwise.hub import Reader
 from turnwise.settings import Settings
-from turnwise.stores.base import Submitted
 
 MAX_WAIT = 60.0
 """Seconds that one request may wait for a reply or an event."""
@@ -66,8 +66,9 @@ class ShortCut:
     """
 
     def __init__(self, app: ASGIApp, channel: HTTPChannel) -> None:
-        self._app = app
-        self._submit = wire.answering(channel.submit)
+        self.app = app
+        """What is further in: tools that look for a middleware go from one `app` to the next."""
+        self._submit = wire.answering(channel.submit, Exception)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
@@ -79,7 +80,7 @@ class ShortCut:
                 return
         later: list[EventStream] = []
         scope[LATER] = later
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
         for stream in later:
             await stream.stream(receive, send)
 
@@ -162,9 +163,10 @@ class HTTPChannel:
     async def create(self, request: Request) -> Response:
         """Make a session; its token is in the answer."""
         await self._access.to_create(request)
-        body = await self._body(request, wire.SessionIn)
         gateway = self._gateway()
-        session = await gateway.create(name=body.name, metadata=body.metadata, ttl=body.ttl)
+        with self._access.creating(request):
+            body = await self._body(request, wire.SessionIn)
+            session = await gateway.create(name=body.name, metadata=body.metadata, ttl=body.ttl)
         content = {**session.as_dict(), "token": gateway.token(session)}
         where = f"{_path(request)}/{quote(session.id, safe='')}"
         return wire.JSON(orjson.dumps(content), 201, Location=where)
@@ -209,38 +211,36 @@ class HTTPChannel:
         session_id = request.path_params["session_id"]
         headers = request.headers
         principal = await self._access.to_session(request, session_id)
-        self._access.to_speak(principal, session_id)
-        body = await self._body(request, wire.TurnIn)
-        message: dict[str, Any] = {
-            "text": body.text,
-            "attachments": [attachment.plain() for attachment in body.attachments],
-            "metadata": body.metadata,
-            "key": headers.get("idempotency-key"),
-            "generation": principal.generation,
-        }
+        gateway = self._gateway()
         where = f"{_path(request)}/"
-        if _wants_stream(request):
-            return await self._submit_and_stream(session_id, message, principal, where)
-        patience = _patience(headers.get("prefer"))
-        if patience is None:
-            submitted = await self._gateway().submit(session_id, **message)
+        wants_stream, patience = _wants_stream(request), _patience(headers.get("prefer"))
+        reader: Reader | None = None
+        with self._access.speaking(principal, session_id) as counted:
+            body = await self._body(request, wire.TurnIn)
+            message: dict[str, Any] = {
+                "text": body.text,
+                "attachments": [attachment.plain() for attachment in body.attachments],
+                "metadata": body.metadata,
+                "key": headers.get("idempotency-key"),
+                "generation": principal.generation,
+            }
+            if wants_stream or patience is not None:
+                submitted, reader = await gateway.submit_and_follow(session_id, **message)
+            else:
+                submitted = await gateway.submit(session_id, **message)
+            counted.counts = submitted.created
+        if reader is None:
             return self._accepted(submitted.turn, where)
-        submitted, reader = await self._gateway().submit_and_follow(session_id, **message)
+        if wants_stream:
+            return EventStream(
+                reader,
+                send_timeout=self._settings.send_timeout,
+                expires=principal.expires,
+                headers={"Location": f"{where}{submitted.turn.n}"},
+            )
         with reader:
-            record = await self._gateway().drain(reader, submitted.turn.n, patience)
+            record = await gateway.drain(reader, submitted.turn, patience)
         return self._accepted(record, where)
-
-    async def _submit_and_stream(
-        self, session_id: str, message: dict[str, Any], principal: Principal, where: str
-    ) -> Response:
-        submitted: Submitted
-        submitted, reader = await self._gateway().submit_and_follow(session_id, **message)
-        return EventStream(
-            reader,
-            send_timeout=self._settings.send_timeout,
-            expires=principal.expires,
-            headers={"Location": f"{where}{submitted.turn.n}"},
-        )
 
     def _accepted(self, record: TurnRecord, where: str) -> Response:
         status = 202 if record.open else 200
@@ -291,7 +291,7 @@ class HTTPChannel:
         await self._enter(request, session_id)
         history = await self._gateway().history(session_id, before=before, after=after, limit=limit)
         content = {
-            "messages": [orjson.Fragment(message) for message in history.messages],
+            "messages": [orjson.Fragment(message) for message in history.messages_json],
             "has_more": history.has_more,
             "open": [orjson.Fragment(record.encode()) for record in history.open],
             "cursor": history.cursor,
@@ -358,10 +358,13 @@ def _parameter(
 
 
 def _path(request: Request) -> str:
-    """The path as it was asked for, percent-encoded."""
-    raw: bytes | None = request.scope.get("raw_path")
-    path = quote(request.scope["path"]) if raw is None else raw.decode("latin-1")
-    return path.rstrip("/")
+    """The path as the client asked for it, percent-encoded: also where a proxy or a server took
+    off the prefix under which the application is reached (`root_path`)."""
+    scope = request.scope
+    path, root = scope["path"], scope.get("root_path", "").rstrip("/")
+    if root and not (path == root or path.startswith(f"{root}/")):
+        path = root + path
+    return quote(path, safe="/:@").rstrip("/")
 
 
 def _patience(prefer: str | None) -> float | None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from turnwise.errors import RateLimited
 
 MINUTE = 60.0
 FEW = 1_000
 """Keys that are remembered without a thought of forgetting some."""
+
+
+class Counted:
+    """Whether what was done counts."""
+
+    counts = True
 
 
 class Rate:
@@ -27,6 +34,29 @@ class Rate:
         self._clock = clock
         self._rested: dict[str, float] = {}
         self._forget_at = FEW
+
+    @contextmanager
+    def counting(self, key: str | None) -> Iterator[Counted]:
+        """Count what happens inside as one of `key`'s, unless it fails or is told not to count.
+
+        Raises RateLimited. With None for a key nothing is counted.
+        """
+        if key is not None:
+            self.take(key)
+        counted = Counted()
+        try:
+            yield counted
+        except BaseException:
+            counted.counts = False
+            raise
+        finally:
+            if key is not None and not counted.counts:
+                self.give_back(key)
+
+    def give_back(self, key: str) -> None:
+        """What was taken did not happen."""
+        if self._gap and key in self._rested:
+            self._rested[key] -= self._gap
 
     def take(self, key: str) -> None:
         """Count one. Raises RateLimited, which says how long to wait."""

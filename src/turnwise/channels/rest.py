@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
@@ -19,6 +18,7 @@ from turnwise.channels.access import Access, Authorize
 from turnwise.channels.courier import HasGateway
 from turnwise.channels.wire import ProblemRoute
 from turnwise.conversation import Message
+from turnwise.errors import ReplyTimeout, StreamEnded
 
 PATIENCE = 120.0
 """Seconds that a request waits for its reply."""
@@ -70,11 +70,12 @@ def rest_webhook(
             session_id, said.message, metadata=metadata, create=True
         )
         with reader:
-            record = await gateway.drain(reader, submitted.turn.n, PATIENCE)
-        if record.status == "failed":
-            error = orjson.loads(record.error or b"{}")
-            return [ReplyOut(recipient_id=said.sender, text=error.get("message"))]
-        replies = [Message.decode(reply) for reply in record.replies]
+            record = await gateway.drain(reader, submitted.turn, PATIENCE)
+        if record.open:  # the turn goes on, and an empty list would say that there is no reply
+            raise StreamEnded() if reader.closed else ReplyTimeout()
+        if record.error is not None:
+            return [ReplyOut(recipient_id=said.sender, text=record.error.message)]
+        replies = record.reply.messages if record.reply else []
         return [out for reply in replies for out in _out(said.sender, reply)]
 
     return routes

@@ -60,11 +60,13 @@ class EventStream(Response):
         try:
             await self._stream(send, watch)
         except TimeoutError:
-            return  # it does not read; uvicorn closes the connection
+            pass  # it does not read; uvicorn closes the connection
         finally:
             watch.stop()
             self._reader.close()
             leaving.cancel()
+        if self.background is not None:
+            await self.background()
 
     async def _until_disconnect(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -69,7 +69,7 @@ class LocalLine:
             history = await self._gateway.history(self._session_id, limit=20)
         except NotFound:
             return []
-        return [orjson.loads(message) for message in history.messages]
+        return [orjson.loads(message) for message in history.messages_json]
 
     async def reset(self) -> None:
         with suppress(NotFound):

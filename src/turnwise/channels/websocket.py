@@ -7,18 +7,19 @@ The token comes in the Authorization header, in the subprotocol list (`turnwise.
     1001/1012  the server restarts: connect again and resume     4401  no valid token (any more)
     1013       too many open streams                             4404  no such session (any more)
     4408       the client does not read, or did not send its token in time
+    4000 + n   the host's `authorize` raised an HTTPException with status n (400 to 499)
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
-from starlette.exceptions import WebSocketException
+from starlette.exceptions import HTTPException, WebSocketException
 
 from turnwise.channels.access import Access, Principal
 from turnwise.channels.sse import Watch
@@ -39,6 +40,8 @@ from turnwise.settings import Settings
 PROTOCOL = "turnwise.v1"
 AUTH_PATIENCE = 10.0
 """Seconds to send the token in a first frame."""
+MAX_UNKNOWN = 1_000
+"""Open sockets of one process that have not said yet who they are."""
 CLOSES = {"gone": 4404, "token": 4401, "shutdown": 1012}
 
 
@@ -55,6 +58,7 @@ class WebSocketChannel:
         self._gateway = gateway
         self._access = access
         self._settings = settings
+        self._unknown = 0
         routes.add_api_websocket_route("/sessions/{session_id}/ws", self.connect)
 
     async def connect(
@@ -71,7 +75,8 @@ class WebSocketChannel:
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(PROTOCOL if PROTOCOL in offered else None)
         try:
-            principal = await self._authenticate(socket, session_id, offered)
+            with self._strangers():
+                principal = await self._authenticate(socket, session_id, offered)
             await self._gateway().session(session_id, principal.generation)
             reader = self._gateway().follow(session_id, after, generation=principal.generation)
         except WebSocketDisconnect:
@@ -79,11 +84,30 @@ class WebSocketChannel:
         except TurnwiseError as error:
             await self._refuse(socket, error)
             return
+        except HTTPException as error:  # the host's `authorize` says no in its own way
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                await socket.close(_close_code(error.status_code), str(error.detail)[:120])
+            return
+        except Exception:  # and here it has failed: the host's own tools should see that
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                await socket.close(1011)
+            raise
         with reader:
             connection = Connection(
                 socket, session_id, principal, reader, self._gateway(), self._access
             )
             await connection.serve(self._settings)
+
+    @contextlib.contextmanager
+    def _strangers(self) -> Iterator[None]:
+        """Around the time in which a socket has not said who it is: few may be in it at once."""
+        if self._unknown >= MAX_UNKNOWN:
+            raise TooManyStreams()
+        self._unknown += 1
+        try:
+            yield
+        finally:
+            self._unknown -= 1
 
     async def _authenticate(
         self, socket: WebSocket, session_id: str, offered: list[str]
@@ -203,20 +227,26 @@ class Connection:
             raise Invalid("A frame's type is message, cancel or ping.")
 
     async def _submit(self, frame: dict[str, Any]) -> None:
-        self._access.to_speak(self._principal, self._session_id)
         key = frame.get("key")
         if key is not None and not isinstance(key, str):
             raise Invalid("A key is a string.")
         content = {k: v for k, v in frame.items() if k in TurnIn.model_fields}
-        body = validated(TurnIn, content)
-        await self._gateway.submit(
-            self._session_id,
-            body.text,
-            attachments=[attachment.plain() for attachment in body.attachments],
-            metadata=body.metadata,
-            key=key,
-            generation=self._principal.generation,
-        )
+        with self._access.speaking(self._principal, self._session_id) as counted:
+            body = validated(TurnIn, content)
+            submitted = await self._gateway.submit(
+                self._session_id,
+                body.text,
+                attachments=[attachment.plain() for attachment in body.attachments],
+                metadata=body.metadata,
+                key=key,
+                generation=self._principal.generation,
+            )
+            counted.counts = submitted.created
+
+
+def _close_code(status: int) -> int:
+    """The close code that stands for an HTTP status: 4401 for 401, 4404 for 404, and so on."""
+    return 4000 + status if 400 <= status < 500 else 1011
 
 
 def _decoded(received: Any, limit: int) -> dict[str, Any]:

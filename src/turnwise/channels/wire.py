@@ -22,7 +22,14 @@ from starlette.requests import ClientDisconnect
 
 from turnwise.alarms import Alarms
 from turnwise.conversation import Attachment
-from turnwise.errors import Invalid, Rejected, StoreUnavailable, TooLarge, TurnwiseError
+from turnwise.errors import (
+    Damaged,
+    Invalid,
+    Rejected,
+    StoreUnavailable,
+    TooLarge,
+    TurnwiseError,
+)
 
 log = logging.getLogger("turnwise.http")
 M = TypeVar("M", bound=BaseModel)
@@ -105,6 +112,12 @@ class TurnIn(BaseModel):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
+class ErrorOut(BaseModel):
+    code: str = Field(examples=["timeout"])
+    message: str
+    retryable: bool
+
+
 class MessageOut(BaseModel):
     id: str
     seq: int | None = Field(description="Its place in the history; null while its turn is open.")
@@ -115,12 +128,10 @@ class MessageOut(BaseModel):
     metadata: dict[str, Any]
     created_at: str = Field(examples=["2026-01-31T12:00:00.000Z"])
     partial: bool = Field(False, description="The text of a reply that was cancelled.")
-
-
-class ErrorOut(BaseModel):
-    code: str = Field(examples=["timeout"])
-    message: str
-    retryable: bool
+    status: Literal["completed", "failed", "cancelled"] | None = Field(
+        None, description="How its turn ended: on a person's message in the history."
+    )
+    error: ErrorOut | None = Field(None, description="Why its turn failed.")
 
 
 class ReplyOut(BaseModel):
@@ -201,7 +212,10 @@ TITLES = {
     415: "Unsupported media type",
     422: "Not valid",
     429: "Too many requests",
+    500: "Internal error",
+    502: "Bad gateway",
     503: "Unavailable",
+    504: "Gateway timeout",
 }
 
 
@@ -234,38 +248,53 @@ def as_problem(error: Exception) -> Response:
         where = ".".join(str(part) for part in first["loc"][1:])
         return problem(422, "invalid", f"{where}: {first['msg']}")
     if isinstance(error, HTTPException):
-        return problem(error.status_code, "rejected", str(error.detail))
+        found = problem(error.status_code, "rejected", str(error.detail))
+        for name, value in (error.headers or {}).items():
+            found.headers[name] = value
+        return found
     if isinstance(error, StoreUnavailable):
-        log.warning("store unavailable: %s", error.message)
-        detail = (StoreUnavailable.__doc__ or "").strip()
-        return problem(503, error.code, detail, retryable=True, retry_after=error.retry_after)
-    if isinstance(error, TurnwiseError):
-        wait = getattr(error, "retry_after", 0)
+        log.warning("store unavailable: %s", error)
+    if isinstance(error, TurnwiseError) and (error.status != 500 or isinstance(error, Damaged)):
+        wait = getattr(error, "retry_after", None) or 0
+        detail = _for_strangers(error)
         return problem(
-            error.status, error.code, error.message, retryable=error.retryable, retry_after=wait
+            error.status, error.code, detail, retryable=error.retryable, retry_after=wait
         )
     log.error("unexpected error", exc_info=error)
     return problem(500, "internal", "Something went wrong on the server.", retryable=True)
 
 
+def _for_strangers(error: TurnwiseError) -> str:
+    """An error's own words; of a store only that it is away, since its address is private."""
+    if isinstance(error, StoreUnavailable) and not error.perhaps_done:
+        return StoreUnavailable().message
+    return error.message
+
+
 class ProblemRoute(APIRoute):
-    """A route whose errors are problems, whatever the host application does with exceptions."""
+    """A route whose own errors are problems. What a host application's dependencies raise goes on
+    to the host's own handlers, as it was raised."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
-        return answering(super().get_route_handler())
+        return answering(super().get_route_handler(), OURS)
+
+
+OURS = (TurnwiseError, RequestValidationError)
+"""What our own code raises for a client's mistake or a store's."""
 
 
 def answering(
     handle: Callable[[Request], Awaitable[Response]],
+    errors: type[Exception] | tuple[type[Exception], ...],
 ) -> Callable[[Request], Awaitable[Response]]:
-    """`handle`, with a problem for an answer where it raises."""
+    """`handle`, with a problem for an answer where it raises one of `errors`."""
 
     async def handler(request: Request) -> Response:
         try:
             return await handle(request)
         except ClientDisconnect:
             return Response(status_code=499)
-        except Exception as error:
+        except errors as error:
             return as_problem(error)
 
     return handler

@@ -39,7 +39,7 @@ class ClaimConformance(Acting):
         assert (await store.renew([old, new], 30.0)).lost == {old.token}
         assert await self.types(store) == before
         await store.finish(new, answer("fresh"))
-        assert texts((await store.history("s")).messages) == ["hi", "fresh"]
+        assert texts((await store.history("s")).messages_json) == ["hi", "fresh"]
 
     async def test_a_renewed_lease_holds(self, store: Store) -> None:
         """A claim that is renewed in time is not taken over."""
@@ -66,7 +66,7 @@ class ClaimConformance(Acting):
         failed = await store.turn("s", 1)
         assert failed is not None
         assert failed.status == "failed"
-        assert orjson.loads(failed.error or b"")["code"] == "attempts_exhausted"
+        assert orjson.loads(failed.error_json or b"")["code"] == "attempts_exhausted"
         assert (await self.types(store)).count("turn.failed") == 1
 
     async def test_a_release_does_not_count(self, store: Store) -> None:
@@ -87,7 +87,7 @@ class ClaimConformance(Acting):
         await store.finish(claim, answer("ok"))
         with pytest.raises(ClaimLost):
             await store.finish(claim, answer("ok"))
-        assert texts((await store.history("s")).messages) == ["hi", "ok"]
+        assert texts((await store.history("s")).messages_json) == ["hi", "ok"]
 
     async def test_the_keeper_comes_first_for_a_moment(self, store: Store) -> None:
         """A session that a worker keeps is left to it, and falls to others within a second."""
@@ -137,7 +137,7 @@ class ClaimConformance(Acting):
             claim = await self.claimed(store)
             assert claim.turn == expected
             await store.finish(claim, answer("ok"))
-        assert texts((await store.history("s")).messages) == ["one", "ok", "three", "ok"]
+        assert texts((await store.history("s")).messages_json) == ["one", "ok", "three", "ok"]
         withdrawn = await store.turn("s", 2)
         assert withdrawn is not None
         assert withdrawn.message is not None
@@ -174,7 +174,7 @@ class ClaimConformance(Acting):
         await store.finish(claim, Outcome("cancelled", [partial]))
         done = await store.cancel("s", 1)
         assert done.status == "cancelled"
-        assert texts(done.replies) == ["partial"]
+        assert texts(done.replies_json) == ["partial"]
         unlisten()
 
     async def test_a_stopped_turn_whose_worker_died_is_not_tried_again(self, store: Store) -> None:

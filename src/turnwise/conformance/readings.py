@@ -20,11 +20,11 @@ class ReadingConformance(Acting):
             await self.say(store, f"m{i}")
             await store.finish(await self.claimed(store), answer(f"r{i}"))
         latest = await store.history("s", limit=4)
-        assert (texts(latest.messages), latest.has_more) == (["m3", "r3", "m4", "r4"], True)
+        assert (texts(latest.messages_json), latest.has_more) == (["m3", "r3", "m4", "r4"], True)
         earlier = await store.history("s", before=7, limit=100)
-        assert (len(earlier.messages), earlier.has_more) == (6, False)
+        assert (len(earlier.messages_json), earlier.has_more) == (6, False)
         later = await store.history("s", after=8, limit=100)
-        assert (texts(later.messages), later.has_more) == (["m4", "r4"], False)
+        assert (texts(later.messages_json), later.has_more) == (["m4", "r4"], False)
 
     async def test_following_from_the_histories_cursor(self, store: Store) -> None:
         """In mid-turn the events after the cursor hold the whole answer so far, and no message
@@ -39,7 +39,7 @@ class ReadingConformance(Acting):
         assert second is not None
         await store.append(second, [delta(2, 1, "par"), delta(2, 1, "tial")])
         history = await store.history("s")
-        assert texts(history.messages) == ["one", "1"]
+        assert texts(history.messages_json) == ["one", "1"]
         assert [turn.n for turn in history.open] == [2]
         log = await store.log("s", history.cursor)
         assert log is not None

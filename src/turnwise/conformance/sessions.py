@@ -31,7 +31,7 @@ class SessionConformance(Acting):
         assert (session.messages, session.turns, session.status) == (0, 0, "idle")
         assert await store.state("s") == b"{}"
         history = await store.history("s")
-        assert (history.messages, history.open) == ([], [])
+        assert (history.messages_json, history.open) == ([], [])
         log = await store.log("s", before.last)
         assert log is not None
         assert [(e.id - before.last, e.type, e.turn) for e in log.events] == [
@@ -92,7 +92,7 @@ class SessionConformance(Acting):
         await self.pass_time(store, 5.0)
         assert await store.sweep(retention=1000.0) == 0
         await store.finish(await self.claimed(store), answer("ok"))
-        assert texts((await store.history("s")).messages) == ["hi", "ok"]
+        assert texts((await store.history("s")).messages_json) == ["hi", "ok"]
 
     async def test_a_session_lives_on_after_a_turn_that_was_withdrawn(self, store: Store) -> None:
         """Its life counts from the end of its last turn, however that turn ended."""
@@ -122,7 +122,7 @@ class SessionConformance(Acting):
         assert log.floor == 4
         assert [event.turn for event in log.events] == [2, 2, 2]
         await store.renew([claim], 30.0)
-        assert texts((await store.history("s")).messages) == ["one", "1"]
+        assert texts((await store.history("s")).messages_json) == ["one", "1"]
 
     # Sessions, tokens, creation on first use
 
@@ -148,7 +148,7 @@ class SessionConformance(Acting):
             await self.say(store, name, name)
         for name in names:
             opened = (await store.history(name)).open
-            assert [texts([turn.message or b""]) for turn in opened] == [[name]]
+            assert [texts([turn.message_json or b""]) for turn in opened] == [[name]]
 
     async def test_generations_of_tokens(self, store: Store) -> None:
         """A submission with another generation than the session's is refused."""

@@ -30,10 +30,10 @@ class TurnConformance(Acting):
         done = await store.turn("s", 1)
         assert done is not None
         assert done.status == "completed"
-        assert texts(done.replies) == ["hello"]
+        assert texts(done.replies_json) == ["hello"]
         history = await store.history("s")
-        assert texts(history.messages) == ["hi", "hello"]
-        assert [orjson.loads(m)["seq"] for m in history.messages] == [1, 2]
+        assert texts(history.messages_json) == ["hi", "hello"]
+        assert [orjson.loads(m)["seq"] for m in history.messages_json] == [1, 2]
         expected = ["turn.queued", "turn.started", "delta", "delta", "message", "turn.completed"]
         assert await self.types(store) == expected
         assert history.cursor == 6
@@ -92,7 +92,7 @@ class TurnConformance(Acting):
             await store.finish(claims[0], answer("ok"))
         assert seen == [1, 2, 3, 4, 5]
         history = await store.history("s")
-        assert texts(history.messages) == [t for i in range(5) for t in (f"m{i}", "ok")]
+        assert texts(history.messages_json) == [t for i in range(5) for t in (f"m{i}", "ok")]
 
     async def test_sessions_do_not_wait_for_each_other(self, store: Store) -> None:
         """While one session's turn runs, another's is claimed; the longest ready comes first."""
@@ -124,7 +124,7 @@ class TurnConformance(Acting):
         assert (again.turn.n, again.created) == (first.n, False)
         await store.finish(await self.claimed(store), answer("hello"))
         done = (await store.submit(wish)).turn
-        assert (done.n, done.status, texts(done.replies)) == (1, "completed", ["hello"])
+        assert (done.n, done.status, texts(done.replies_json)) == (1, "completed", ["hello"])
         with pytest.raises(KeyReused):
             await self.say(store, "other", key="k", fingerprint="g")
         assert await self.types(store) == [
@@ -138,7 +138,7 @@ class TurnConformance(Acting):
         await store.reset("s")
         again = await store.submit(Submission("s", question("hi"), key="k", fingerprint="f"))
         assert not again.created
-        assert (again.turn.n, again.turn.status, again.turn.message) == (1, "cancelled", None)
+        assert (again.turn.n, again.turn.status, again.turn.message_json) == (1, "cancelled", None)
 
     async def test_fifty_at_once_with_one_key(self, store: Store) -> None:
         """Concurrent requests with one key make one turn."""

@@ -70,7 +70,7 @@ class Script:
 
         Raises ConfigurationError with file, line, flow and node.
         """
-        read = File(Path(path), functions or {})
+        read = File(Path(path), {} if functions is None else functions)
         script = cls(**read.build())
         for warning in script.warnings:
             log.warning("%s: %s", path, warning)
@@ -80,6 +80,14 @@ class Script:
     def warnings(self) -> list[str]:
         """What works and can hardly be meant: nodes nothing leads to, transitions never taken."""
         return self.dialog.warnings
+
+    async def aclose(self) -> None:
+        """Close what responses hold open: the connections of models."""
+        for node in self.dialog.nodes.values():
+            options = node.response.options if isinstance(node.response, Choice) else ()
+            for response in (node.response, *options):
+                if close := getattr(response, "aclose", None):
+                    await close()
 
     async def __call__(self, turn: Turn) -> None:
         """Answer one turn."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from turnwise import events
-from turnwise.conversation import TurnRecord, after, placed
+from turnwise.conversation import TurnRecord, after, concluded, placed
 from turnwise.errors import (
     ClaimLost,
     KeyReused,
@@ -17,6 +17,7 @@ from turnwise.errors import (
     Unauthorized,
 )
 from turnwise.events import Draft, attempt_draft, draft, message_draft
+from turnwise.identity import operation
 from turnwise.stores.base import (
     AFFINITY,
     EXHAUSTED,
@@ -28,7 +29,6 @@ from turnwise.stores.base import (
     Renewal,
     Submission,
     Submitted,
-    operation,
 )
 from turnwise.stores.notices import Ended, Ready
 from turnwise.stores.readings import Row, TurnRow
@@ -116,7 +116,7 @@ class Acts(SessionActs):
             status="queued" if claim is None else "running",
             attempt=0 if claim is None else 1,
             position=position if claim is None else None,
-            message=message,
+            message_json=message,
             queued_at=now,
             started_at=started,
             first_event=first_event,
@@ -163,6 +163,7 @@ class Acts(SessionActs):
             history_from=first,
             whole=first == whole,
             epoch=epoch,
+            incarnation=self.incarnation,
             queued_at=queued_at,
             started_at=now,
             first_event=first_event,
@@ -254,7 +255,8 @@ class Acts(SessionActs):
     def _close(self, row: Row, n: int, question: bytes, outcome: Outcome, now: float) -> None:
         """Write question and replies into the history and end the turn; the caller saves."""
         first = row.last_seq + 1
-        bodies = [question, *outcome.replies]
+        error = outcome.error_json
+        bodies = [concluded(question, outcome.status, error), *outcome.replies]
         self._executemany(
             self._sql["add_message"],
             [(row.id, first + i, n, body) for i, body in enumerate(bodies)],
@@ -266,7 +268,6 @@ class Acts(SessionActs):
         more = {"error": dict(outcome.error)} if outcome.error is not None else {}
         drafts.append(draft(f"turn.{outcome.status}", n, now, **more))
         self._append(row, drafts, now)
-        error = events.dumps(outcome.error) if outcome.error is not None else None
         values = (outcome.status, first, len(outcome.replies), error, outcome.usage, now)
         self._execute(self._sql["finish_turn"], (*values, row.id, n))
         row.open -= 1

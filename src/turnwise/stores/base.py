@@ -17,15 +17,14 @@ and the log is what counts.
 
 from __future__ import annotations
 
-import itertools
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from turnwise.conversation import Session, Status, TurnRecord, placed
+from turnwise.conversation import Message, Session, Status, TurnRecord, concluded, placed
 from turnwise.events import Draft, Event, dumps
+from turnwise.identity import operation
 from turnwise.stores.notices import Listener
 
 AFFINITY = 0.4
@@ -41,14 +40,6 @@ EXHAUSTED = {
 Epoch = tuple[float, int]
 """A session's life since it was made or last reset: what was remembered of another is void."""
 NO_EPOCH: Epoch = (0.0, 0)
-
-_process = secrets.token_hex(6)
-_count = itertools.count(1)
-
-
-def operation() -> str:
-    """A name that no other act has, in any process: doing it twice does it once."""
-    return f"{_process}-{next(_count):x}"
 
 
 class Desk(NamedTuple):
@@ -114,18 +105,24 @@ class Outcome:
     keep: str | None = None
     operation: str = field(default_factory=operation)
 
+    @property
+    def error_json(self) -> bytes | None:
+        """The error, encoded."""
+        return dumps(self.error) if self.error is not None else None
+
     def record(self, claim: Claim, seq: int, finished_at: float) -> TurnRecord:
         """The turn that ended so, its question at `seq` of the history."""
         n = claim.turn
+        question = concluded(claim.message, self.status, self.error_json)
         return TurnRecord(
             session=claim.session,
             n=n,
             status=self.status,
             attempt=claim.attempt,
-            message=placed(claim.message, n, seq),
-            replies=[placed(body, n, i) for i, body in enumerate(self.replies, seq + 1)],
-            error=dumps(self.error) if self.error is not None else None,
-            usage=self.usage,
+            message_json=placed(question, n, seq),
+            replies_json=[placed(body, n, i) for i, body in enumerate(self.replies, seq + 1)],
+            error_json=self.error_json,
+            usage_json=self.usage,
             queued_at=claim.queued_at,
             started_at=claim.started_at,
             finished_at=finished_at,
@@ -182,10 +179,15 @@ class History(NamedTuple):
     nothing of the messages that are in the history already.
     """
 
-    messages: list[bytes]
+    messages_json: list[bytes]
     has_more: bool
     open: list[TurnRecord]
     cursor: int
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages, decoded."""
+        return [Message.decode(message) for message in self.messages_json]
 
 
 class Log(NamedTuple):
@@ -240,7 +242,11 @@ class Store(ABC):
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return when the store answers. Raises StoreUnavailable."""
+        """Return when the store can keep a message. Raises StoreUnavailable."""
+
+    @abstractmethod
+    async def waiting(self) -> int:
+        """How many sessions have a turn that is ready and waits for a worker."""
 
     @abstractmethod
     async def facts(self) -> dict[str, str]:
@@ -345,6 +351,10 @@ class Store(ABC):
     @abstractmethod
     async def turn(self, session: str, n: int) -> TurnRecord | None:
         """One turn, or None."""
+
+    @abstractmethod
+    async def turn_by_key(self, session: str, key: str) -> TurnRecord | None:
+        """The turn that a submission with this key made, or None."""
 
     @abstractmethod
     async def turns(

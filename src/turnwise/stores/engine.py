@@ -28,7 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,8 +38,10 @@ from turnwise.batching import Batch, Batcher
 from turnwise.errors import StoreUnavailable, TurnwiseError
 from turnwise.events import QUEUED, Event, last_type, unpack
 from turnwise.stores.acts import Acts
+from turnwise.stores.files import StoreFiles
 from turnwise.stores.line import Line
-from turnwise.stores.notices import Appended, Listener, Listeners, Notice, Ready, Signal
+from turnwise.stores.locks import LockFile
+from turnwise.stores.notices import Appended, Listener, Listeners, Moved, Notice, Ready, Signal
 from turnwise.stores.pulse import Pulse
 from turnwise.stores.readings import Readings
 from turnwise.stores.schema import MIGRATIONS, STATEMENTS, prepare
@@ -60,6 +62,8 @@ CHECKPOINT = 4000
 """Pages of the write-ahead log at which they are brought into the file."""
 ERASE_DELAY = 1.0
 """Seconds after which what was deleted is in no file any more, unless others read that long."""
+WATCH = 1.0
+"""Seconds between two looks at what an outsider may have done to the files."""
 LOCK_PATIENCE = 1.5
 """Seconds to wait for another process's write lock before saying that the store is away."""
 
@@ -84,7 +88,8 @@ class Engine:
         self._clock = clock
         self._observe = observe
         self._settle = settle
-        self._origin = secrets.randbits(31)
+        self._origin = 0
+        """Which process this is, of those that share the file: drawn when the store opens."""
         self._listeners = Listeners()
         self.followed: Counter[str] = Counter()
         """How many follow each session here: what others append to it is told."""
@@ -99,10 +104,10 @@ class Engine:
         self._wal_pages = 0
         self._erase_at = 0.0
         self._erasing: asyncio.Future[None] | None = None
-        self._line = Line(path.with_name(f"{path.name}-pulse"))
+        self._files = StoreFiles(path)
+        self._locks = LockFile(path.with_name(f"{path.name}-pulse"), beside=path)
         self._locked_out = False
-        self._pulse = Pulse(path.with_name(f"{path.name}-pulse"), self._origin)
-        self._next_look = 0.0
+        self._next_look = self._next_watch = 0.0
 
     # Life
 
@@ -112,24 +117,27 @@ class Engine:
             self._commit, max_size=256, observe=self._observe
         )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="turnwise-commit")
+        self._origin = secrets.randbits(31)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._pulse.start()
-            self._line.open()
+            self._files.make_private()
+            self._locks.open()
             self._writer = await self._connect()
             self._reader = await self._connect()
             self._writer.set_wal_hook(self._grown)
+            self._position = self._reader.execute(STATEMENTS["tail_position"]).get
+            self._signal_position = self._reader.execute(STATEMENTS["tail_signal_position"]).get
         except BaseException as error:
-            self._pulse.stop()
-            self._line.close()
+            self._locks.close()
             self._thread.shutdown(wait=False)
             if isinstance(error, apsw.Error | OSError):
-                raise StoreUnavailable(f"Cannot open {self.path}: {error}") from error
+                raise StoreUnavailable(f"Cannot open {self.path}: {words(error)}") from error
             raise
+        self._pulse, self._line = Pulse(self._locks, self._origin), Line(self._locks)
+        self._pulse.start()
         self._acts = Acts(self._writer, STATEMENTS, self._clock, self._origin)
         self._reading = Readings(self._reader, STATEMENTS, self._clock)
-        self._position = self._reader.execute(STATEMENTS["tail_position"]).get
-        self._signal_position = self._reader.execute(STATEMENTS["tail_signal_position"]).get
+        self._files.remember()
         self._follow_others()
 
     async def _connect(self) -> apsw.Connection:
@@ -148,7 +156,7 @@ class Engine:
         self._reader.close()
         self._writer.close()
         self._line.close()
-        self._pulse.stop()
+        self._locks.close()
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Tell `listener` every notice until the function returned is called."""
@@ -267,6 +275,7 @@ class Engine:
             return error
 
     async def _begin(self) -> None:
+        self._files.check()
         now = time.monotonic()
         if now < self._company:
             await self._line.enter()
@@ -295,6 +304,15 @@ class Engine:
             self._look_for_others()
             if self._erase_is_due():
                 self._erase_soon()
+        if self._looked >= self._next_watch:
+            self._next_watch = self._looked + WATCH
+            self._watch()
+
+    def _watch(self) -> None:
+        """See what an outsider did to the files."""
+        self._locks.renew()
+        with suppress(StoreUnavailable):  # it is logged once, and every act is refused
+            self._files.check()
 
     def _erase_soon(self) -> None:
         """An empty transaction, at whose end the write-ahead log is emptied."""
@@ -317,6 +335,8 @@ class Engine:
         """Tell what others appended since the last look, from one moment."""
         self._reader.execute("BEGIN")
         try:
+            if self._reader.execute(STATEMENTS["tail_position"]).get < self._position:
+                self._restored()
             entries = self._foreign("entries", self._position)
             signals = self._foreign("signals", self._signal_position)
             # Where all was read, the next look starts behind our own rows as well.
@@ -334,6 +354,13 @@ class Engine:
         for _, kind, session, turn in signals:
             notices.append(Ready() if kind == "ready" else Signal(kind, session, turn))
         self._listeners.tell([*notices, Ready()] if queued else notices)
+
+    def _restored(self) -> None:
+        """The file has come back with less than it had: what is remembered of it is void."""
+        log.warning("%s holds less than before: it was restored from a backup.", self.path)
+        self._position = self._signal_position = 0
+        self._acts.incarnation += 1
+        self._listeners.tell([*(Moved(session) for session in self.followed), Ready()])
 
     def _foreign(self, table: str, start: int) -> list[Any]:
         values = (start, self._origin, TAIL_PAGE)
@@ -373,6 +400,25 @@ class Engine:
         owners = self.read(lambda rows: rows.owners(), together=False)
         return [owner for owner in owners if not self._pulse.alive(owner)]
 
+    def check_space(self) -> None:
+        """Raises StoreUnavailable when the disk is full."""
+        self._files.check_space()
+
+    async def quick_check(self) -> str:
+        """What SQLite finds wrong with the file: "ok", or the first thing."""
+
+        def look() -> str:
+            db = apsw.Connection(os.fspath(self.path), flags=apsw.SQLITE_OPEN_READONLY)
+            with closing(db):
+                return str(db.execute("PRAGMA quick_check(1)").get)
+
+        loop, found = asyncio.get_running_loop(), "ok"
+        try:
+            found = await loop.run_in_executor(self._thread, look)
+        except apsw.Error as error:
+            found = words(error)
+        return found
+
     def facts(self) -> dict[str, str]:
         """Versions, sizes and settings, for people."""
 
@@ -395,6 +441,17 @@ class Engine:
 def _unavailable(error: Exception) -> StoreUnavailable:
     if isinstance(error, StoreUnavailable):
         return error
-    unavailable = StoreUnavailable(f"The store does not answer: {error}")
+    unavailable = StoreUnavailable(f"The store does not answer: {words(error)}")
     unavailable.__cause__ = error
     return unavailable
+
+
+def words(error: Exception) -> str:
+    """What an error of SQLite's or of the system's means for who runs this."""
+    if isinstance(error, apsw.NotADBError):
+        return "it is not a SQLite file, or its first page is damaged. Restore it from a backup."
+    if isinstance(error, apsw.CorruptError):
+        return f"the file is damaged ({error}). Restore it from a backup."
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error)

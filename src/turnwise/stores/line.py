@@ -1,63 +1,44 @@
 """Line: the processes that share a file write one after another, each when the last one is done.
 
 SQLite's own lock would be tried again and again, a millisecond apart, and the luckiest would get
-it. Here the kernel wakes the next one, with two locks on bytes of a file beside the store's:
-`next` is held by the one whose turn comes, who waits for `now`. Who has written stands behind.
+it. Here the kernel wakes the next one, with two locks on bytes of the file beside the store's:
+`next` is held by the process whose turn comes, which waits for `now`. All others wait behind it.
 
-It is a courtesy and not what keeps the file whole: that is SQLite's lock. A process that stops
-while it stands in line (a debugger, SIGSTOP) holds up nobody for long, because who has waited
-`PATIENCE` seconds goes without.
+The line is a courtesy. What keeps the file whole is SQLite's lock. A process that stops while it
+stands in line (a debugger, SIGSTOP) does not hold up the others for long, because a process that
+has waited `PATIENCE` seconds goes without.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import struct
-from pathlib import Path
 
+from turnwise.stores.locks import LockFile
 from turnwise.threads import Threads
 
-try:
-    import fcntl
-
-    _TRY, _WAIT = fcntl.F_OFD_SETLK, fcntl.F_OFD_SETLKW
-except (ImportError, AttributeError):  # not Linux
-    fcntl = None  # type: ignore[assignment]
-
 PATIENCE = 0.1
-"""Seconds in line before one goes without."""
-_NEXT, _NOW = 2**31 + 1, 2**31 + 2  # behind the bytes by which processes show that they live
-_FLOCK = "@hhqqi0q"  # struct flock: type, whence, start, length, pid
+"""Seconds in line before a process goes without."""
+_NEXT, _NOW = 2**31 + 1, 2**31 + 2  # behind the bytes by which processes show that they are alive
 
 
 class Line:
-    """This process's place in the line of `path`."""
+    """This process's place in the line at `locks`."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: int | None = None
+    def __init__(self, locks: LockFile) -> None:
+        self._locks = locks
         self._threads: Threads | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._wanted = False
         self._inside = False
 
-    def open(self) -> None:
-        """Raises OSError when the file cannot be used."""
-        if fcntl is not None:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
     def close(self) -> None:
         """Leave for good."""
         if self._threads is not None:
             self._threads.end()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
 
     async def enter(self) -> None:
         """Return when it is our turn, or when we have waited long enough."""
-        if self._file is None or self._inside:
+        if not self._locks.usable or self._inside:
             return
         if self._waiting is None and self._slip_in():
             return
@@ -72,13 +53,13 @@ class Line:
         """We have written: let the next one. From any thread; not an error if we went without."""
         if self._inside:
             self._inside = False
-            self._set(_NOW, fcntl.F_UNLCK)
+            self._locks.give(_NOW)
 
     def _slip_in(self) -> bool:
         """Enter at once if nobody is there; else begin to wait."""
-        first = self._set(_NEXT, fcntl.F_WRLCK)
-        if first and self._set(_NOW, fcntl.F_WRLCK):
-            self._set(_NEXT, fcntl.F_UNLCK)
+        first = self._locks.take(_NEXT)
+        if first and self._locks.take(_NOW):
+            self._locks.give(_NEXT)
             self._inside = True
             return True
         if self._threads is None:
@@ -89,9 +70,9 @@ class Line:
 
     def _wait(self, first: bool) -> None:
         if not first:
-            self._set(_NEXT, fcntl.F_WRLCK, wait=True)
-        self._set(_NOW, fcntl.F_WRLCK, wait=True)
-        self._set(_NEXT, fcntl.F_UNLCK)
+            self._locks.take(_NEXT, wait=True)
+        self._locks.take(_NOW, wait=True)
+        self._locks.give(_NEXT)
 
     def _arrived(self, waiting: asyncio.Future[None]) -> None:
         self._waiting = None
@@ -100,14 +81,3 @@ class Line:
         self._inside = True
         if not self._wanted:  # we went without meanwhile
             self.leave()
-
-    def _set(self, byte: int, kind: int, *, wait: bool = False) -> bool:
-        """Take or give back a byte; whether that was possible."""
-        if self._file is None:
-            return False
-        lock = struct.pack(_FLOCK, kind, os.SEEK_SET, byte, 1, 0)
-        try:
-            fcntl.fcntl(self._file, _WAIT if wait else _TRY, lock)
-        except BlockingIOError:
-            return False
-        return True

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote
 
 from turnwise.batching import Batch
 from turnwise.errors import ConfigurationError, MissingExtra
 from turnwise.stores.base import Store
 from turnwise.stores.sqlite import SQLiteStore
+from turnwise.urls import masked
 
 
 def open_store(url: str, *, observe: Callable[[Batch], None] | None = None) -> Store:
@@ -17,9 +20,10 @@ def open_store(url: str, *, observe: Callable[[Batch], None] | None = None) -> S
     absolute; `redis://host:6379/0` (or rediss://, unix://) is a Redis or a Cluster. Raises
     ConfigurationError for anything else, MissingExtra where the Redis client is not installed.
     """
-    scheme, _, rest = url.partition("://")
-    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        return SQLiteStore(rest[1:], observe=observe)
+    scheme, _, rest = url.strip().partition("://")
+    scheme = scheme.lower()
+    if scheme.startswith("sqlite"):
+        return SQLiteStore(_file(url, scheme, rest), observe=observe)
     if scheme in ("redis", "rediss", "unix"):
         try:
             from turnwise.stores.redis import RedisStore  # an extra: not everybody has it
@@ -29,5 +33,36 @@ def open_store(url: str, *, observe: Callable[[Batch], None] | None = None) -> S
             raise MissingExtra("A Redis store", "redis") from None
         return RedisStore(url, observe=observe)
     raise ConfigurationError(
-        f"{url!r} names no store; try sqlite:///turnwise.db or redis://localhost:6379/0"
+        f"{masked(url)!r} names no store; try sqlite:///turnwise.db or redis://localhost:6379/0"
     )
+
+
+def _meant_absolute(name: str) -> bool:
+    """Whether a slash is missing: the folder is not here, and it is at the root."""
+    folder = Path(name).parent
+    return not name.startswith("/") and not folder.exists() and Path("/", folder).exists()
+
+
+def _file(url: str, scheme: str, rest: str) -> str:
+    """The file that a SQLite URL names. What is no file's name is refused, not made."""
+    name, why = rest[1:], ""
+    if scheme != "sqlite":
+        why = f"Turnwise brings its own driver: write sqlite:// and not {scheme}://"
+    elif not rest.startswith("/"):
+        why = "a relative file has three slashes and an absolute one four"
+    elif not name or name.endswith("/"):
+        why = "it names no file"
+    elif name.startswith((":", "file:")):
+        why = "sessions are kept in a file; for tests there is turnwise.testing.talk"
+    elif "?" in name or "#" in name:
+        why = "a file's URL has no parameters"
+    elif name.startswith("~"):
+        why = "a home folder is written out"
+    elif _meant_absolute(name):
+        why = f"there is no folder {name.rsplit('/', 1)[0]} here, an absolute path has four slashes"
+    if why:
+        raise ConfigurationError(
+            f"{url!r} names no store: {why}. Try sqlite:///turnwise.db or "
+            "sqlite:////var/lib/turnwise.db"
+        )
+    return unquote(name)

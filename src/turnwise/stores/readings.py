@@ -146,10 +146,10 @@ class Readings:
             status=turn.status,
             attempt=turn.attempt,
             position=position,
-            message=message,
-            replies=replies,
-            error=turn.error,
-            usage=turn.usage,
+            message_json=message,
+            replies_json=replies,
+            error_json=turn.error,
+            usage_json=turn.usage,
             queued_at=turn.queued_at,
             started_at=turn.started_at,
             finished_at=turn.finished_at,
@@ -162,6 +162,10 @@ class Readings:
         """The processes that hold a lease."""
         return [owner for (owner,) in self._all("owners")]
 
+    def waiting(self) -> int:
+        found: int = self._one("waiting")[0]
+        return found
+
     def session(self, session: str) -> Session | None:
         row = self._find(session)
         return row.as_session() if row else None
@@ -171,7 +175,13 @@ class Readings:
         return [Row(*row).as_session() for row in found]
 
     def turn(self, session: str, n: int) -> TurnRecord | None:
-        found = self._one("turn", session, n)  # first: once finished it does not change any more
+        return self._turn_in(session, self._one("turn", session, n))
+
+    def turn_by_key(self, session: str, key: str) -> TurnRecord | None:
+        return self._turn_in(session, self._one("turn_by_key", session, key))
+
+    def _turn_in(self, session: str, found: Any) -> TurnRecord | None:
+        """`found` was read first: once finished, a turn does not change any more."""
         if found is None:
             return None
         turn = TurnRow(*found)

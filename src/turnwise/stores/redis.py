@@ -20,6 +20,7 @@ from turnwise.batching import Batch
 from turnwise.conversation import Session, Status, TurnRecord
 from turnwise.errors import StoreUnavailable
 from turnwise.events import TERMINAL, Draft, Event, one_line
+from turnwise.identity import operation
 from turnwise.stores.base import (
     AFFINITY,
     RESERVATION,
@@ -32,7 +33,6 @@ from turnwise.stores.base import (
     Store,
     Submission,
     Submitted,
-    operation,
 )
 from turnwise.stores.notices import Ended, Listener
 from turnwise.stores.redis_ear import events_of
@@ -97,7 +97,10 @@ class RedisStore(Store):
         return self._redis.secret
 
     async def ping(self) -> None:
-        await asyncio.gather(*self._redis.each("tails"))
+        await asyncio.gather(*self._redis.each("prove"))
+
+    async def waiting(self) -> int:
+        return sum(map(int, await those_that_answer(self._redis.each("backlog"))))
 
     async def facts(self) -> dict[str, str]:
         found = await self._redis.look()
@@ -173,8 +176,12 @@ class RedisStore(Store):
         token = "" if desk is None else f"{desk.worker}.{secrets.token_hex(8)}"
         doubt = partial(self._redis.doubt, number, token)
         under_way = SubmissionUnderWay(submission, message, take, doubt, self._claim_of)
-        args = submit_args(submission, message, token, desk)
-        future = self._redis.ask(number, "submit", ident, args, under_way.shape)
+        try:
+            args = submit_args(submission, message, token, desk)
+            future = self._redis.ask(number, "submit", ident, args, under_way.shape)
+        except BaseException:  # another event loop's, or closed: nothing began
+            under_way.never_began()
+            raise
         future.add_done_callback(under_way.done)
         if desk is None:  # the answer will come from elsewhere
             self._redis.hurry(submission.session)
@@ -291,7 +298,11 @@ class RedisStore(Store):
     # Reading
 
     async def turn(self, session: str, n: int) -> TurnRecord | None:
-        found = await self._redis.about("turn", session, n)
+        found = await self._redis.about("turn", session, n, "")
+        return turn_of(session, found) if found else None
+
+    async def turn_by_key(self, session: str, key: str) -> TurnRecord | None:
+        found = await self._redis.about("turn", session, "", key)
         return turn_of(session, found) if found else None
 
     async def turns(

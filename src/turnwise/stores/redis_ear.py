@@ -210,7 +210,7 @@ class Ear:
 
     def _signal(self, payload: bytes) -> None:
         origin, kind, turn, session = payload.split(b"\n", 3)
-        if origin == self._origin:
+        if origin == self._origin or kind == b"proof":
             return
         if kind == b"ready":
             self._tell([Ready()])

@@ -38,6 +38,7 @@ from redis.exceptions import (
 
 from turnwise.batching import Batch, Batcher
 from turnwise.errors import ConfigurationError, StoreUnavailable
+from turnwise.urls import masked
 
 log = logging.getLogger("turnwise.store")
 
@@ -54,6 +55,10 @@ BATCH = 16
 """Calls in one pipeline at most: few enough that two links overlap, enough to share its cost."""
 PASSING = (MovedError, AskError, TryAgainError, ClusterDownError, MasterDownError, ReadOnlyError)
 """What a Cluster answers while it rearranges itself."""
+
+
+class Unanswered(Exception):
+    """A call was sent and its answer was lost: it may have been done."""
 
 
 class Script:
@@ -107,10 +112,12 @@ class Routes:
                 socket_timeout=None,
                 retry=Retry(NoBackoff(), 0),
             )
-        except ValueError as error:
-            raise ConfigurationError(f"{url!r}: {error}") from None
-        self._make: type[Any] = pool.connection_class
-        self._kwargs = dict(pool.connection_kwargs)
+            self._make: type[Any] = pool.connection_class
+            self._kwargs = dict(pool.connection_kwargs)
+            self._make(**self._kwargs)  # nothing is sent yet: it knows its parameters
+        except (TypeError, ValueError) as error:
+            words = str(error).replace("AbstractConnection.__init__() got an ", "")
+            raise ConfigurationError(f"{masked(url)!r}: {words}") from None
         first = (self._kwargs.get("host", "localhost"), self._kwargs.get("port", 6379))
         self._known: list[tuple[str, int]] = [first]
         self._looking = asyncio.Lock()
@@ -235,6 +242,7 @@ class Link:
         self._batcher: Batcher[Call, Any] = Batcher(self._send, max_size=BATCH, observe=observe)
         self._connection: Connection | None = None
         self._away = False
+        self._sent = False
 
     def submit(self, call: Call) -> asyncio.Future[Any]:
         """A future of what `call.settle` makes of the answer; of StoreUnavailable, if need be."""
@@ -259,14 +267,15 @@ class Link:
         """The answer of each call, or the last error, and whether calls were made again."""
         until = time.monotonic() + (BRIEF if self._away else PATIENCE)
         answers: list[Any] = [None] * len(calls)
-        left, again = list(range(len(calls))), False
+        left, again, lost = list(range(len(calls))), False, False
         while True:
             trouble: Exception | None = None
+            self._sent = False
             try:
                 async with asyncio.timeout(until - time.monotonic()):
                     found = await self._round([calls[i] for i in left], again)
             except (RedisError, OSError) as error:
-                trouble, again = error, True
+                trouble, again, lost = error, True, lost or self._sent
             else:
                 for i, answer in zip(left, found, strict=True):
                     answers[i] = answer
@@ -282,7 +291,7 @@ class Link:
                     log.warning("Redis does not answer: %s", _words(trouble))
                 self._away = True
                 for i in left:
-                    answers[i] = trouble
+                    answers[i] = Unanswered(_words(trouble)) if lost else trouble
                 return answers, again
             await asyncio.sleep(PAUSE)
 
@@ -326,6 +335,7 @@ class Link:
         if wait:
             commands.append((b"WAIT", self._replicas, int(PATIENCE * 500)))
         packed = b"".join(map(pack_command, commands))
+        self._sent = True
         await connection.send_packed_command(packed, check_health=False)
         answers: list[Any] = []
         for _ in commands:
@@ -352,6 +362,7 @@ def _told(answer: Any) -> Any:
         return answer
     unavailable = StoreUnavailable(f"The store does not answer: {_words(answer)}")
     unavailable.__cause__ = answer
+    unavailable.perhaps_done = isinstance(answer, Unanswered)
     return unavailable
 
 

@@ -26,16 +26,18 @@ from turnwise.stores.notices import Listeners, Moved, Notice, Ready, Signal
 from turnwise.stores.redis_ear import Ear
 from turnwise.stores.redis_link import Call, Link, Routes, Script
 from turnwise.stores.redis_shapes import Names, notices, refusal
+from turnwise.urls import masked
 
 T = TypeVar("T")
 log = logging.getLogger("turnwise.store")
 
 ACTS = (
-    "append", "cancel", "claim", "create", "delete", "disown", "finish", "forget", "hold",
+    "append", "cancel", "claim", "create", "delete", "disown", "finish", "forget", "hold", "prove",
     "release", "renew", "reset", "rotate", "save", "submit", "sweep", "update",
 )  # fmt: skip
 READINGS = (
-    "history", "log", "session", "sessions", "state", "tails", "turn", "turns", "waiting",
+    "backlog", "history", "log", "session", "sessions", "state", "tails", "turn", "turns",
+    "waiting",
 )  # fmt: skip
 SCRIPTS = {
     **{name: Script(name) for name in ACTS},
@@ -66,7 +68,12 @@ class Partitions:
         observe: Callable[[Batch], None] | None,
         shift: Callable[[], float] | None,
     ) -> None:
-        parts = urlsplit(url)
+        parts = urlsplit(url.strip())
+        database = parts.path.strip("/")
+        if parts.scheme != "unix" and database and not database.isdecimal():
+            raise ConfigurationError(
+                f"{masked(url)!r}: what follows the server is the number of its database."
+            )
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         self.prefix = query.pop("prefix", "turnwise")
         if not self.prefix or set("{}:") & set(self.prefix):
@@ -77,7 +84,7 @@ class Partitions:
         self._observe = observe
         self._shift = shift
         self.listeners = Listeners()
-        self._origin = secrets.token_hex(6).encode()
+        self._origin = b""
         self._links: list[list[Link]] = []
         self._ears: list[Ear] = []
         self._hinted: set[int] = set()
@@ -104,6 +111,7 @@ class Partitions:
 
     async def open(self) -> redis_facts.Found:
         """Connect. Returns what is there; raises StoreUnavailable and ConfigurationError."""
+        self._origin = secrets.token_hex(6).encode()
         try:
             async with asyncio.timeout(5.0):
                 found = await redis_facts.look(self._routes)

@@ -12,7 +12,8 @@ from typing import Any
 from turnwise.conversation import TurnRecord, placed
 from turnwise.errors import StoreUnavailable
 from turnwise.events import Draft, dumps, one_line
-from turnwise.stores.base import EXHAUSTED, Claim, Desk, Outcome, Submission, Submitted, operation
+from turnwise.identity import operation
+from turnwise.stores.base import EXHAUSTED, Claim, Desk, Outcome, Submission, Submitted
 from turnwise.stores.redis_shapes import MICRO, turn_of
 
 EXHAUSTED_JSON = dumps(EXHAUSTED)
@@ -51,7 +52,7 @@ def finish_args(claim: Claim, outcome: Outcome, next_token: str) -> list[Any]:
         claim.written,
         outcome.status,
         outcome.state or b"",
-        b"" if outcome.error is None else dumps(outcome.error),
+        outcome.error_json or b"",
         outcome.usage or b"",
         outcome.keep or "",
         next_token,
@@ -112,11 +113,17 @@ class SubmissionUnderWay:
             status="running" if started else "queued",
             attempt=1 if started else 0,
             position=None if started else ahead,
-            message=placed(self._message, n, None),
+            message_json=placed(self._message, n, None),
             queued_at=now / MICRO,
             started_at=now / MICRO if started else None,
             first_event=first_event,
         )
+
+    def never_began(self) -> None:
+        """Tell the worker that there is no claim."""
+        take, self._take = self._take, None
+        if take is not None:
+            take(None)
 
     def done(self, future: asyncio.Future[Submitted]) -> None:
         """The act is done or has failed: tell the worker."""

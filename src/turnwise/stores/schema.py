@@ -26,6 +26,8 @@ def _load(text: str) -> tuple[list[str], dict[str, str]]:
     return migrations, statements
 
 
+OURS = {"session", "turn", "fact"}
+"""Tables that every schema of ours has."""
 MIGRATIONS, STATEMENTS = _load(resources.files(__package__).joinpath("sqlite.sql").read_text())
 
 
@@ -35,6 +37,7 @@ def prepare(db: apsw.Connection) -> None:
     Raises ConfigurationError if a newer version wrote the file, apsw's errors if it cannot be used.
     """
     db.set_busy_timeout(10_000)
+    _check_owner(db)
     until = time.monotonic() + 10
     while True:  # this one does not wait for other processes by itself
         try:
@@ -48,6 +51,13 @@ def prepare(db: apsw.Connection) -> None:
     db.execute("PRAGMA secure_delete = ON")
     db.execute("PRAGMA cache_size = -65536")
     _migrate(db)
+
+
+def _check_owner(db: apsw.Connection) -> None:
+    """Raises ConfigurationError if the file is another application's, before it is touched."""
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+    if tables and not tables >= OURS:
+        raise ConfigurationError(f"{db.filename} is the database of another application.")
 
 
 def _migrate(db: apsw.Connection) -> None:

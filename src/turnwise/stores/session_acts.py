@@ -8,6 +8,7 @@ leaves in `notices`, which the store tells its listeners after the commit.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -18,6 +19,9 @@ from turnwise.conversation import Session, after
 from turnwise.events import Draft, Event, draft, pack
 from turnwise.stores.notices import Appended, Notice, Ready, Signal
 from turnwise.stores.readings import Readings, Row
+
+PROOF = 4096
+"""Bytes that a proof of readiness writes: as much as a turn, so that it needs room on the disk."""
 
 
 class SessionActs(Readings):
@@ -38,6 +42,8 @@ class SessionActs(Readings):
         self._origin = origin
         self.notices: list[Notice] = []
         self.erased = False
+        self.incarnation = 0
+        """Another number once the file has come back with less than it had."""
 
     # What acts share
 
@@ -210,6 +216,10 @@ class SessionActs(Readings):
         self._do("add_fact", name, value)
         kept: bytes = self._one("fact", name)[0]
         return kept
+
+    def prove(self) -> None:
+        """Write something: whether that is possible is what readiness promises."""
+        self._do("save_fact", "ready", secrets.token_bytes(PROOF))
 
 
 def _generation(now: float) -> int:

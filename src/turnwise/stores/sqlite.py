@@ -89,10 +89,15 @@ class SQLiteStore(Store):
 
     async def ping(self) -> None:
         self._engine.read(lambda rows: rows.session(""))
-        await self._engine.act(lambda acts: None)
+        self._engine.check_space()
+        await self._engine.act(lambda acts: acts.prove())
+
+    async def waiting(self) -> int:
+        return self._engine.read(lambda rows: rows.waiting(), together=False)
 
     async def facts(self) -> dict[str, str]:
-        return {**self._engine.facts(), "durability": self.durability}
+        found = {**self._engine.facts(), "durability": self.durability}
+        return {**found, "integrity": await self._engine.quick_check()}
 
     async def create(
         self, session: str, *, name: str | None, metadata: bytes, ttl: float
@@ -120,7 +125,11 @@ class SQLiteStore(Store):
         take: Callable[[Claim | None], None] | None = None,
     ) -> Submitted:
         under_way = _Submission(submission, desk, take)
-        future: asyncio.Future[Submitted] = self._engine.submit(under_way)
+        try:
+            future: asyncio.Future[Submitted] = self._engine.submit(under_way)
+        except BaseException:  # another event loop's, or closed: nothing began
+            under_way.hand_over(committed=False)
+            raise
         future.add_done_callback(under_way.given_up)
         return await future
 
@@ -163,6 +172,9 @@ class SQLiteStore(Store):
 
     async def turn(self, session: str, n: int) -> TurnRecord | None:
         return self._engine.read(lambda rows: rows.turn(session, n), together=False)
+
+    async def turn_by_key(self, session: str, key: str) -> TurnRecord | None:
+        return self._engine.read(lambda rows: rows.turn_by_key(session, key), together=False)
 
     async def turns(
         self,

@@ -220,9 +220,10 @@ INSERT INTO signal (kind, session, turn, at, origin) VALUES (?, ?, ?, ?, ?);
 DELETE FROM signal WHERE at < ?;
 
 -- name: tail_position
-SELECT coalesce(max(pos), 0) FROM entry;
+-- The last position ever given out: it goes down only where a file was restored from a backup.
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'entry'), 0);
 -- name: tail_signal_position
-SELECT coalesce(max(pos), 0) FROM signal;
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'signal'), 0);
 -- name: tail_entries
 SELECT pos, session, last, body FROM entry WHERE pos > ? AND origin <> ?
     ORDER BY pos LIMIT ?;
@@ -234,6 +235,8 @@ SELECT pos, kind, session, turn FROM signal WHERE pos > ? AND origin <> ? ORDER 
 -- a moment; a session someone wants to hold is left alone until then.
 SELECT id FROM session WHERE ready_at IS NOT NULL AND reserved_until <= ?
     AND (keeper IS NULL OR keeper = ? OR ready_at <= ?) ORDER BY ready_at LIMIT ?;
+-- name: waiting
+SELECT count(*) FROM session WHERE ready_at IS NOT NULL;
 -- name: lapsed
 SELECT id FROM session WHERE lease_until <= ? LIMIT 100;
 -- name: owners
@@ -245,3 +248,5 @@ SELECT id FROM session WHERE lease_until IS NOT NULL AND owner = ? LIMIT 100;
 SELECT value FROM fact WHERE name = ?;
 -- name: add_fact
 INSERT OR IGNORE INTO fact (name, value) VALUES (?, ?);
+-- name: save_fact
+INSERT OR REPLACE INTO fact (name, value) VALUES (?, ?);

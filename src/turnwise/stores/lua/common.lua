@@ -322,7 +322,9 @@ end
 local function close(found, text, outcome)
   local replies = outcome.replies or {}
   local first = row.last_seq + 1
-  local bodies = {found.n .. ' ' .. text}
+  local why = outcome.error and ',"error":' .. outcome.error or ''
+  local question = string.sub(text, 1, -2) .. ',"status":"' .. outcome.status .. '"' .. why .. '}'
+  local bodies = {found.n .. ' ' .. question}
   local events = outcome.drafts or {}
   for i, body in ipairs(replies) do
     bodies[i + 1] = found.n .. ' ' .. body
@@ -333,8 +335,7 @@ local function close(found, text, outcome)
   end
   events[#events + 1] = 'turn.' .. outcome.status
   events[#events + 1] = found.n
-  events[#events + 1] =
-    head(found.n) .. (outcome.error and ',"error":' .. outcome.error or '') .. '}'
+  events[#events + 1] = head(found.n) .. why .. '}'
   for i = 1, #bodies, 1000 do
     call('RPUSH', M, unpack(bodies, i, math.min(i + 999, #bodies)))
   end

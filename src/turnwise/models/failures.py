@@ -1,0 +1,142 @@
+"""Failures: what a model server's error means, as a code for programs and words for people.
+
+Servers agree on neither statuses nor shapes: a template that refuses a conversation answers 400 or
+500, a conversation that is too long 400, 413 or 422, an empty account 402 or 429. So first the
+words decide, then the status. The server's own words may quote what people said; they go to the
+log where that is asked for, and never to the person.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from turnwise.errors import ModelError
+
+Meaning = tuple[str, str, bool]
+"""Our code, our words for people, and whether trying again may help."""
+
+QUOTA: Meaning = ("model_quota", "The language model's account has no credit left.", False)
+BUSY: Meaning = (
+    "model_rate_limited", "The language model is too busy; try again in a moment.", True,
+)  # fmt: skip
+FILTERED: Meaning = (
+    "model_filtered", "The language model's rules do not allow an answer to this.", False,
+)  # fmt: skip
+TOO_LONG: Meaning = (
+    "model_context_length", "The conversation is too long for the language model.", False,
+)  # fmt: skip
+ATTACHMENT: Meaning = (
+    "model_attachment", "The language model cannot read an attachment of this message.", False,
+)  # fmt: skip
+NOT_READY: Meaning = (
+    "model_overloaded", "The language model is not ready; try again in a moment.", True,
+)  # fmt: skip
+NOT_FOUND: Meaning = ("model_not_found", "The language model was not found.", False)
+NOT_ACCEPTED: Meaning = (
+    "model_bad_request", "The language model did not accept the conversation.", False,
+)  # fmt: skip
+AUTH: Meaning = ("model_auth", "The language model refused the server's key.", False)
+LATE: Meaning = ("model_timeout", "The language model took too long.", True)
+OTHER: Meaning = ("model_error", "The language model ran into an error.", True)
+
+# What servers say, in the order in which it is looked for: "too many tokens" is a matter of the
+# rate, of money or of the length, and only the other words tell which.
+_WORDS: tuple[tuple[Meaning, tuple[str, ...]], ...] = (
+    (QUOTA, (
+        "insufficient_quota", "exceeded your current quota", "billing", "credit balance",
+        r"insufficient (?:balance|credits|funds)", "requires more credits", "can only afford",
+        "prompt tokens limit exceeded",
+    )),
+    (BUSY, ("throttling", "rate.?limit", "too many requests", "tokens per min")),
+    (FILTERED, (
+        "content_filter", "content management policy", "responsibleaipolicy", "safety system",
+        "moderation", "flagged", "prohibited_content", "data_inspection_failed",
+    )),
+    (TOO_LONG, (
+        "context_length_exceeded", "exceed_context_size", "maximum context length",
+        "context (?:size|window|length)", "max_tokens must be at least 1, got -",
+        "maximum prompt length", "input token count", "prompt is too long",
+        "longer than the model", "too large for model", "reduce the length",
+        "tokens to keep from the initial prompt", r"must be <= \d+\. given",
+        "token count exceeds", "exceeds the context",
+    )),
+    (ATTACHMENT, (
+        "image", "multimodal", "mmproj", "vision", "downloading",
+    )),
+    (NOT_READY, (
+        "loading model", "model is (?:currently )?loading", "overloaded", "no healthy upstream",
+        "at capacity",
+    )),
+    (NOT_FOUND, (
+        "unexpected endpoint", "model_not_found", "no such model",
+        "model.{0,60}(?:does not exist|not found)",
+    )),
+    (NOT_ACCEPTED, (
+        "roles must alternate", "unexpected role", "role not supported",
+        "only user and assistant", "jinja", "chat template", "must be at the beginning",
+        "no user query", "must be non-empty", "expected last role", "extra inputs",
+        "unknown (?:name|field)", "unsupported (?:value|parameter)", "failed to deserialize",
+        "invalid_request",
+    )),
+)  # fmt: skip
+_STATUSES: dict[int, Meaning] = {
+    400: NOT_ACCEPTED,
+    401: AUTH,
+    402: QUOTA,
+    403: AUTH,
+    404: NOT_FOUND,
+    408: LATE,
+    413: TOO_LONG,
+    422: NOT_ACCEPTED,
+    429: BUSY,
+    503: NOT_READY,
+    504: LATE,
+    529: NOT_READY,
+}
+_PATTERNS = tuple((meaning, re.compile("|".join(words), re.I)) for meaning, words in _WORDS)
+
+
+class ServerError(Exception):
+    """A model server's own words; they are the cause of a ModelError."""
+
+
+def explained(status: int | None, body: Any) -> ModelError:
+    """What an error's status and body (of any shape) mean."""
+    words = _words(body)
+    if isinstance(body, dict) and status is None:
+        status = _status(body)
+    meaning = _STATUSES.get(status or 0, OTHER)
+    if meaning is not AUTH:  # what is refused for its key may name anything
+        said = (found for found, pattern in _PATTERNS if pattern.search(words))
+        meaning = next(said, meaning)
+    error = failed(meaning)
+    error.__cause__ = ServerError(f"{status or 'in the answer'}: {words[:500]}")
+    return error
+
+
+def failed(meaning: Meaning) -> ModelError:
+    """The error that ends a turn so."""
+    code, message, retryable = meaning
+    return ModelError(message, code=code, retryable=retryable)
+
+
+def _words(body: Any) -> str:
+    """All that a body says, flat: messages are texts, lists, objects, or JSON within a text."""
+    if isinstance(body, bytes):
+        body = body.decode("utf-8", "replace")
+    if isinstance(body, str):
+        return body
+    try:
+        return json.dumps(body, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return str(body)
+
+
+def _status(body: dict[str, Any]) -> int | None:
+    for name in ("status_code", "status", "code"):
+        value = body.get(name)
+        if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
+            return int(value) if 400 <= int(value) < 600 else None
+    return None

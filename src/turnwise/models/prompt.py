@@ -1,0 +1,132 @@
+"""Prompt: the part of a conversation that a language model is sent, in a form that every server
+accepts.
+
+Many servers refuse two messages of one role in a row, a conversation that begins with an answer, an
+empty text, or a system's message in the middle. So a prompt always alternates and begins with the
+person: questions that were never answered are joined with the next one, answers in several messages
+are one, and what a server has refused before is left out, or it would be refused for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from turnwise.conversation import Attachment, Message
+
+Count = Callable[[str], int]
+
+REFUSED = frozenset({"model_filtered", "model_bad_request", "model_attachment", "refused"})
+"""Why a question is left out of later prompts: a server would refuse it again, or the bot has
+refused to have it answered."""
+IMAGE_COST = 1_000
+"""What an image counts for in `max_prompt`."""
+
+Part = dict[str, Any]
+
+
+def prompt_of(
+    messages: Sequence[Message],
+    *,
+    system: str | None = None,
+    max_prompt: int | None = None,
+    count: Count = len,
+    images: bool = True,
+) -> list[dict[str, Any]]:
+    """The messages as a model is sent them; the last one is the question.
+
+    `max_prompt` bounds what `count` (characters, or a tokenizer's tokens) makes of the system's
+    text and the messages: the oldest are left out first, the last one never is.
+    """
+    told = [system] if system else []
+    told += [m.text for m in messages if m.role == "system" and m.text.strip()]
+    turns = _alternating(messages, images)
+    if max_prompt is not None:
+        turns = _newest(turns, max_prompt - sum(map(count, told)), count)
+    prompt = [{"role": role, "content": _content(parts)} for role, parts in turns]
+    return [{"role": "system", "content": "\n\n".join(told)}, *prompt] if told else prompt
+
+
+def without_system(prompt: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same for a model that knows no system: its text goes before the first question."""
+    if not prompt or prompt[0]["role"] != "system":
+        return prompt
+    system, first, *rest = prompt if len(prompt) > 1 else (*prompt, {"role": "user", "content": ""})
+    content = first["content"]
+    if isinstance(content, str):
+        content = f"{system['content']}\n\n{content}".strip()
+    else:
+        content = [{"type": "text", "text": system["content"]}, *content]
+    return [{"role": "user", "content": content}, *rest]
+
+
+Turns = list[tuple[str, list[Part]]]
+
+
+def _alternating(messages: Sequence[Message], images: bool) -> Turns:
+    """User, assistant, user, ..., user; each with the parts of one or several messages."""
+    turns: Turns = []
+    for place, message in enumerate(messages):
+        last = place == len(messages) - 1
+        if message.role not in ("user", "assistant") or (not last and _was_refused(message)):
+            continue
+        parts = _parts(message, images)
+        if not parts and not (last and message.role == "user"):
+            continue
+        if turns and turns[-1][0] == message.role:
+            turns[-1][1].extend(parts)
+        elif turns or message.role == "user":
+            turns.append((message.role, parts))
+    return turns
+
+
+def _was_refused(message: Message) -> bool:
+    return message.error is not None and message.error.code in REFUSED
+
+
+def _parts(message: Message, images: bool) -> list[Part]:
+    """Text and images. What the model cannot take is told to it, so that it can say so."""
+    assistant = message.role == "assistant"
+    text = message.text.rstrip() if assistant else message.text
+    parts = [_text(text)] if text.strip() else []
+    if assistant:
+        return parts
+    for attachment in message.attachments:
+        if images and _is_image(attachment):
+            parts.append({"type": "image_url", "image_url": {"url": attachment.url}})
+        else:
+            name = attachment.name or attachment.type
+            parts.append(_text(f"[Attached: {name}, which this model cannot read.]"))
+    return parts
+
+
+def _is_image(attachment: Attachment) -> bool:
+    reachable = attachment.url.startswith(("http://", "https://", "data:"))
+    return attachment.type.startswith("image") and reachable
+
+
+def _text(text: str) -> Part:
+    return {"type": "text", "text": text}
+
+
+def _content(parts: list[Part]) -> str | list[Part]:
+    """Plain text where it is nothing else: not every server takes parts."""
+    if all(part["type"] == "text" for part in parts):
+        return "\n\n".join(part["text"] for part in parts)
+    return parts
+
+
+def _newest(turns: Turns, room: int, count: Count) -> Turns:
+    """As many of the newest as there is room for, still beginning with the person."""
+    kept = 0
+    for _, parts in reversed(turns):
+        room -= sum(_cost(part, count) for part in parts)
+        if room < 0 and kept:
+            break
+        kept += 1
+    newest = turns[len(turns) - kept :]
+    return newest[1:] if newest and newest[0][0] != "user" else newest
+
+
+def _cost(part: Part, count: Count) -> int:
+    return count(part["text"]) if part["type"] == "text" else IMAGE_COST

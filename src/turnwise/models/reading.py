@@ -1,0 +1,198 @@
+"""Reading: a model server's answer as pieces of text, whatever form it has.
+
+Servers that speak like OpenAI's differ in everything that is not the simplest answer: chunks
+without choices or without text, errors inside a stream that began well, one JSON document although
+a stream was asked for, a page of HTML from a proxy, lines that no stream should have. Nothing of it
+may lose what was said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from typing import Any
+
+DONE = object()
+"""What stands for `data: [DONE]`."""
+MOST_STRANGE = 100_000
+"""Characters kept of an answer that is not a stream."""
+
+_ENDS = {
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "model_context_window_exceeded": "length",
+    "content_filter": "filtered",
+    "safety": "filtered",
+    "error": "error",
+}
+_FIELDS = ("event:", "id:", "retry:", ":")
+
+
+class Strange(str):
+    """A body without a single JSON document in it."""
+
+
+async def documents(lines: AsyncIterable[str]) -> AsyncIterator[Any]:
+    """The JSON documents of a stream of server-sent events, or of a body that is something else;
+    DONE at the mark of its end, and a Strange text where there was no JSON at all."""
+    data: list[str] = []
+    strange: list[str] = []
+    size, found = 0, False
+    async for line in lines:
+        line = line.lstrip("\ufeff")
+        if line.startswith("data:"):
+            data.append(line[5:].strip())
+        elif line.startswith("error:"):
+            data.append(f'{{"error": {line[6:].strip()}}}')
+        elif line.startswith(_FIELDS):
+            continue
+        elif line.strip():
+            size += len(line)
+            if size <= MOST_STRANGE:
+                strange.append(line)
+        elif data:
+            for document in _parsed("\n".join(data)):
+                found = True
+                yield document
+            data.clear()
+    for text in ("\n".join(data), "\n".join(strange)):
+        for document in _parsed(text):
+            found = True
+            yield document
+    if not found and strange:
+        yield Strange("\n".join(strange))
+
+
+def _parsed(text: str) -> Iterator[Any]:
+    """The documents in a text, one or several; what is not JSON is passed over."""
+    decoder, place = json.JSONDecoder(), 0
+    while place < len(text):
+        if text.startswith("[DONE]", place) or text.startswith("[done]", place):
+            yield DONE
+            place += len("[DONE]")
+            continue
+        try:
+            document, place = decoder.raw_decode(text, place)
+        except ValueError:
+            place = text.find("\n", place) + 1 or len(text)
+        else:
+            yield document
+        while place < len(text) and text[place].isspace():
+            place += 1
+
+
+class Answer:
+    """What has been heard of an answer so far."""
+
+    def __init__(self) -> None:
+        self.said = False
+        """Whether there was text."""
+        self.thought = False
+        """Whether there was reasoning."""
+        self.done = False
+        """Whether the server marked the end."""
+        self.finish: str | None = None
+        self.model: str | None = None
+        self.usage: dict[str, int] | None = None
+        self.trouble: Any = None
+        """An error that came where an answer should be: its body."""
+
+    @property
+    def ended(self) -> str | None:
+        """Why the text is not whole: length, filtered, error or cut; None for a whole one."""
+        if self.trouble is not None:
+            return "error"
+        if self.finish is None:
+            return None if self.done else "cut"
+        return _ENDS.get(self.finish.lower())
+
+    def hear(self, document: Any) -> str:
+        """The text that a document adds."""
+        if document is DONE:
+            self.done = True
+        if isinstance(document, Strange):
+            self.trouble = self.trouble or document
+        if not isinstance(document, dict):
+            return ""
+        self.trouble = self.trouble or _error_in(document)
+        if isinstance(document.get("model"), str) and document["model"]:
+            self.model = document["model"]
+        self._count(document.get("usage"))
+        choices = document.get("choices")
+        text = ""
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and choice.get("index") in (0, None):
+                text += self._choice(choice)
+        self.said = self.said or bool(text)
+        return text
+
+    def _choice(self, choice: dict[str, Any]) -> str:
+        self.trouble = self.trouble or choice.get("error")
+        if isinstance(choice.get("finish_reason"), str) and choice["finish_reason"]:
+            self.finish = choice["finish_reason"]
+        text = self._text(choice.get("delta"))
+        if text or self.said:
+            return text
+        whole = choice.get("message")
+        if isinstance(whole, dict):  # one document although a stream was asked for
+            self.done = True
+            return self._text(whole)
+        return choice["text"] if isinstance(choice.get("text"), str) else ""
+
+    def _text(self, said: Any) -> str:
+        if not isinstance(said, dict):
+            return ""
+        if said.get("reasoning_content") or said.get("reasoning") or said.get("thinking"):
+            self.thought = True
+        content = said.get("content")
+        if isinstance(content, list):
+            content = "".join(map(self._part, content))
+        if isinstance(content, str) and content:
+            return content
+        refusal = said.get("refusal")
+        return refusal if isinstance(refusal, str) else ""
+
+    def _part(self, part: Any) -> str:
+        if isinstance(part, str):
+            return part
+        if not isinstance(part, dict):
+            return ""
+        if part.get("type") in ("thinking", "reasoning"):
+            self.thought = True
+            return ""
+        return part["text"] if isinstance(part.get("text"), str) else ""
+
+    def _count(self, usage: Any) -> None:
+        """Some servers tell the cost so far with each chunk: the last word counts."""
+        if not isinstance(usage, dict):
+            return
+        names = {
+            "input_tokens": "prompt_tokens",
+            "output_tokens": "completion_tokens",
+            "total_tokens": "total_tokens",
+        }
+        counts = {ours: _tokens(usage.get(theirs)) for ours, theirs in names.items()}
+        if any(counts.values()):
+            self.usage = {name: number for name, number in counts.items() if number is not None}
+
+
+def _tokens(number: Any) -> int | None:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < 2**53:
+        return None
+    return int(number)
+
+
+def _error_in(document: dict[str, Any]) -> Any:
+    """The error that a document is, or None. Some servers wrap it and some do not."""
+    if document.get("error"):
+        return document["error"]
+    if document.get("choices"):
+        return None
+    if document.get("object") == "error" or document.get("type") == "error":
+        return document
+    if "detail" in document or (
+        "code" in document and ("message" in document or "details" in document)
+    ):
+        return document
+    return None
