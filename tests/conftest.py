@@ -333,6 +333,21 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
 
 
 @pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of the test's own, to be killed and frozen."""
+    server = RedisServer(tmp_path / "own", free_port(), "--appendfsync", "always")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def open_away(own_server: RedisServer) -> Opener:
+    """`open_door` on that Redis."""
+    return lambda bot, **given: _open_door(own_server.url, bot, **given)
+
+
+@pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     opened: list[Terminal] = []
 

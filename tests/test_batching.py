@@ -648,3 +648,92 @@ def test_waiting_costs_nothing() -> None:
     assert virtual.run(main_) == pytest.approx(86400)
     assert order == ["60", "3600", "86400"]
     assert time.monotonic() - began < 5
+
+
+# N or T
+
+
+def test_a_lone_item_waits_for_company_or_for_its_time() -> None:
+    """With `min_size` a batch goes when it holds N items or T has passed for the oldest, whichever
+    comes first, although nothing else is under way."""
+
+    async def main() -> tuple[list[float], list[list[int]]]:
+        recorder = Recorder()
+        batcher = Batcher(recorder, max_size=8, min_size=3, max_wait=1.0)
+        loop = asyncio.get_running_loop()
+        took: list[float] = []
+
+        async def ask(item: int, after: float) -> None:
+            await asyncio.sleep(after)
+            began = loop.time()
+            assert await batcher(item) == 2 * item
+            took.append(round(loop.time() - began, 3))
+
+        await ask(1, 0.0)  # alone: T
+        await asyncio.gather(*(ask(n, n / 10) for n in range(2, 5)))  # three: N, with the third
+        await asyncio.gather(ask(5, 0.0), ask(6, 0.9), ask(7, 5.0))  # two: T of the older; then one
+        assert dict(batcher.stats.reasons) == {"linger": 3, "enough": 1}
+        return took, recorder.batches
+
+    took, batches = virtual.run(main())
+    assert batches == [[1], [2, 3, 4], [5, 6], [7]]
+    assert sorted(took) == [0.0, 0.1, 0.1, 0.2, 1.0, 1.0, 1.0]
+
+
+def test_only_full_batches_go_before_their_time() -> None:
+    """With `min_size == max_size`: full ones at once, the rest when the time of its oldest is up,
+    and one that nobody waits for any more does not count."""
+
+    async def main() -> None:
+        recorder = Recorder()
+        batcher = Batcher(recorder, max_size=4, min_size=4, max_wait=2.0)
+        loop = asyncio.get_running_loop()
+        first = [batcher.submit(n) for n in range(1, 7)]
+        await asyncio.gather(*first[:4])
+        assert loop.time() == 0.0
+        first[4].cancel()
+        later = [batcher.submit(n) for n in (7, 8)]
+        await asyncio.sleep(1.0)
+        assert recorder.batches == [[1, 2, 3, 4]]
+        last = batcher.submit(9)  # with 6, 7 and 8 it is the fourth that somebody waits for
+        await asyncio.gather(first[5], *later, last)
+        assert (recorder.batches, loop.time()) == ([[1, 2, 3, 4], [6, 7, 8, 9]], 1.0)
+
+    virtual.run(main())
+
+
+def test_lanes_wait_each_for_its_own() -> None:
+    """N and T hold for each key by itself."""
+
+    async def main() -> None:
+        recorder = Recorder()
+        batcher = Batcher(
+            recorder, max_size=2, min_size=2, max_wait=1.0, key=lambda n: n % 2, concurrency=2
+        )
+        odd, *even = [batcher.submit(n) for n in (1, 2, 4)]
+        await asyncio.gather(*even)
+        assert not odd.done()
+        await odd
+        assert asyncio.get_running_loop().time() == 1.0
+        assert recorder.batches == [[2, 4], [1]]
+
+    virtual.run(main())
+
+
+async def test_closing_does_not_wait_for_company() -> None:
+    """What waits for N when the batcher is closed is computed at once."""
+    batcher = Batcher(Recorder(), max_size=8, min_size=8, max_wait=60.0)
+    waiting = batcher.submit(1)
+    await asyncio.sleep(0)
+    await batcher.aclose()
+    assert await waiting == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"min_size": 0}, {"min_size": 9}, {"min_size": 2}, {"min_size": 9, "max_wait": 1.0}],
+)
+def test_n_without_t_is_refused(options: dict[str, Any]) -> None:
+    """A lone item would wait for ever; and N is no more than a batch holds."""
+    with pytest.raises(ConfigurationError):
+        Batcher(Recorder(), max_size=8, **options)

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -42,15 +42,6 @@ async def opened(url: str) -> AsyncIterator[RedisStore]:
         yield store
     finally:
         await store.close()
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis of the test's own, to be killed and frozen."""
-    server = RedisServer(tmp_path / "own", free_port(), "--appendfsync", "always")
-    server.start()
-    yield server
-    server.kill()
 
 
 # Keys
@@ -537,13 +528,6 @@ async def test_a_frozen_redis(own_server: RedisServer, open_away: Opener) -> Non
                 await asyncio.sleep(0.05)
         # What came while it was frozen may have been kept, and is answered in its order.
         assert (await talker.say("after"))["reply"]["text"] == "after"
-
-
-@pytest.fixture
-def open_away(own_server: RedisServer) -> Opener:
-    from conftest import _open_door
-
-    return lambda bot, **given: _open_door(own_server.url, bot, **given)
 
 
 async def _echo(turn: Turn) -> str:

@@ -99,7 +99,7 @@ async def chat(socket: WebSocket, token: str = "") -> None:
         try:
             while not reader.closed:
                 for event in await reader.read():
-                    await socket.send_text(event.data.decode())
+                    await socket.send_text(event.encoded.decode())
         except (WebSocketDisconnect, RuntimeError):
             pass  # they left; the answer is made all the same
         finally:

@@ -7,11 +7,11 @@ from typing import Any, TypeVar, overload
 
 from turnwise import handlers
 from turnwise.errors import ConfigurationError
+from turnwise.handlers import Handler as Handler
 from turnwise.output import Coalesce
 from turnwise.services import Service, Services, When
 from turnwise.turn import Options, Turn
 
-Handler = Callable[[Turn], Any]
 H = TypeVar("H", bound=Handler)
 S = TypeVar("S", bound=Service)
 

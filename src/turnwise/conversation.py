@@ -16,6 +16,7 @@ A message is encoded once, without its place in the session, because the store g
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -26,8 +27,10 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from turnwise.errors import Invalid
+from turnwise.errors import Damaged, Invalid
 from turnwise.identity import bits
+
+log = logging.getLogger("turnwise.store")
 
 Role = Literal["user", "assistant", "system", "tool"]
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -186,6 +189,15 @@ def concluded(encoded: bytes, status: Status, error: bytes | None) -> bytes:
     return b'%b,"status":"%b"%b}' % (encoded[:-1], status.encode(), why)
 
 
+def parsed(encoded: bytes, session: str) -> Any:
+    """What was stored of a session as JSON. Raises Damaged, and logs which session it is."""
+    try:
+        return orjson.loads(encoded)
+    except ValueError:
+        log.error("session %r: what is stored of it cannot be read; see `turnwise check`", session)
+        raise Damaged() from None
+
+
 def placed(encoded: bytes, turn: int, seq: int | None) -> bytes:
     """An encoded message with its place in the session added, still without decoding it."""
     place = b"null" if seq is None else b"%d" % seq
@@ -255,6 +267,13 @@ class TurnRecord:
     usage_json: bytes | None = None
     started_at: float | None = None
     finished_at: float | None = None
+
+    def check(self) -> TurnRecord:
+        """The record itself. Raises Damaged when something of it cannot be read."""
+        for body in (self.message_json, *self.replies_json, self.error_json, self.usage_json):
+            if body is not None:
+                parsed(body, self.session)
+        return self
 
     @property
     def open(self) -> bool:

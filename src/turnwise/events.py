@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from turnwise.conversation import iso
+from turnwise.conversation import Failure, Message, iso
 
 QUEUED = "turn.queued"
 STARTED = "turn.started"
@@ -103,22 +103,37 @@ class Event:
     _sse: bytes | None = None
 
     @property
-    def data(self) -> bytes:
-        """The event as a JSON object."""
+    def encoded(self) -> bytes:
+        """The event as a JSON object, in bytes."""
         return b'{"id":%d,"type":"%b",%b' % (self.id, self.type.encode(), self.tail)
 
     @property
     def sse(self) -> bytes:
         """The event as server-sent event, made once for all its readers in this process."""
         if self._sse is None:
-            head = (self.id, self.type.encode(), self.data)
+            head = (self.id, self.type.encode(), self.encoded)
             self._sse = b"id: %d\nevent: %b\ndata: %b\n\n" % head
         return self._sse
 
     def json(self) -> dict[str, Any]:
         """The event as a dict."""
-        body: dict[str, Any] = orjson.loads(self.data)
+        body: dict[str, Any] = orjson.loads(self.encoded)
         return body
+
+    @property
+    def text(self) -> str:
+        """The text of a `delta`; of every other event it is empty."""
+        return str(self.json()["text"]) if self.type == DELTA else ""
+
+    @property
+    def message(self) -> Message | None:
+        """The message that a `message` or a `turn.queued` carries."""
+        return Message.decode(self.json()["message"]) if self.type in (MESSAGE, QUEUED) else None
+
+    @property
+    def error(self) -> Failure | None:
+        """Why a turn failed, of `turn.failed`."""
+        return Failure(**self.json()["error"]) if self.type == FAILED else None
 
 
 _BETWEEN_EVENTS, _BETWEEN_FIELDS = b"\x1e", b"\x1f"  # JSON holds neither

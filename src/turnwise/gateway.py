@@ -23,6 +23,7 @@ from turnwise.conversation import (
     TurnRecord,
     checked_session_id,
     new_session_id,
+    parsed,
 )
 from turnwise.errors import (
     Invalid,
@@ -257,14 +258,14 @@ class Gateway:
         record = await self._store.turn(session_id, n)
         if record is None:
             raise NotFound("There is no such turn.")
-        return record
+        return record.check()
 
     async def turn_by_key(self, session_id: str, key: str) -> TurnRecord:
         """The turn that was made with this idempotency key. Raises NotFound."""
         record = await self._store.turn_by_key(session_id, key)
         if record is None:
             raise NotFound("There is no such turn.")
-        return record
+        return record.check()
 
     async def turns(
         self,
@@ -275,10 +276,11 @@ class Gateway:
         after: int | None = None,
         limit: int = 50,
     ) -> tuple[list[TurnRecord], bool]:
-        """Turns in order, and whether there are more."""
-        return await self._store.turns(
+        """Turns in order, and whether there are more. Raises NotFound, Damaged."""
+        turns, more = await self._store.turns(
             session_id, status=status, before=before, after=after, limit=limit
         )
+        return [turn.check() for turn in turns], more
 
     async def wait(self, session_id: str, n: int, timeout: float | None) -> TurnRecord:
         """The turn, once it has ended or `timeout` seconds have passed. Raises NotFound."""
@@ -333,8 +335,13 @@ class Gateway:
         after: int | None = None,
         limit: int = 50,
     ) -> History:
-        """The history and what is open, from one moment. Raises NotFound."""
-        return await self._store.history(session_id, before=before, after=after, limit=limit)
+        """The history and what is open, from one moment. Raises NotFound, Damaged."""
+        found = await self._store.history(session_id, before=before, after=after, limit=limit)
+        for message in found.messages_json:
+            parsed(message, session_id)
+        for turn in found.open:
+            turn.check()
+        return found
 
     def follow(
         self,

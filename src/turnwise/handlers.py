@@ -8,7 +8,7 @@ or None. What is not async runs in the session's thread.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +17,10 @@ from turnwise.conversation import Message
 from turnwise.turn import Turn
 
 Piece = str | Message | None
+"""What a handler says at a time."""
+Said = Piece | Awaitable[Piece] | AsyncIterator[Piece] | Iterator[Piece]
+"""What calling a handler gives: a piece, a coroutine of one, or a generator of several."""
+Handler = Callable[[Turn], Said]
 
 _END = object()
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 from turnwise import events
 from turnwise.alarms import PERIOD, Alarms
-from turnwise.conversation import TurnRecord
+from turnwise.conversation import TurnRecord, parsed
 from turnwise.errors import (
     NotFound,
     QueueFull,
@@ -328,6 +328,7 @@ class Reader:
             return [events.gap(asked, self.cursor, time.time())]
         found: list[Event] = []
         for event in log.events:
+            parsed(event.encoded, self.session)
             self._pass(event, found)
         if len(log.events) == PAGE:
             self._behind = True

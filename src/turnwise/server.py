@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import threading
@@ -35,6 +36,8 @@ from turnwise.runtime import Runtime
 from turnwise.settings import Settings
 from turnwise.targets import load_bot
 from turnwise.urls import Origin, as_text
+
+log = logging.getLogger("turnwise.http")
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -210,7 +213,8 @@ class Readiness:
         try:
             async with asyncio.timeout(2.0):
                 await self._runtime.gateway.ping()
-        except (TurnwiseError, TimeoutError):
+        except (TurnwiseError, TimeoutError) as error:
+            log.warning("not ready: %s", error or "the store does not answer in time")
             return "store_unavailable"
         return "ok"
 

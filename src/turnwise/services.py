@@ -17,14 +17,14 @@ from typing import Any, TypeVar, overload
 
 from turnwise import handlers
 from turnwise.errors import ConfigurationError, TurnError
-from turnwise.handlers import Piece
+from turnwise.handlers import Handler, Piece
 from turnwise.turn import Turn
 
 log = logging.getLogger("turnwise.services")
 
 CallNext = Callable[..., Awaitable[None]]
 Service = Callable[[Turn, CallNext], Awaitable[Piece]]
-Step = Callable[[Turn], Any]
+Step = Handler
 S = TypeVar("S", bound=Step)
 When = Callable[[Turn], "bool | Awaitable[bool]"]
 

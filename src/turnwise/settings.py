@@ -29,51 +29,77 @@ class Settings(BaseSettings):
         extra="ignore",
     )
 
-    store: str = Field("sqlite:///turnwise.db", description="Where sessions are kept: a store URL.")
-    host: str = Field("127.0.0.1", description="The address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="The port to listen on.")
-    workers: int = Field(1, ge=1, le=256, description="Server processes on this machine.")
-    concurrency: int = Field(100, ge=1, description="Turns that one process answers at once.")
-    grace: float = Field(10.0, ge=0, description="Seconds that running turns get on SIGTERM.")
-    lease: float = Field(
-        30.0, ge=1, description="Seconds until the turn of an unresponsive worker is retried."
+    store: str = Field(
+        default="sqlite:///turnwise.db",
+        description="Where sessions are kept: a store URL.",
     )
-    api_keys: str = Field("", description="Keys of trusted backends, separated by commas.")
+    host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on.")
+    workers: int = Field(default=1, ge=1, le=256, description="Server processes on this machine.")
+    concurrency: int = Field(
+        default=100,
+        ge=1,
+        description="Turns that one process answers at once.",
+    )
+    grace: float = Field(
+        default=10.0,
+        ge=0,
+        description="Seconds that running turns get on SIGTERM.",
+    )
+    lease: float = Field(
+        default=30.0,
+        ge=1,
+        description="Seconds until the turn of an unresponsive worker is retried.",
+    )
+    api_keys: str = Field(default="", description="Keys of trusted backends, separated by commas.")
     allowed_origins: str = Field(
-        "", description="Other origins whose pages may use every door, separated by commas."
+        default="", description="Other origins whose pages may use every door, separated by commas."
     )
     session_ttl: float = Field(
-        30 * 86400.0, ge=1, description="Seconds that a session lives after its last turn."
+        default=30 * 86400.0, ge=1, description="Seconds that a session lives after its last turn."
     )
     token_ttl: float | None = Field(
-        None,
+        default=None,
         ge=1,
         description="Seconds after which a token ends; without it, it lives as its session does.",
     )
     retention: float = Field(
-        3600.0, ge=0, description="Seconds that events stay in the log for readers to resume."
+        default=3600.0,
+        ge=0,
+        description="Seconds that events stay in the log for readers to resume.",
     )
-    max_body: int = Field(1_000_000, ge=1000, description="Bytes of a request's body.")
-    max_text: int = Field(100_000, ge=1, description="Characters of a message's text.")
-    max_streams: int = Field(10_000, ge=1, description="Open event streams of one process.")
+    max_body: int = Field(default=1_000_000, ge=1000, description="Bytes of a request's body.")
+    max_text: int = Field(default=100_000, ge=1, description="Characters of a message's text.")
+    max_streams: int = Field(default=10_000, ge=1, description="Open event streams of one process.")
     sessions_per_minute: int = Field(
-        20_000, ge=0, description="Sessions that one address may make a minute; 0: any number."
+        default=20_000,
+        ge=0,
+        description="Sessions that one address may make a minute; 0: any number.",
     )
     messages_per_minute: int = Field(
-        60_000, ge=0, description="Messages that one session takes a minute; 0: any number."
+        default=60_000, ge=0, description="Messages that one session takes a minute; 0: any number."
     )
-    body_timeout: float = Field(20.0, gt=0, description="Seconds to receive a request's body.")
+    body_timeout: float = Field(
+        default=20.0,
+        gt=0,
+        description="Seconds to receive a request's body.",
+    )
     send_timeout: float = Field(
-        20.0, gt=0, description="Seconds a client may accept no data before it is disconnected."
+        default=20.0,
+        gt=0,
+        description="Seconds a client may accept no data before it is disconnected.",
     )
     metrics_port: int | None = Field(
-        None, ge=1, le=65535, description="The port on which `turnwise work` serves its metrics."
+        default=None,
+        ge=1,
+        le=65535,
+        description="The port on which `turnwise work` serves its metrics.",
     )
     debug: bool = Field(
-        False, description="Log the words of exceptions, which may quote what people said."
+        default=False, description="Log the words of exceptions, which may quote what people said."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="debug, info, warning or error."
+        default="info", description="debug, info, warning or error."
     )
 
     @model_validator(mode="before")

@@ -35,7 +35,7 @@ from turnwise.batching.errors import (
 )
 from turnwise.batching.measures import Batch, Reason, ServiceTime, Stats
 from turnwise.batching.telling import Telling, pass_on
-from turnwise.batching.waiting import Budget, Ticket, Waiting
+from turnwise.batching.waiting import Budget, Lane, Ticket, Waiting
 from turnwise.errors import ConfigurationError
 
 Item = TypeVar("Item")
@@ -65,8 +65,10 @@ class Batcher(Generic[Item, Result]):
     that caller alone. It is a coroutine function, a plain one (which runs in a thread, with
     `process` in a process), or a generator that yields lists of pieces (see `stream`).
 
-    `max_size`: items in a batch at most. `max_wait`: seconds that the oldest item may wait for
-    company, where company is likely; `concurrency`: batches under way at once. `timeout`: seconds
+    `max_size`: the most items in a batch. `max_wait`: seconds that the oldest item may wait for
+    company, where company is likely. `min_size`: a batch waits until it holds so many items or
+    until `max_wait` has passed for the oldest, whichever comes first, also when nothing else is
+    under way (N or T). `concurrency`: batches under way at once. `timeout`: seconds
     a batch may take. `isolate`: when `fn` raises for a batch, try its halves, so that only the bad
     item fails (`fn` must be idempotent). `max_queue`: items that may wait. `key(item)`: only items
     of one key share a batch. `cost(item)` with `max_cost`: what a batch may hold, `padded` if each
@@ -81,6 +83,7 @@ class Batcher(Generic[Item, Result]):
         *,
         max_size: int = 32,
         max_wait: float = 0.0,
+        min_size: int = 1,
         concurrency: int = 1,
         timeout: float | None = None,
         isolate: bool = False,
@@ -97,12 +100,17 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         if min(max_size, concurrency, max_queue or 1) < 1 or max_wait < 0 or ageing <= 0:
             raise ConfigurationError("A batcher's limits are positive numbers.")
+        if not 1 <= min_size <= max_size:
+            raise ConfigurationError("min_size is a number from 1 to max_size.")
+        if min_size > 1 and not max_wait:
+            raise ConfigurationError("min_size needs max_wait: else a lone item waits for ever.")
         if (cost is None) != (max_cost is None):
             raise ConfigurationError("cost and max_cost go together.")
         self._caller = caller(fn, concurrency, process)
         if dedup and self._caller.streams:
             raise ConfigurationError("What streams is computed for each caller: leave out dedup.")
         self._max_wait = max_wait
+        self._min_size = min_size
         self._concurrency = concurrency
         self._max_queue = max_queue
         self._key = key
@@ -260,8 +268,10 @@ class Batcher(Generic[Item, Result]):
         waiting = len(self._waiting)
         if self._starting or not waiting or waiting < self._held:
             return
-        only_full = self._lingers or self._under_way >= self._concurrency
-        if only_full and waiting < self._waiting.budget.size:
+        size = self._waiting.budget.size
+        if self._under_way >= self._concurrency and waiting < size:
+            return
+        if self._lingers and waiting < (self._min_size if self._min_size > 1 else size):
             return
         if len(self._workers) >= self._concurrency + self._caller.ahead:
             return
@@ -289,16 +299,23 @@ class Batcher(Generic[Item, Result]):
             reason: Reason = "full" if full else "idle"
             if not full and self._max_wait and not self._closed:
                 until = lane.oldest() + self._max_wait
-                if now < until and (len(lane) > 1 or self._expected):
+                if now < until and self._waits(lane):
                     soonest = until if soonest is None else min(soonest, until)
                     continue
-                reason = "linger" if now >= until else "idle"
+                enough: Reason = "enough" if self._min_size > 1 else "idle"
+                reason = "linger" if now >= until else enough
             if self._closed:
                 reason = "drain"
             return Released(self._waiting.take(name, lane, now), reason)
         if soonest is not None:
             self._set_linger(soonest)
         return None
+
+    def _waits(self, lane: Lane) -> bool:
+        """Whether what a lane holds should wait for more."""
+        if self._min_size > 1:
+            return lane.wanted() < self._min_size
+        return len(lane) > 1 or self._expected > 0
 
     def _whatever_waits(self, now: float) -> Released | None:
         """The usual case, quickly: one lane, no budget, nothing to wait for."""

@@ -4,16 +4,45 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, overload
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from turnwise.batching.batcher import Batcher
+from turnwise.batching.batcher import Answer, Batcher
+from turnwise.batching.measures import Batch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Owner = TypeVar("Owner")
+
+Function = Callable[[list[Item]], Answer[Result]]
+Method = Callable[[Any, list[Item]], Answer[Result]]
 
 
-class BatchedMethod:
+class Options(TypedDict, total=False):
+    """What `@batched` passes on to its Batcher, whose docstring explains each."""
+
+    max_size: int
+    max_wait: float
+    min_size: int
+    concurrency: int
+    timeout: float | None
+    isolate: bool
+    max_queue: int | None
+    key: Callable[[Any], Hashable] | None
+    cost: Callable[[Any], float] | None
+    max_cost: float | None
+    padded: bool
+    dedup: bool
+    process: bool
+    ageing: float
+    name: str | None
+    observe: Callable[[Batch], None] | None
+
+
+class BatchedMethod(Generic[Item, Result]):
     """What `@batched` makes of a method: each instance gets a batcher of its own."""
 
-    def __init__(self, fn: Callable[..., Any], options: dict[str, Any]) -> None:
+    def __init__(self, fn: Method[Item, Result], options: Options) -> None:
         self._fn = fn
         self._options = options
         self._name = fn.__name__
@@ -21,23 +50,44 @@ class BatchedMethod:
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+    @overload
+    def __get__(self, instance: None, owner: type) -> BatchedMethod[Item, Result]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> Batcher[Item, Result]: ...
+
+    def __get__(self, instance: object | None, owner: type) -> Any:
         if instance is None:
             return self
-        made: Batcher[Any, Any] = Batcher(functools.partial(self._fn, instance), **self._options)
+        bound = functools.partial(self._fn, instance)
+        made: Batcher[Item, Result] = Batcher(bound, **self._options)
         instance.__dict__[self._name] = made  # found first from now on
         return made
 
 
-@overload
-def batched(fn: Callable[..., Any], /) -> Batcher[Any, Any]: ...
+class Decorator(Protocol):
+    """`@batched(...)`, which keeps the types of what it decorates."""
+
+    @overload
+    def __call__(self, fn: Function[Item, Result], /) -> Batcher[Item, Result]: ...
+
+    @overload
+    def __call__(self, fn: Method[Item, Result], /) -> BatchedMethod[Item, Result]: ...
 
 
 @overload
-def batched(**options: Any) -> Callable[[Callable[..., Any]], Batcher[Any, Any]]: ...
+def batched(fn: Function[Item, Result], /) -> Batcher[Item, Result]: ...
 
 
-def batched(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+@overload
+def batched(fn: Method[Item, Result], /) -> BatchedMethod[Item, Result]: ...
+
+
+@overload
+def batched(**options: Unpack[Options]) -> Decorator: ...
+
+
+def batched(fn: Any = None, /, **options: Any) -> Any:
     """A decorator that makes a Batcher of a function of lists: `await upper("cat")`.
 
     `options` are those of Batcher. On a method, each instance gets a batcher of its own.
@@ -47,7 +97,7 @@ def batched(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     return _made(fn, options)
 
 
-def _made(fn: Callable[..., Any], options: dict[str, Any]) -> Any:
+def _made(fn: Any, options: Any) -> Any:
     parameters = list(inspect.signature(fn).parameters)
     if parameters[:1] == ["self"]:
         return BatchedMethod(fn, options)

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 
 from turnwise import telemetry
 
-Reason = Literal["full", "idle", "linger", "drain"]
-"""Why a batch went: it was full, there was a place for it, it had waited for company long enough,
-the batcher was closing."""
+Reason = Literal["full", "idle", "enough", "linger", "drain"]
+"""Why a batch went: it was full, there was a place for it, it held `min_size` items, its oldest
+item had waited `max_wait` seconds, the batcher was closing."""
 
 
 class Batch(NamedTuple):

@@ -81,6 +81,10 @@ class Lane:
     def __len__(self) -> int:
         return sum(map(len, self.levels.values()))
 
+    def wanted(self) -> int:
+        """How many items somebody still waits for."""
+        return sum(not ticket.given_up for level in self.levels.values() for ticket in level)
+
     def oldest(self) -> float:
         """Since when the longest waiting item waits."""
         return min(level[0].since for level in self.levels.values())

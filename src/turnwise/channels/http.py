@@ -331,7 +331,7 @@ class HTTPChannel:
                 raise Unauthorized("The token is no longer valid.")
             raise StoreUnavailable("This process is stopping: ask again.")
         following = found[-1].id if found else max(cursor, reader.cursor)
-        content = {"events": [orjson.Fragment(e.data) for e in found], "next": following}
+        content = {"events": [orjson.Fragment(e.encoded) for e in found], "next": following}
         return wire.JSON(orjson.dumps(content))
 
     # Shared

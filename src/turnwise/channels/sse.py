@@ -10,6 +10,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from turnwise.errors import Damaged
 from turnwise.events import Event
 from turnwise.hub import Reader
 
@@ -59,8 +60,8 @@ class EventStream(Response):
         watch = Watch(self._reader, self._send_timeout, self._expires)
         try:
             await self._stream(send, watch)
-        except TimeoutError:
-            pass  # it does not read; uvicorn closes the connection
+        except (TimeoutError, Damaged):
+            pass  # the client does not read, or the log cannot be read: the connection just ends
         finally:
             watch.stop()
             self._reader.close()

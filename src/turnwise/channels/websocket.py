@@ -25,6 +25,7 @@ from turnwise.channels.access import Access, Principal
 from turnwise.channels.sse import Watch
 from turnwise.channels.wire import BadJSON, TurnIn, validated
 from turnwise.errors import (
+    Damaged,
     Forbidden,
     Invalid,
     NotFound,
@@ -75,8 +76,7 @@ class WebSocketChannel:
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(PROTOCOL if PROTOCOL in offered else None)
         try:
-            with self._strangers():
-                principal = await self._authenticate(socket, session_id, offered)
+            principal = await self._authenticate(socket, session_id, offered)
             await self._gateway().session(session_id, principal.generation)
             reader = self._gateway().follow(session_id, after, generation=principal.generation)
         except WebSocketDisconnect:
@@ -100,7 +100,7 @@ class WebSocketChannel:
 
     @contextlib.contextmanager
     def _strangers(self) -> Iterator[None]:
-        """Around the time in which a socket has not said who it is: few may be in it at once."""
+        """Around the time in which a socket has not said who it is: not too many at once."""
         if self._unknown >= MAX_UNKNOWN:
             raise TooManyStreams()
         self._unknown += 1
@@ -114,7 +114,8 @@ class WebSocketChannel:
     ) -> Principal:
         token = next((p.removeprefix("token.") for p in offered if p.startswith("token.")), None)
         if token is None and not self._access.by_host and "authorization" not in socket.headers:
-            token = await self._first_frame(socket)
+            with self._strangers():
+                token = await self._first_frame(socket)
         return await self._access.to_session(socket, session_id, token)
 
     async def _first_frame(self, socket: WebSocket) -> str:
@@ -170,6 +171,8 @@ class Connection:
             code = await self._send()
         except TimeoutError:
             code = 4408
+        except Damaged:
+            code = 1011
         except (WebSocketDisconnect, RuntimeError):
             return  # the client has gone
         finally:
@@ -186,7 +189,7 @@ class Connection:
         while not reader.closed:
             for event in await reader.read():
                 with self._watch:
-                    await self._socket.send_text(event.data.decode())
+                    await self._socket.send_text(event.encoded.decode())
         if reader.closed == "left":
             raise WebSocketDisconnect
         return CLOSES[reader.closed]

@@ -99,6 +99,7 @@ class Engine:
         self._looked = 0.0
         self._position = 0
         self._signal_position = 0
+        self._end = 0
         self._company = 0.0
         self._disk = self._took = self._ended = 0.0
         self._wal_pages = 0
@@ -196,6 +197,7 @@ class Engine:
 
     async def _transact(self, acts: list[Act]) -> list[Any]:
         notices = self._acts.notices = []
+        self._acts.last_entry = 0
         try:
             await self._begin()
             results = [self._answer(act) for act in acts]
@@ -213,6 +215,7 @@ class Engine:
             self._committing = False
             self._ended = time.monotonic()
             self._line.leave()
+        self._end = max(self._end, self._acts.last_entry)
         if self._acts.erased:
             self._acts.erased = False
             self._erase_at = self._erase_at or time.monotonic() + ERASE_DELAY
@@ -335,12 +338,13 @@ class Engine:
         """Tell what others appended since the last look, from one moment."""
         self._reader.execute("BEGIN")
         try:
-            if self._reader.execute(STATEMENTS["tail_position"]).get < self._position:
+            if self._reader.execute(STATEMENTS["tail_position"]).get < self._end:
                 self._restored()
             entries = self._foreign("entries", self._position)
             signals = self._foreign("signals", self._signal_position)
             # Where all was read, the next look starts behind our own rows as well.
             self._position = self._end_of(entries, "tail_position")
+            self._end = max(self._end, self._position)
             self._signal_position = self._end_of(signals, "tail_signal_position")
         finally:
             self._reader.execute("COMMIT")
@@ -358,7 +362,7 @@ class Engine:
     def _restored(self) -> None:
         """The file has come back with less than it had: what is remembered of it is void."""
         log.warning("%s holds less than before: it was restored from a backup.", self.path)
-        self._position = self._signal_position = 0
+        self._position = self._signal_position = self._end = 0
         self._acts.incarnation += 1
         self._listeners.tell([*(Moved(session) for session in self.followed), Ready()])
 

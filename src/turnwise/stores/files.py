@@ -79,7 +79,10 @@ class StoreFiles:
 
     def check_space(self) -> None:
         """Raises StoreUnavailable when the disk has no room for the next messages."""
-        found = os.statvfs(self._path)
+        try:
+            found = os.statvfs(self._path)
+        except OSError as error:
+            raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
         if found.f_bavail * found.f_frsize < LEAST_SPACE:
             raise StoreUnavailable(f"The disk that holds {self._path} is full.")
 

@@ -6,8 +6,8 @@ system, a file share that has none, a side file that cannot be opened) every pro
 alive and nobody stands in line; leases and SQLite's own lock decide, as they always do in the end.
 
 The file itself may be removed by an outsider at any time. Whoever holds a lock in it notices that
-within a second and locks its byte in the file that is there now (`renew`); a process that has just
-made the file does not trust what it does not find in it until the others had that second.
+within a second and locks its byte in the file that is there now (`renew`); what is not found in a
+file that was just made is not trusted until the others have had that second.
 """
 
 from __future__ import annotations
@@ -68,12 +68,14 @@ class LockFile:
     def _opened(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         try:
-            made = os.open(self._path, flags | os.O_EXCL, 0o600)
+            file = os.open(self._path, flags | os.O_EXCL, 0o600)
+            share_like(file, self._beside)
         except FileExistsError:
-            return os.open(self._path, flags, 0o600)
-        share_like(made, self._beside)
-        self._trusted_from = time.monotonic() + TRUST
-        return made
+            file = os.open(self._path, flags, 0o600)
+        # Nothing is ever written to it, so this is when it was made, by whomever.
+        age = time.time() - os.fstat(file).st_mtime
+        self._trusted_from = time.monotonic() + min(TRUST, max(0.0, TRUST - age))
+        return file
 
     def close(self) -> None:
         """Give back every lock."""
@@ -96,7 +98,6 @@ class LockFile:
         self._removed.append(self._file)  # a thread may be waiting in it
         self._file = None
         self.open()
-        self._trusted_from = time.monotonic() + TRUST
         for byte in list(self._held):
             self.take(byte)
 

@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 
 from turnwise import events
-from turnwise.conversation import Session, Status, TurnRecord, placed
+from turnwise.conversation import Session, Status, TurnRecord, parsed, placed
 from turnwise.errors import NotFound
 from turnwise.events import Event
 from turnwise.stores.base import History, Log
@@ -50,7 +50,7 @@ class Row:
         return Session(
             id=self.id,
             name=self.name,
-            metadata=events.loads(self.metadata),
+            metadata=parsed(self.metadata, self.id),
             created_at=self.created_at,
             expires_at=self.expires_at,
             ttl=self.ttl,
@@ -229,11 +229,19 @@ class Readings:
             return None
         return Log(self._events(session, start, limit, turn), row.floor, row.last_event)
 
+    @staticmethod
+    def _unpacked(session: str, body: bytes, last: int) -> list[Event]:
+        try:
+            return events.unpack(body, last)
+        except ValueError:
+            parsed(b"", session)
+            raise
+
     def _events(self, session: str, start: int, limit: int, turn: int | None) -> list[Event]:
         """Up to `limit` events behind `start`; of one turn, up to its last."""
         found: list[Event] = []
         for last, body in self._execute(self._sql["log"], (session, start)):
-            for event in events.unpack(body, last):
+            for event in self._unpacked(session, body, last):
                 if event.id <= start or turn not in (None, event.turn):
                     continue
                 found.append(event)

@@ -50,7 +50,7 @@ async def look(routes: Routes) -> Found:
             "store": version,
             "persistence": _persistence(info, config),
             "eviction": config.get("maxmemory-policy") or info.get("maxmemory_policy", "unknown"),
-            "memory": f"{info.get('used_memory_human')} of {_limit(info)}",
+            "memory": f"{info.get('used_memory_human', 'unknown')} of {_limit(info)}",
             "clock": f"{skew * 1000:+.0f} ms from this machine's",
         },
     )
@@ -70,7 +70,15 @@ async def _ask(connection: Connection, *command: Any) -> Any:
 
 
 async def _info(connection: Connection) -> dict[str, str]:
-    text = (await _ask(connection, "INFO")).decode(errors="replace")
+    """What INFO tells; where a user may not ask that, what HELLO tells everybody."""
+    try:
+        text = (await _ask(connection, "INFO")).decode(errors="replace")
+    except ResponseError:
+        told = await _ask(connection, "HELLO")
+        words = [word.decode() if isinstance(word, bytes) else str(word) for word in told]
+        hello = dict(zip(words[::2], words[1::2], strict=False))
+        cluster = "1" if hello.get("mode") == "cluster" else "0"
+        return {"redis_version": hello.get("version", "0"), "cluster_enabled": cluster}
     return dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
 
 
@@ -96,6 +104,8 @@ async def _skew(connection: Connection) -> float:
 def _persistence(info: dict[str, str], config: dict[str, str]) -> str:
     if info.get("aof_enabled") == "1":
         return f"append-only file, fsync {config.get('appendfsync', 'unknown')}"
+    if not config and "aof_enabled" not in info:
+        return "unknown: this user may not ask"
     return f"snapshots ({config['save']})" if config.get("save") else "none"
 
 
@@ -115,6 +125,11 @@ def _durability(info: dict[str, str], config: dict[str, str]) -> str:
         return (
             "AOF, fsync every second: what was acknowledged survives the death of any process; a "
             f"power cut may lose the last second.{more}"
+        )
+    if not config and "aof_enabled" not in info:
+        return (
+            "This user may not ask for Redis's settings: what was acknowledged survives the death "
+            f"of our processes; what Redis itself may lose is up to its persistence.{more}"
         )
     if config.get("save"):
         return (
@@ -137,7 +152,7 @@ def _warnings(found: Found, parts: tuple[int, ...], skew: float) -> list[str]:
             f"Redis may evict sessions when its memory is full (maxmemory-policy {policy}): set "
             "maxmemory-policy noeviction."
         )
-    if "AOF" not in found.durability:
+    if "AOF" not in found.durability and "may not ask" not in found.durability:
         warnings.append(f"{found.durability} Set appendonly yes.")
     if abs(skew) > 1.0:
         warnings.append(f"Redis's clock is {skew:+.1f} s from this machine's.")

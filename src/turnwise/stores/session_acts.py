@@ -39,6 +39,9 @@ class SessionActs(Readings):
     ) -> None:
         super().__init__(db, sql, clock)
         self._executemany = db.executemany
+        self._last_rowid = db.last_insert_rowid
+        self.last_entry = 0
+        """The position of the entry that was appended last."""
         self._origin = origin
         self.notices: list[Notice] = []
         self.erased = False
@@ -87,6 +90,7 @@ class SessionActs(Readings):
             appended.append(Event(row.last_event, type, turn, tail))
         if appended:
             self._do("add_entry", row.id, row.last_event, pack(appended), now, self._origin)
+            self.last_entry = self._last_rowid()
             self.notices.append(Appended(row.id, appended))
 
     def _ready(self, row: Row, now: float) -> None:

@@ -21,6 +21,8 @@
 -- Times are microseconds since 1970; as numbers (above 10^14) they must not be concatenated.
 
 local call = redis.call
+-- What is published is a hint, so it is sent with redis.pcall: where it cannot be sent, an act that
+-- has begun to write still comes to its end.
 local base, origin, verb, session = KEYS[1], ARGV[1], ARGV[3], ARGV[4]
 local again = ARGV[5] == '1'
 local arg = 5
@@ -193,12 +195,12 @@ local function append(events)
   set('last_event', row.last_event + #events / 3)
   call('XADD', L, row.last_event .. '-0', 'e', text, 'a', now_text)
   notices[#notices + 1] = {'events', session, text}
-  call(verb, base .. 'c:' .. session, origin .. '\n' .. text)
+  redis.pcall(verb, base .. 'c:' .. session, origin .. '\n' .. text)
 end
 
 local function signal(kind, turn)
   notices[#notices + 1] = {'signal', kind, session, turn}
-  call(verb, base .. 'signals', table.concat({origin, kind, turn, session}, '\n'))
+  redis.pcall(verb, base .. 'signals', table.concat({origin, kind, turn, session}, '\n'))
 end
 
 -- Turns. A header is "status attempt seq replies queued started finished first_event started_event
@@ -312,7 +314,7 @@ local function line_up()
     call('ZADD', READY, now_text, session)
     if row.keeper or call('ZCARD', READY) <= 16 then  -- beyond that all workers are at it
       notices[#notices + 1] = {'ready'}
-      call(verb, base .. 'signals', table.concat({origin, 'ready', 0, ''}, '\n'))
+      redis.pcall(verb, base .. 'signals', table.concat({origin, 'ready', 0, ''}, '\n'))
     end
   end
 end
