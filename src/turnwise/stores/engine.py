@@ -121,8 +121,7 @@ class Engine:
         self._origin = secrets.randbits(31)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._files.make_private()
-            self._locks.open()
+            self._locks.open(trusted=self._files.make_private())
             self._writer = await self._connect()
             self._reader = await self._connect()
             self._writer.set_wal_hook(self._grown)

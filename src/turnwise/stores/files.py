@@ -32,13 +32,15 @@ class StoreFiles:
         self.trouble: str | None = None
         """Why nothing can be kept any more, in a sentence."""
 
-    def make_private(self) -> None:
-        """Make the file, for its owner's eyes only, if there is none. SQLite gives the files
-        beside it the same mode. Raises OSError."""
+    def make_private(self) -> bool:
+        """Create the file, readable by its owner only, if there is none; returns whether it was
+        created. SQLite gives the files beside it the same mode. Raises OSError."""
         try:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
             self._check_kind()
+            return False
+        return True
 
     def _check_kind(self) -> None:
         """Raises ConfigurationError for what cannot hold a store safely."""

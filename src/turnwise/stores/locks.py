@@ -54,22 +54,25 @@ class LockFile:
         """Whether there are locks at all."""
         return self._file is not None
 
-    def open(self) -> None:
-        """Open or make the file. Where there can be no locks, this logs one warning."""
+    def open(self, *, trusted: bool = False) -> None:
+        """Open or create the file; `trusted` says that nobody can have had another one before.
+        Where there can be no locks, this logs one warning."""
         if fcntl is None:
             return
         try:
-            self._file = self._opened()
+            self._file = self._opened(trusted)
         except OSError as error:
             self._go_without(error)
             return
         _open_files.add(self)
 
-    def _opened(self) -> int:
+    def _opened(self, trusted: bool) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         try:
             file = os.open(self._path, flags | os.O_EXCL, 0o600)
             share_like(file, self._beside)
+            if trusted:
+                os.utime(file, (0, 0))
         except FileExistsError:
             file = os.open(self._path, flags, 0o600)
         # Nothing is ever written to it, so this is when it was made, by whomever.

@@ -1,0 +1,81 @@
+"""Every snippet of README and docs runs as it stands."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from typer.main import get_command
+
+from turnwise.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```([a-z]+)([^\n]*)\n(.+?)^```$", re.M | re.S)
+
+
+def snippets(language: str) -> list[object]:
+    found: list[object] = []
+    for page in PAGES:
+        for number, (kind, _, text) in enumerate(FENCE.findall(page.read_text()), 1):
+            if kind == language:
+                found.append(pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}"))
+    return found
+
+
+@pytest.mark.parametrize("text", snippets("python"))
+def test_python_snippets_run(text: str, tmp_path: Path) -> None:
+    """Imports included, in an empty folder, without a warning."""
+    environment = {**os.environ, "OPENAI_API_KEY": "sk-none"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", text],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def commands() -> list[str]:
+    """The `turnwise ...` lines of all shell snippets, and those that other snippets run."""
+    found: list[str] = []
+    for page in PAGES:
+        for _, _, text in FENCE.findall(page.read_text()):
+            found += re.findall(r"(?:^|/|&& |: )(turnwise [a-z][^#\n&]*)", text, re.M)
+    return found
+
+
+def test_commands_exist() -> None:
+    """Each command line of the docs parses: its verb, its flags, its arguments."""
+    whole = get_command(app)
+    lines = commands()
+    assert len(lines) >= 10
+    for line in lines:
+        _, *arguments = shlex.split(line)
+        context = typer.Context(whole, info_name="turnwise")
+        command = whole
+        while hasattr(command, "commands"):
+            name, arguments = arguments[0], arguments[1:]
+            assert name in command.commands, line
+            command = command.commands[name]
+        command.make_context(command.name, arguments, parent=context, resilient_parsing=False)
+
+
+@pytest.mark.parametrize("text", snippets("yaml"))
+def test_yaml_snippets_parse(text: str) -> None:
+    """Scripts and compose files are valid YAML."""
+    assert yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("text", snippets("ini"))
+def test_units_parse(text: str) -> None:
+    """systemd units have their sections."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.read_string("\n".join(line for line in text.splitlines() if line[:1] != "#"))
+    assert "Service" in parser
