@@ -336,7 +336,7 @@ def test_markdown_is_harmless(text: str) -> None:
     Reader().feed(to_html(text))
     for tag, attributes in found:
         assert tag in {"p", "a", "br", "em", "strong"}
-        assert set(attributes) <= {"href", "title", "rel", "target"}
+        assert set(attributes) <= {"href", "title", "rel", "target", "dir"}
         assert (attributes.get("href") or "https://").startswith(("https://", "#"))
 
 
@@ -358,7 +358,7 @@ async def test_rendering_needs_a_token_and_has_a_limit(open_sqlite_door: Opener)
         url = "/page/render"
         check_problem(await door.client.post(url, json={"texts": ["x"]}), 401)
         good = await door.client.post(url, json={"texts": ["**x**"]}, headers=talker.auth)
-        assert good.json() == {"html": ["<p><strong>x</strong></p>\n"]}
+        assert good.json() == {"html": ['<p dir="auto"><strong>x</strong></p>\n']}
         bad = await door.client.post(url, json={"texts": "x"}, headers=talker.auth)
         check_problem(bad, 422)
 

@@ -7,12 +7,15 @@ import contextlib
 import re
 import shutil
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Page, async_playwright, expect
 
-from conftest import Process, needs
+from conftest import Process, needs, serving
+from turnwise import Bot, Runtime, Settings, Turn
+from turnwise.server import create_app
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -100,11 +103,11 @@ async def test_an_answer_that_cannot_be_rendered(serve: Serve) -> None:
     async with open_page(serve().url) as page:
         await say(page, "count to 20")
         running = page.locator("#open .assistant .bubble")
-        await expect(running.locator("p")).to_contain_text("2,")
+        await expect(running).to_contain_text("2,")
         await page.route("**/page/render", lambda route: route.abort())
         whole = "Counting to 20: " + ", ".join(map(str, range(1, 21))) + ". Done."
         await expect(answers(page)).to_have_text(whole)
-        await expect(answers(page)).to_have_class(re.compile("plain"))
+        await expect(answers(page).locator(".plain").first).to_be_visible()
 
 
 async def test_refresh_in_mid_stream(serve: Serve) -> None:
@@ -311,3 +314,128 @@ async def test_a_server_that_asks_for_a_key(serve: Serve) -> None:
         await page.fill("#key", "secret")
         await page.get_by_role("button", name="Continue").click()
         await expect(answers(page)).to_have_count(1)
+
+
+LONG = "\n\n".join(
+    [f"Paragraph {i} with **bold** words and `code`, long enough to fill a line or two of it."
+     for i in range(12)] + ["```python\nprint(1)\n\nprint(2)\n```", "1. one\n2. two", "The end."]
+)  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def page_of(bot: Bot, folder: Path, **context: Any) -> AsyncIterator[Page]:
+    """The chat page of a bot of the test's own."""
+    runtime = Runtime(bot, f"sqlite:///{folder / 'b.db'}", settings=Settings(_env_file=None))
+    async with serving(create_app(runtime)) as url:
+        async with open_page(url, **context) as page:
+            yield page
+        runtime.retire()
+
+
+async def slowly(turn: Turn) -> AsyncIterator[str]:
+    for word in re.findall(r"\S+\s*", LONG):
+        yield word
+        await asyncio.sleep(0.01)
+
+
+async def test_streaming_draws_nothing_twice(tmp_path: Path) -> None:
+    """A selection survives the stream and its end; the traffic is in proportion to the answer;
+    finished blocks are rendered while the answer goes on."""
+    async with page_of(Bot(slowly), tmp_path) as page:
+        sent: list[int] = []
+        page.on(
+            "request",
+            lambda r: sent.append(len(r.post_data or "")) if "/page/render" in r.url else None,
+        )
+        await say(page, "go")
+        running = page.locator("#open .assistant .bubble")
+        await expect(running.locator("strong").nth(2)).to_be_visible()
+        await page.evaluate(
+            """() => {
+                const place = document.querySelector("#open .assistant .bubble p");
+                getSelection().selectAllChildren(place);
+            }"""
+        )
+        chosen = await page.evaluate("getSelection().toString()")
+        assert chosen.startswith("Paragraph 0")
+        await expect(answers(page)).to_contain_text("The end.")
+        await expect(answers(page).locator("ol li")).to_have_count(2)
+        await expect(answers(page).locator("pre code")).to_have_text("print(1)\n\nprint(2)\n")
+        assert await page.evaluate("getSelection().toString()") == chosen
+        await expect(answers(page).locator("p")).to_have_count(13)
+        assert sum(sent) < 3 * len(LONG), sent
+
+
+async def test_the_end_stays_in_sight(tmp_path: Path) -> None:
+    """While the answer grows, when the window shrinks as under a phone's keyboard, and when a
+    notice comes; not for somebody who has scrolled away."""
+    async with page_of(Bot(slowly), tmp_path, viewport=PHONE) as page:
+
+        async def distance() -> float:
+            return float(await page.evaluate(
+                "(({scrollHeight, scrollTop, clientHeight}) => scrollHeight - scrollTop - "
+                "clientHeight)(document.getElementById('scroller'))"
+            ))  # fmt: skip
+
+        async def at_end() -> None:
+            async with asyncio.timeout(5):
+                while await distance() > 2:
+                    await asyncio.sleep(0.02)
+
+        await say(page, "go")
+        await expect(answers(page)).to_contain_text("The end.")
+        await at_end()
+        for height in (420, 780, 360):
+            await page.set_viewport_size({"width": 390, "height": height})
+            await at_end()
+        await page.evaluate("document.getElementById('notice').hidden = false")
+        await page.evaluate("document.getElementById('notice').textContent = 'x '.repeat(200)")
+        await at_end()
+        await page.evaluate("document.getElementById('scroller').scrollTop = 0")
+        await expect(page.locator("#latest")).to_be_visible()
+        await page.set_viewport_size({"width": 390, "height": 600})
+        await asyncio.sleep(0.2)
+        assert await distance() > 100
+
+
+async def test_directions_and_tables(tmp_path: Path) -> None:
+    """Hebrew is laid out from the right, block by block; on a phone a table scrolls and breaks no
+    words."""
+    text = (
+        "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd\n\nLeft to right.\n\n"
+        "| A long heading | Incomprehensibilities |\n|---|---|\n"
+        "| Donaudampfschifffahrtsgesellschaft | Rindfleischetikettierung |\n"
+    )
+    async with page_of(Bot(lambda turn: text), tmp_path, viewport=PHONE) as page:
+        await say(page, "\u05e9\u05dc\u05d5\u05dd")
+        await expect(answers(page).locator("table")).to_be_visible()
+        directions = await page.evaluate(
+            "[...document.querySelectorAll('.assistant .bubble p')].map("
+            "(p) => getComputedStyle(p).direction)"
+        )
+        assert directions == ["rtl", "ltr"]
+        mine = page.locator("#messages .user .bubble")
+        assert await mine.evaluate("(b) => getComputedStyle(b).direction") == "rtl"
+        lines = await page.evaluate(
+            "[...document.querySelectorAll('.assistant td')].map((td) => {"
+            "  const range = document.createRange(); range.selectNodeContents(td);"
+            "  return range.getClientRects().length; })"
+        )
+        assert lines == [1, 1]
+        table = page.locator(".assistant table")
+        assert await table.evaluate("(t) => t.scrollWidth > t.clientWidth")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+async def test_why_an_answer_ended(tmp_path: Path) -> None:
+    """The page says that an answer is not whole."""
+
+    async def reply(turn: Turn) -> AsyncIterator[str]:
+        turn.metadata["ended"] = "length"
+        yield "This is as long as"
+
+    async with page_of(Bot(reply), tmp_path) as page:
+        await say(page, "go")
+        await expect(page.locator("#messages .meta")).to_have_text(
+            "The answer reached its maximum length."
+        )

@@ -34,6 +34,7 @@ ROUTES = {
     "GET /page/app.js": (None, "all"),
     "GET /page/api.js": (None, "all"),
     "GET /page/conversation.js": (None, "all"),
+    "GET /page/growing.js": (None, "all"),
     "GET /page/screen.js": (None, "all"),
     "GET /page/icon.svg": (None, "all"),
     "GET /page/about": (None, "all"),

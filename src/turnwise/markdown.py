@@ -21,6 +21,7 @@ _PARSER = (
 )
 _TEXT = {"p", "br", "hr", "strong", "em", "s", "del", "a", "code", "pre", "blockquote"}
 _TAGS = _TEXT | {"ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6"}
+_BLOCKS = {"p", "li", "ul", "ol", "blockquote", "table", "h1", "h2", "h3", "h4", "h5", "h6"}
 _TAGS |= {"table", "thead", "tbody", "tr", "th", "td"}
 
 
@@ -31,8 +32,13 @@ def to_html(text: str) -> str:
     return nh3.clean(
         _PARSER.render(text),
         tags=_TAGS,
-        attributes={"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}},
+        attributes={"a": {"href", "title"}, "code": {"class"}, "ol": {"start", "dir"}},
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow",
-        set_tag_attribute_values={"a": {"target": "_blank"}},
+        # Each block is laid out in the direction of its own text.
+        set_tag_attribute_values={
+            "a": {"target": "_blank"},
+            "pre": {"dir": "ltr"},
+            **{tag: {"dir": "auto"} for tag in _BLOCKS},
+        },
     )

@@ -58,6 +58,7 @@ PAGE_FILES = {
     "page/docs.css": ("docs.css", "text/css; charset=utf-8"),
     "page/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "page/conversation.js": ("conversation.js", "text/javascript; charset=utf-8"),
+    "page/growing.js": ("growing.js", "text/javascript; charset=utf-8"),
     "page/screen.js": ("screen.js", "text/javascript; charset=utf-8"),
     "page/api.js": ("api.js", "text/javascript; charset=utf-8"),
     "page/icon.svg": ("icon.svg", "image/svg+xml"),

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { Conversation } from "./conversation.js";
-import { $, atEnd, element, explain, notify, showLink, toEnd } from "./screen.js";
+import { $, element, explain, notify, showLink, toEnd } from "./screen.js";
 
 // What this browser remembers: its sessions, which one is open, and what is not sent yet.
 
@@ -174,6 +174,7 @@ function showSessions() {
     const button = element("button", "", session.name || "New conversation");
     button.type = "button";
     button.title = session.name || "";
+    button.dir = "auto";
     if (session.id === conversation?.session.id) button.setAttribute("aria-current", "true");
     button.onclick = () => enter(session);
     item.append(button);
@@ -244,7 +245,6 @@ $("stop").onclick = () => conversation?.stop();
 $("new").onclick = fresh;
 $("earlier").onclick = () => conversation.earlier().catch(explain);
 $("latest").onclick = toEnd;
-$("scroller").onscroll = () => { $("latest").hidden = atEnd(); };
 $("open-sidebar").onclick = () => { document.body.classList.add("sidebar-open"); $("close-sidebar").focus(); };
 $("close-sidebar").onclick = $("shade").onclick = () => document.body.classList.remove("sidebar-open");
 $("reset").onclick = async () => {

@@ -1,38 +1,65 @@
 // A conversation on the screen: its history, the turns that are open, and the line that brings events.
 
 import * as api from "./api.js";
-import { $, atEnd, element, explain, notify, say, showLink, toEnd } from "./screen.js";
+import { Growing } from "./growing.js";
+import { $, atEnd, element, explain, keepSelection, notify, say, showLink, toEnd, whenNotSelected } from "./screen.js";
 
+// Why an answer is not whole, in words.
+const ENDED = {
+  length: "The answer reached its maximum length.",
+  filtered: "The rest of the answer was filtered.",
+  cut: "The answer was cut off.",
+  error: "The answer was cut off by an error.",
+};
 const TERMINAL = ["turn.completed", "turn.failed", "turn.cancelled"];
 
 // The reply's text as safe HTML comes from the server; plain text stands there until it has, and
 // where it cannot.
 
 class Markdown {
-  constructor(session) { this.session = session; this.waiting = new Map(); this.busy = false; }
+  constructor(session) { this.session = session; this.waiting = []; this.busy = false; }
+
+  // Call `use` with the HTML of a text; where the server cannot render it, the text stays plain.
+  render(text, use) {
+    this.waiting.push({ text, use });
+    if (!this.busy) this.work();
+  }
 
   show(target, text) {
-    this.waiting.set(target, text);
-    if (!this.busy) this.work();
+    this.render(text, (html) => {
+      if (drawn(target) === bare(html)) return;
+      whenNotSelected(target, () => {
+        target.innerHTML = html;
+        target.classList.remove("plain");
+      });
+    });
   }
 
   async work() {
     this.busy = true;
-    while (this.waiting.size) {
-      const jobs = [...this.waiting];
-      this.waiting.clear();
+    while (this.waiting.length) {
+      const jobs = this.waiting.splice(0, 100);
       try {
-        const html = await api.render(this.session, jobs.map(([, text]) => text));
-        const stay = atEnd();
-        jobs.forEach(([target], i) => { target.innerHTML = html[i]; target.classList.remove("plain"); });
-        if (stay) toEnd();
-      } catch {
-        jobs.forEach(([target, text]) => { target.textContent = text; target.classList.add("plain"); });
-      }
+        const html = await api.render(this.session, jobs.map(({ text }) => text));
+        jobs.forEach(({ use }, i) => use(html[i]));
+      } catch { /* plain text is readable too */ }
       await new Promise((done) => setTimeout(done, 80));
     }
     this.busy = false;
   }
+}
+
+// Markup to compare: what streamed in blocks is mostly what the whole is.
+function bare(html) {
+  const made = document.createElement("template");
+  made.innerHTML = html;
+  return made.innerHTML.replace(/\s+/g, "");
+}
+
+function drawn(target) {
+  const blocks = [...target.querySelectorAll(":scope > .block")];
+  if (!blocks.length || blocks.some((block) => block.matches(".plain:not(:empty)"))) return null;
+  return bare(blocks.map((block) => block.innerHTML).join(""));
 }
 
 export class Conversation {
@@ -108,7 +135,7 @@ export class Conversation {
     const turn = this.open.get(event.turn);
     if (event.type === "turn.queued") this.begin(event.turn, event.message, "queued", event.key);
     else if (event.type === "turn.started") this.start(event);
-    else if (event.type === "delta") { if (turn) { turn.text += event.text; this.stream(turn); } }
+    else if (event.type === "delta") turn?.growing?.add(event.text);
     else if (event.type === "message") turn?.replies.push(event.message);
     else if (TERMINAL.includes(event.type)) this.end(event);
     else if (event.type === "session.reset" || event.type === "gap") this.load().catch(explain);
@@ -119,7 +146,7 @@ export class Conversation {
   begin(n, message, status, sentKey) {
     if (sentKey) this.on.arrived(sentKey);
     if (this.open.has(n)) return;
-    const turn = { n, message, status, text: "", replies: [], item: this.item(message) };
+    const turn = { n, message, status, replies: [], item: this.item(message) };
     turn.meta = element("div", "meta");
     turn.item.append(turn.meta);
     this.open.set(n, turn);
@@ -129,7 +156,7 @@ export class Conversation {
   start({ turn: n, attempt }) {
     const turn = this.open.get(n);
     if (!turn) return;
-    Object.assign(turn, { status: "running", text: "", replies: [], drawn: false });
+    Object.assign(turn, { status: "running", replies: [] });
     turn.answer?.remove();
     turn.answer = element("li", "message assistant");
     turn.answer.setAttribute("aria-busy", "true");
@@ -138,53 +165,42 @@ export class Conversation {
     dots.append(element("i"), element("i"), element("i"));
     turn.bubble.append(dots, element("span", "hidden", "Answering"));
     turn.answer.append(turn.bubble);
+    turn.growing = new Growing(turn.bubble, this.markdown);
     if (attempt > 1) turn.answer.append(element("div", "meta", "The server was interrupted and has begun again."));
     turn.item.after(turn.answer);
-  }
-
-  stream(turn) {
-    if (!turn.bubble) return;
-    if (!turn.drawn) {
-      turn.bubble.classList.add("plain");
-      turn.bubble.textContent = turn.text;
-    }
-    turn.drawn = true;
-    this.markdown.show(turn.bubble, turn.text);
   }
 
   end({ type, turn: n, error }) {
     const turn = this.open.get(n);
     if (!turn) return;
     this.open.delete(n);
-    this.markdown.waiting.delete(turn.bubble);
     turn.meta.remove();
     turn.item.classList.remove("waiting");
     const withdrawn = type === "turn.cancelled" && turn.status === "queued";
-    turn.answer?.remove();
-    turn.item.remove();
-    if (withdrawn) return say("The message was withdrawn.");
-    $("messages").append(turn.item);
-    if (error) turn.item.append(this.failure(error, turn.message.text));
-    for (const reply of turn.replies) {
-      const item = this.item(reply);
-      // What was drawn while it streamed stays until the whole text is rendered: nothing jumps.
-      if (turn.replies.length === 1 && turn.drawn) {
-        const bubble = item.querySelector(".bubble");
-        bubble.className = turn.bubble.className;
-        bubble.replaceChildren(...turn.bubble.childNodes);
-      }
-      $("messages").append(item);
+    if (withdrawn) {
+      turn.item.remove();
+      return say("The message was withdrawn.");
     }
+    if (error) turn.item.append(this.failure(error, turn.message.text));
+    turn.growing?.finish();
+    keepSelection(() => {
+      $("messages").append(turn.item);
+      // What was drawn while it streamed stays until the whole text is rendered: nothing jumps.
+      const drawn = turn.replies.length === 1 && turn.growing?.tail ? turn.bubble : null;
+      for (const reply of turn.replies) $("messages").append(this.item(reply, drawn));
+      turn.answer?.remove();
+    });
     if (type === "turn.cancelled") say("Stopped.");
     else say(error ? error.message : turn.replies.map((reply) => reply.text).join("\n"));
   }
 
   // Drawing
 
-  item(message) {
+  item(message, drawn = null) {
     const item = element("li", `message ${message.role}`);
     const who = element("span", "hidden", message.role === "user" ? "You said:" : "The answer:");
-    const bubble = element("div", "bubble plain", message.text);
+    const bubble = drawn ?? element("div", "bubble plain", message.text);
+    bubble.dir = "auto";
     item.append(who, bubble);
     for (const attachment of message.attachments) {
       const link = element("a", "", attachment.name || attachment.type);
@@ -192,7 +208,8 @@ export class Conversation {
       item.append(link);
     }
     if (message.role !== "user") this.markdown.show(bubble, message.text);
-    if (message.partial) item.append(element("div", "meta", "Stopped"));
+    const ended = message.partial ? "Stopped" : ENDED[message.metadata.ended];
+    if (ended) item.append(element("div", "meta", ended));
     return item;
   }
 

@@ -25,12 +25,63 @@ export function explain(problem) {
 
 export function say(text) { $("spoken").textContent = text; }
 
-export function atEnd() {
-  const { scrollHeight, scrollTop, clientHeight } = $("scroller");
-  return scrollHeight - scrollTop - clientHeight < 80;
-}
+// The end stays in sight until the person scrolls away from it, whatever grows or shrinks: the
+// answer, the window, a phone's keyboard, a notice.
+
+let following = true;
+let last = 0;
+
+export const atEnd = () => following;
 
 export function toEnd() {
+  following = true;
   $("scroller").scrollTop = $("scroller").scrollHeight;
   $("latest").hidden = true;
+}
+
+$("scroller").addEventListener("scroll", () => {
+  const { scrollHeight, scrollTop, clientHeight } = $("scroller");
+  // The distance alone tells nothing: the window may have shrunk since. Only a person scrolls up.
+  if (scrollHeight - scrollTop - clientHeight < 80) following = true;
+  else if (scrollTop < last) following = false;
+  last = scrollTop;
+  $("latest").hidden = following;
+});
+const watch = new ResizeObserver(() => { if (following) toEnd(); });
+watch.observe($("scroller"));
+watch.observe($("column"));
+
+// What a person has selected is theirs.
+
+const waiting = new Map();
+
+function selected(place) {
+  const selection = getSelection();
+  return !selection.isCollapsed && selection.containsNode(place, true);
+}
+
+// Do `work` on a place now or, if it is selected, as soon as it is not.
+export function whenNotSelected(place, work) {
+  if (selected(place)) waiting.set(place, work);
+  else {
+    waiting.delete(place);
+    work();
+  }
+}
+
+document.addEventListener("selectionchange", () => {
+  for (const [place, work] of [...waiting]) {
+    if (selected(place)) continue;
+    waiting.delete(place);
+    work();
+  }
+});
+
+// Move parts of the page without losing the selection in them.
+export function keepSelection(work) {
+  const { anchorNode, anchorOffset, focusNode, focusOffset } = getSelection();
+  work();
+  if (anchorNode?.isConnected && focusNode?.isConnected) {
+    getSelection().setBaseAndExtent(anchorNode, anchorOffset, focusNode, focusOffset);
+  }
 }
