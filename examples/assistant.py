@@ -1,4 +1,4 @@
-"""An assistant behind one's own routes, on OpenAI or Azure, right with any number of workers.
+"""An assistant behind your own routes, on OpenAI or Azure, with any number of workers.
 
     OPENAI_API_KEY=... uvicorn assistant:app --workers 4
     curl -X POST localhost:8000/ai/new_session

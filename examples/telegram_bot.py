@@ -1,8 +1,8 @@
-"""A shopping list on Telegram. It needs no public address: it asks Telegram for what people said.
+"""A shopping list on Telegram. It needs no public address: it polls Telegram for messages.
 
 TELEGRAM_TOKEN=123456:abc python telegram_bot.py
 
-TELEGRAM_API is the address of a Bot API server of your own, if you have one.
+TELEGRAM_API is the address of your own Bot API server, if you have one.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ async def shopping(turn: Turn) -> str:
 async def main() -> None:
     telegram = Telegram(os.environ["TELEGRAM_TOKEN"], api=os.environ.get("TELEGRAM_API"))
     async with Runtime(bot) as runtime, Polling(runtime, telegram):
-        await asyncio.Event().wait()  # until it is stopped
+        await asyncio.Event().wait()  # until the process is stopped
 
 
 if __name__ == "__main__":

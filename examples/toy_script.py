@@ -1,4 +1,4 @@
-"""The toy dialog: a greeting, a talk about music, a farewell; anything else is "Ooops".
+"""The toy dialog: a greeting, a question about music, a farewell; anything else is "Ooops".
 
 uvicorn toy_script:app --workers 4
 curl 'localhost:8000/chat?user_id=ada' -H 'Content-Type: application/json' -d '{"text": "Hi"}'
@@ -45,6 +45,6 @@ class Said(BaseModel):
 
 @app.post("/chat")
 async def chat(user_id: str, message: Said) -> dict[str, Any]:
-    """One user's messages are answered one after another, whoever sends them at once."""
+    """One user's messages are answered one after another, even if they are sent at once."""
     reply = await runtime.ask(user_id, message.text)
     return {"user_id": user_id, "response": {"text": reply.text}}

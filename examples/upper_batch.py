@@ -1,4 +1,4 @@
-"""Requests answered in batches of 8, or of those that came within 50 ms: whichever comes first.
+"""Requests are answered in batches of 8, or after 50 ms with those that have arrived by then.
 
 uvicorn upper_batch:app
 curl 'localhost:8000/upper/?x=cat'
@@ -14,7 +14,7 @@ app = FastAPI()
 sizes: list[int] = []
 
 
-@batched(max_size=8, max_wait=0.05, timeout=5.0)
+@batched(max_size=8, min_size=8, max_wait=0.05, timeout=5.0)
 async def upper(texts: list[str]) -> list[str]:
     """A model that takes as long for eight texts as for one."""
     sizes.append(len(texts))
@@ -24,7 +24,7 @@ async def upper(texts: list[str]) -> list[str]:
 
 @app.get("/upper/")
 async def answer(x: str) -> dict[str, str]:
-    """Alone it goes at once; beside others it waits for more of them, and gets its own answer."""
+    """A request waits for seven others or for 50 ms, and gets its own answer."""
     return {"result": await upper(x)}
 
 

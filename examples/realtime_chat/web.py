@@ -1,4 +1,4 @@
-"""The web server of the realtime chat: tokens and the WebSocket. It answers nothing itself.
+"""The web server of the realtime chat: tokens and the WebSocket. It does not run the bot.
 
     uvicorn web:app --port 8000
 
@@ -21,14 +21,14 @@ from turnwise.hub import Reader
 
 HOUR = 3600.0
 STORE = os.environ.get("TURNWISE_STORE", "redis://localhost:6379/0")
-# The token is good for as long as its session lives: an hour after the last thing that was said.
+# The token is valid as long as its session exists: an hour after the last message or refresh.
 runtime = Runtime(store=STORE, worker=False)
 app = FastAPI(title="Realtime chat", lifespan=runtime.lifespan)
 
 
 @app.post("/token")
 async def token(name: str = "") -> dict[str, Any]:
-    """A session of one's own, and the token that opens it."""
+    """A new session, and the token that opens it."""
     if not name.strip():
         raise HTTPException(400, "Enter a valid name.")
     try:
@@ -49,7 +49,7 @@ async def refresh_token(token: str) -> dict[str, Any]:
 
 
 async def opened(token: str) -> Session:
-    """The session that a token opens, with an hour to live from now."""
+    """The session that a token opens; it now expires in an hour."""
     grant = runtime.gateway.grant(token)
     await runtime.gateway.session(grant.session, grant.generation)
     return await runtime.gateway.update(grant.session, {"ttl": HOUR})
@@ -77,7 +77,7 @@ def shown(message: dict[str, Any]) -> dict[str, Any]:
 
 @app.websocket("/chat")
 async def chat(socket: WebSocket, token: str = "") -> None:
-    """The conversation: what is said here is kept at once and answered in order, by any worker."""
+    """The conversation: each text is stored at once and answered in order, by any worker."""
     try:
         session = await opened(token)
     except Rejected:
@@ -91,7 +91,7 @@ async def chat(socket: WebSocket, token: str = "") -> None:
     messages = [shown(orjson.loads(message)) for message in history.messages_json]
     waiting = [shown(orjson.loads(turn.message_json)) for turn in history.open if turn.message_json]
     await socket.send_json({"type": "history", "messages": messages, "waiting": waiting})
-    # The cursor is before the running answer's first word: who comes back sees it whole.
+    # The cursor is before the running answer's first word: a returning client gets all of it.
     with runtime.gateway.follow(
         session.id, history.cursor, generation=session.generation
     ) as reader:
@@ -101,7 +101,7 @@ async def chat(socket: WebSocket, token: str = "") -> None:
                 for event in await reader.read():
                     await socket.send_text(event.encoded.decode())
         except (WebSocketDisconnect, RuntimeError):
-            pass  # they left; the answer is made all the same
+            pass  # the client left; the answer is still completed
         finally:
             listening.cancel()
     if reader.closed != "left":
@@ -109,12 +109,12 @@ async def chat(socket: WebSocket, token: str = "") -> None:
 
 
 async def listen(socket: WebSocket, session: Session, reader: Reader) -> None:
-    """Take what is said until the client leaves."""
+    """Submit what the client sends until it leaves."""
     try:
         async for text in socket.iter_text():
             try:
                 await runtime.gateway.submit(session.id, text, generation=session.generation)
-            except TurnwiseError as error:  # nothing was lost: it was never taken
+            except TurnwiseError as error:  # the text was not accepted, so the client gets it back
                 told = {"type": "error", "code": error.code, "message": error.message}
                 await socket.send_json({**told, "text": text})
     finally:

@@ -1,8 +1,8 @@
-"""The worker of the realtime chat: answers what the web servers take, as many of them as you like.
+"""The worker of the realtime chat: it answers what the web servers accept. Start any number of it.
 
     python worker.py        (or: turnwise work worker:bot --store redis://localhost:6379/0)
 
-With OPENAI_API_KEY or OPENAI_BASE_URL set a language model answers, else the little bot below.
+If OPENAI_API_KEY or OPENAI_BASE_URL is set, a language model answers, else the small bot below.
 """
 
 import asyncio

@@ -121,7 +121,8 @@ def _print_end(turn: Mapping[str, Any]) -> None:
     error = turn.get("error") or {}
     why = f": {error['code']}, {error['message']}" if error else ""
     words = printable(f"turn {turn['n']} {turn['status']}, attempt {turn['attempt']}{why}")
-    out.print(f"{'':19} {'':>9}  {words}", style="yellow", markup=False, highlight=False)
+    line = f"{'':19} {'':>9}  {words}"
+    out.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("delete")

@@ -1,4 +1,4 @@
-// Speaks to the server: sessions, messages, and one live connection that resumes by itself.
+// Connects to the server: sessions, messages, and one live connection that resumes by itself.
 
 const root = new URL(".", document.baseURI);
 const here = (path) => new URL(path, root);
@@ -50,10 +50,10 @@ export const render = (s, texts) =>
 export const submit = (s, text, key) =>
   call("POST", path(s, "/turns"), { token: s.token, body: { text }, headers: { "Idempotency-Key": key } });
 
-const QUIET = 25_000; // ms without a word from the server after which the line is asked
-const PATIENCE = 8_000; // ms for its answer
+const QUIET = 25_000; // ms without data from the server after which the page sends a ping
+const PATIENCE = 8_000; // ms to wait for the answer to the ping
 
-/** Follows a session's events behind `cursor`, and comes back where it was when the line breaks. */
+/** Follows a session's events after `cursor`, and resumes there when the connection breaks. */
 export class Line {
   constructor(session, cursor, { onEvent, onState, onGone }) {
     Object.assign(this, { session, cursor, onEvent, onState, onGone, tries: 0, closed: false });

@@ -1,10 +1,10 @@
-// The chat page: the conversations of this browser, what is not sent yet, and what a person can do.
+// The chat page: the conversations of this browser, the unsent messages, and what a person can do.
 
 import * as api from "./api.js";
 import { Conversation } from "./conversation.js";
 import { $, element, explain, notify, showLink, toEnd } from "./screen.js";
 
-// What this browser remembers: its sessions, which one is open, and what is not sent yet.
+// What this browser remembers: its sessions, which one is open, and the unsent messages.
 
 const memory = {
   read(key, fallback) {
@@ -22,7 +22,7 @@ let conversation = null;
 
 const remember = () => { memory.write("sessions", sessions); showSessions(); };
 
-// Sending: a message stands in the outbox until the server has it, over reloads and restarts.
+// Sending: a message stays in the outbox until the server has it, across reloads and restarts.
 
 const pending = () => outbox.filter((message) => message.session === conversation?.session.id);
 
@@ -32,7 +32,7 @@ function settle(sentKey) {
 }
 
 async function send(text) {
-  // Several messages may be sent before the first one's conversation is made.
+  // Several messages may be sent before the session of the first one is created.
   const session = conversation?.session
     ?? await (beginning ??= begin().finally(() => { beginning = null; }));
   if (!session) {
@@ -103,7 +103,7 @@ async function begin() {
   const session = { id: made.id, token: made.token, name: null };
   sessions.unshift(session);
   remember();
-  // Not awaited: what was said meanwhile goes on in its order. Who has moved on is left alone.
+  // Not awaited: messages sent meanwhile continue in order. If another conversation is open now, it stays open.
   if (!conversation) {
     drafts[session.id] = $("text").value;  // the next message may be half written
     enter(session);
@@ -248,12 +248,12 @@ $("latest").onclick = toEnd;
 $("open-sidebar").onclick = () => { document.body.classList.add("sidebar-open"); $("close-sidebar").focus(); };
 $("close-sidebar").onclick = $("shade").onclick = () => document.body.classList.remove("sidebar-open");
 $("reset").onclick = async () => {
-  if (await ask("Empty this conversation? Its messages will be gone.", "Empty")) {
+  if (await ask("Empty this conversation? Its messages will be deleted.", "Empty")) {
     api.reset(conversation.session).catch(explain);
   }
 };
 $("delete").onclick = async () => {
-  if (!(await ask("Delete this conversation for good?", "Delete"))) return;
+  if (!(await ask("Delete this conversation? This cannot be undone.", "Delete"))) return;
   const { session } = conversation;
   try {
     await api.remove(session);

@@ -1,10 +1,10 @@
-// A conversation on the screen: its history, the turns that are open, and the line that brings events.
+// A conversation on the screen: its history, its open turns, and the connection that delivers events.
 
 import * as api from "./api.js";
 import { Growing } from "./growing.js";
 import { $, atEnd, element, explain, keepSelection, notify, say, showLink, toEnd, whenNotSelected } from "./screen.js";
 
-// Why an answer is not whole, in words.
+// Why an answer is incomplete, in words.
 const ENDED = {
   length: "The answer reached its maximum length.",
   filtered: "The rest of the answer was filtered.",
@@ -13,13 +13,13 @@ const ENDED = {
 };
 const TERMINAL = ["turn.completed", "turn.failed", "turn.cancelled"];
 
-// The reply's text as safe HTML comes from the server; plain text stands there until it has, and
-// where it cannot.
+// The server renders the reply's text as safe HTML. Plain text is shown until the HTML arrives, or if
+// rendering fails.
 
 class Markdown {
   constructor(session) { this.session = session; this.waiting = []; this.busy = false; }
 
-  // Call `use` with the HTML of a text; where the server cannot render it, the text stays plain.
+  // Call `use` with the HTML of a text; if the server cannot render it, the text stays plain.
   render(text, use) {
     this.waiting.push({ text, use });
     if (!this.busy) this.work();
@@ -49,7 +49,7 @@ class Markdown {
   }
 }
 
-// Markup to compare: what streamed in blocks is mostly what the whole is.
+// Markup for comparison: the blocks that streamed in are mostly the same in the whole text.
 function bare(html) {
   const made = document.createElement("template");
   made.innerHTML = html;
@@ -63,8 +63,8 @@ function drawn(target) {
 }
 
 export class Conversation {
-  // `on` is told: arrived(key) and connected() of the line, again(text) of a wish to ask once more,
-  // changed() of what is drawn.
+  // `on` is notified: arrived(key) and connected() by the connection, again(text) if a person asks again,
+  // changed() after drawing.
   constructor(session, on) {
     this.session = session;
     this.on = on;
@@ -166,7 +166,7 @@ export class Conversation {
     turn.bubble.append(dots, element("span", "hidden", "Answering"));
     turn.answer.append(turn.bubble);
     turn.growing = new Growing(turn.bubble, this.markdown);
-    if (attempt > 1) turn.answer.append(element("div", "meta", "The server was interrupted and has begun again."));
+    if (attempt > 1) turn.answer.append(element("div", "meta", "The server was interrupted and has restarted the answer."));
     turn.item.after(turn.answer);
   }
 
@@ -185,7 +185,7 @@ export class Conversation {
     turn.growing?.finish();
     keepSelection(() => {
       $("messages").append(turn.item);
-      // What was drawn while it streamed stays until the whole text is rendered: nothing jumps.
+      // The text drawn while streaming stays until the whole text is rendered, so that nothing jumps.
       const drawn = turn.replies.length === 1 && turn.growing?.tail ? turn.bubble : null;
       for (const reply of turn.replies) $("messages").append(this.item(reply, drawn));
       turn.answer?.remove();
@@ -218,7 +218,7 @@ export class Conversation {
     turns.forEach((turn, place) => {
       const waiting = turn.status === "queued";
       turn.item.classList.toggle("waiting", waiting);
-      // Drawn only when it changes: a button must not be replaced under somebody's finger.
+      // Drawn only when it changes: a button must not be replaced while somebody presses it.
       if (turn.place === (waiting ? place : null)) return;
       turn.place = waiting ? place : null;
       turn.meta.replaceChildren();
@@ -227,7 +227,7 @@ export class Conversation {
       const withdraw = element("button", "", "Withdraw");
       withdraw.type = "button";
       withdraw.onclick = () => api.cancel(this.session, turn.n).catch(explain);
-      turn.meta.append(element("span", "", place ? `In line, ${ahead}` : "In line"), withdraw);
+      turn.meta.append(element("span", "", place ? `Waiting, ${ahead}` : "Waiting"), withdraw);
     });
     $("stop").hidden = !turns.some((turn) => turn.status === "running");
     this.on.changed();

@@ -1,4 +1,4 @@
-// The parts of the screen that everything else speaks to.
+// The parts of the screen that all other modules use.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -19,14 +19,14 @@ export function notify(text) {
 }
 
 export function explain(problem) {
-  const offline = "The server cannot be reached. Your message is kept and sent as soon as it can be.";
+  const offline = "The server cannot be reached. Your message is kept and will be sent as soon as possible.";
   notify(problem.status === 0 ? offline : problem.message);
 }
 
 export function say(text) { $("spoken").textContent = text; }
 
-// The end stays in sight until the person scrolls away from it, whatever grows or shrinks: the
-// answer, the window, a phone's keyboard, a notice.
+// The end stays in view until the person scrolls away from it, even if the answer, the window, a
+// phone's keyboard or a notice changes its size.
 
 let following = true;
 let last = 0;
@@ -41,7 +41,7 @@ export function toEnd() {
 
 $("scroller").addEventListener("scroll", () => {
   const { scrollHeight, scrollTop, clientHeight } = $("scroller");
-  // The distance alone tells nothing: the window may have shrunk since. Only a person scrolls up.
+  // The distance alone is not enough: the window may have shrunk since. Only a person scrolls up.
   if (scrollHeight - scrollTop - clientHeight < 80) following = true;
   else if (scrollTop < last) following = false;
   last = scrollTop;
@@ -51,7 +51,7 @@ const watch = new ResizeObserver(() => { if (following) toEnd(); });
 watch.observe($("scroller"));
 watch.observe($("column"));
 
-// What a person has selected is theirs.
+// Do not change text that a person has selected.
 
 const waiting = new Map();
 
@@ -79,8 +79,9 @@ document.addEventListener("selectionchange", () => {
 
 // Move parts of the page without losing the selection in them.
 export function keepSelection(work) {
-  const { anchorNode, anchorOffset, focusNode, focusOffset } = getSelection();
+  const { anchorNode, anchorOffset, focusNode, focusOffset, isCollapsed } = getSelection();
   work();
+  if (isCollapsed) return;  // that is the caret in the field
   if (anchorNode?.isConnected && focusNode?.isConnected) {
     getSelection().setBaseAndExtent(anchorNode, anchorOffset, focusNode, focusOffset);
   }
