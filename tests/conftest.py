@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import secrets
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,8 +30,18 @@ from turnwise import Bot, Runtime
 from turnwise.server import create_app
 from turnwise.settings import Settings
 
-for name in [n for n in os.environ if n.startswith(("OPENAI_", "AZURE_OPENAI_", "TURNWISE_"))]:
+# The tests do not depend on how they are started, nor on what is in the environment.
+_THEIRS = re.compile(
+    r"(AZURE_)?OPENAI_|TURNWISE_|OTEL_|AWS_|PROMETHEUS_|HYPOTHESIS_|PYTHONIOENCODING$|PYTHONWARNINGS$"
+    r"|(ALL|HTTP|HTTPS|NO)_PROXY$|(FORCE|NO)_COLOR$|CLICOLOR|COLUMNS$|LINES$",
+    re.I,
+)
+for name in filter(_THEIRS.match, list(os.environ)):
     del os.environ[name]
+if not os.access(os.path.expanduser("~"), os.W_OK):
+    os.environ["HOME"] = tempfile.mkdtemp(prefix="turnwise-home-")  # browsers write there
+os.umask(0o022)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HERE = Path(__file__).parent
 

@@ -21,8 +21,9 @@ from conftest import Door, Opener, Talker
 from redis_servers import RedisServer
 from turnwise import Bot, Runtime, Turn
 from turnwise.channels.rate import Rate
-from turnwise.errors import RateLimited
+from turnwise.errors import RateLimited, Unauthorized
 from turnwise.server import create_app
+from turnwise.tokens import Signer
 
 KEY = {"Authorization": "Bearer the-key"}
 ROUTES = {
@@ -328,3 +329,29 @@ async def test_the_log_says_nothing(
         line = caplog.handler.format(record)
         assert CANARY not in line, line
         assert talker.token not in line
+
+
+def test_a_token_lives_as_long_as_its_session() -> None:
+    """Without a time of its own it opens at any time; with one it ends, however it is used; and
+    tokens that were issued with an end keep it."""
+    lasting, ending = Signer(b"x" * 32, None), Signer(b"x" * 32, 60.0)
+    token, short = lasting.issue("s", 7, now=1000.0), ending.issue("s", 7, now=1000.0)
+    assert lasting.open(token, now=1e10) == ("s", 7, None)
+    for signer in (lasting, ending):
+        assert signer.open(short, now=1059.0).session == "s"
+        with pytest.raises(Unauthorized):
+            signer.open(short, now=1061.0)
+
+
+async def test_a_token_in_use_does_not_end(open_door: Opener) -> None:
+    """It ends with its session: use prolongs both, and afterwards it is as if it had never been."""
+    async with open_door(bot, session_ttl=3) as door:
+        talker = await door.session()
+        for _ in range(4):
+            await asyncio.sleep(1.0)
+            await talker.say("hi")
+        refreshed = await talker.call("POST", "/token")
+        assert refreshed.status_code == 200
+        talker.token = refreshed.json()["token"]
+        await asyncio.sleep(3.5)
+        assert (await talker.call("GET", "/messages")).status_code == 404

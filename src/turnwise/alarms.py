@@ -1,7 +1,7 @@
-"""Alarms: calls after so many seconds, for things that almost never take so long.
+"""Alarms: calls after a timeout that is rarely reached.
 
-An event loop's timer costs some microseconds to set and as many to cancel. Requests set one each
-and cancel nearly all of them, so they share one timer here, which looks four times a second: an
+An event loop's timer costs some microseconds to set and as many to cancel. Each request sets one
+and nearly all are cancelled, so they share one timer here, which checks four times a second: an
 alarm rings up to a quarter of a second late.
 """
 
@@ -31,11 +31,11 @@ class Alarms:
         return self._last
 
     def cancel(self, alarm: int) -> None:
-        """It need not ring any more; cancelling twice, or after it rang, is no error."""
+        """Cancel an alarm; cancelling twice, or after it rang, is not an error."""
         self._waiting.pop(alarm, None)
 
     def ring_all(self) -> None:
-        """Ring every alarm now: nobody waits any longer."""
+        """Ring all alarms now."""
         waiting, self._waiting = self._waiting, {}
         for _, ring in waiting.values():
             ring()

@@ -1,6 +1,6 @@
-"""The page at /docs: the HTTP interface for people, made from the OpenAPI document.
+"""The page at /docs: readable documentation generated from the OpenAPI document.
 
-It is one page of HTML without scripts, and it loads nothing from elsewhere.
+It is one HTML page without scripts, and it loads no external resources.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _resolved(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[
 
 
 def _kind(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
-    """The type of a value in words: `string`, `array of Message`, `integer or null`."""
+    """The type of a value as text: `string`, `array of Message`, `integer or null`."""
     if "$ref" in schema:
         return str(schema["$ref"].rsplit("/", 1)[1])
     if "anyOf" in schema:
@@ -133,7 +133,7 @@ def _told(schema: Mapping[str, Any]) -> str:
 
 
 def _example(schema: Mapping[str, Any], schemas: Mapping[str, Any], depth: int) -> Any:
-    """A value that fits: the schema's own example, else one made of its types."""
+    """A valid value: the schema's example, or one generated from its types."""
     schema = _resolved(schema, schemas)
     for found in (schema.get("examples"), [schema["example"]] if "example" in schema else None):
         if found:

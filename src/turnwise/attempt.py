@@ -1,8 +1,8 @@
-"""Attempt: one attempt at one turn. Its task, its output, and what may stop it.
+"""Attempt: one attempt at one turn, with its task, its output, and its stop conditions.
 
-It runs the handler, writes what is said under its claim, and commits. Whatever it writes names
-the claim, and a refusal (ClaimLost) ends it at once. A handler that will not stop is abandoned:
-its turn ends, and what it says later goes nowhere.
+It runs the handler, writes the output under its claim, and commits. Each write names the claim,
+and a refusal (ClaimLost) ends the attempt at once. A handler that does not stop is abandoned: its
+turn ends, and its later output is discarded.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger("turnwise.worker")
 STOP_PATIENCE = 2.0
 """Seconds that a handler has to stop before it is abandoned."""
 MARGIN = 0.2
-"""The share of a lease before its end at which an attempt that could not renew it stops."""
+"""An attempt stops if it could not renew its lease and this fraction of the lease is left."""
 
 Answer = Callable[[Turn], Awaitable[None]]
 Stop = Literal["cancel", "timeout", "lost", "release"]
@@ -54,7 +54,7 @@ TIMED_OUT = {
 
 
 class Host(Protocol):
-    """What an attempt asks of the worker that runs it."""
+    """The part of a worker that an attempt uses."""
 
     name: str
     debug: bool
@@ -76,7 +76,7 @@ class Host(Protocol):
 
 
 class Attempt:
-    """One attempt at one turn: its task, its output, and what may stop it."""
+    """One attempt at one turn, with its task, its output, and its stop conditions."""
 
     def __init__(self, worker: Host, claim: Claim, kept: Kept) -> None:
         self.claim = claim
@@ -96,26 +96,26 @@ class Attempt:
         self.task: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self.good_until = self.began + worker.lease * (1 - MARGIN)
-        """Until when, on the monotonic clock, the lease cannot have run out."""
+        """The monotonic time until which the lease cannot have expired."""
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
-        # A context of its own: the submitting request's variables must not leak into the turn.
+        # A separate context: the submitting request's variables must not leak into the turn.
         self.task = loop.create_task(self._run(), context=contextvars.Context())
 
-    # What may stop it
+    # Stopping
 
     def hear(self, signal: Signal) -> None:
-        """Someone cancelled this turn, or took the session away."""
+        """This turn was cancelled, or its claim or session is lost."""
         if signal.kind == "cancel" and signal.turn == self.claim.turn:
             self.stop("cancel")
         elif signal.kind == "lost" and signal.turn == self.claim.turn:
             self.stop("lost")
-        elif signal.kind == "gone":  # this session, or an earlier one of its name
+        elif signal.kind == "gone":  # this session, or an earlier one with the same id
             self._worker.check(self)
 
     def stop(self, why: Stop) -> None:
-        """Cancel the handler; if it has not ended after a moment, go on without it."""
+        """Cancel the handler; if it does not end soon, continue without it."""
         if self._stopped is not None or self._over or self.task is None:
             return
         self._stopped = why
@@ -127,7 +127,7 @@ class Attempt:
     def _abandon(self) -> None:
         if not self._over:
             log.warning(
-                "session %s turn %d: the handler does not stop; going on without it",
+                "session %s turn %d: the handler does not stop; continuing without it",
                 *self._where(),
             )
             self._over = True
@@ -148,12 +148,12 @@ class Attempt:
             except BaseException as raised:
                 error = raised
         if self._over:
-            return  # it was abandoned; whoever went on has ended the turn
+            return  # it was abandoned; the turn was ended without it
         await self._end(turn, error)
 
     async def _turn(self) -> Turn:
         claim = self.claim
-        if self.kept.history is None:  # dropped between the claim and now
+        if self.kept.history is None:  # dropped since the claim
             limit = self._worker.earlier
             found = await self._worker.store.history(
                 claim.session, before=claim.seq + 1, limit=limit
@@ -173,7 +173,7 @@ class Attempt:
         )
 
     async def _end(self, turn: Turn | None, error: BaseException | None = None) -> None:
-        """Commit what came of the attempt, and let go."""
+        """Commit the attempt's result, and release its resources."""
         self._over = True
         for timer in self._timers:
             timer.cancel()
@@ -201,13 +201,13 @@ class Attempt:
             self._untie()
 
     def _untie(self) -> None:
-        """Let go of what points back here, so that it is freed now and not by a collector."""
+        """Break reference cycles, so that memory is freed now and not by the collector."""
         self._timers.clear()
         self._output.untie()
         self.task = None
 
     async def _commit(self, outcome: Outcome) -> Claim | None:
-        """Finish the turn; while the store is away, try again as long as the lease is good."""
+        """Finish the turn; while the store is unavailable, retry as long as the lease is valid."""
         until = self.began + self._worker.options.timeout + self._worker.lease
         while True:
             try:
@@ -224,7 +224,7 @@ class Attempt:
         return [placed(body, self.claim.turn, first + i) for i, body in enumerate(bodies)]
 
     def _outcome(self, turn: Turn | None, error: BaseException | None) -> Outcome | None:
-        """How the attempt ended, or None when that is not ours to say."""
+        """How the attempt ended, or None if this attempt must not report an outcome."""
         error = error or self._output.failure
         if isinstance(error, ClaimLost) or self._stopped in ("lost", "release"):
             return None
@@ -236,14 +236,14 @@ class Attempt:
                 return self._ended("cancelled", replies=self._encoded(turn, partial=True))
             if error is None and turn is not None:
                 return self._completed(turn)
-        except Exception as bad:  # what was said cannot be committed as it is
+        except Exception as bad:  # the output cannot be committed
             if self._stopped == "cancel":
                 return self._ended("cancelled")
             error = bad
         return self._failed(self._explained(error))
 
     def _explained(self, error: BaseException | None) -> dict[str, Any]:
-        """What people read of an error: a TurnError's own words, of others nothing."""
+        """The error that users see: a TurnError's message; other errors reveal no details."""
         debug = self._worker.debug
         if isinstance(error, TurnError):
             level = logging.INFO if isinstance(error, Refusal) else logging.WARNING
@@ -285,7 +285,7 @@ class Attempt:
             raise TurnError("A reply's message is not JSON.", code="bad_reply") from bad
 
     async def _write(self, drafts: Sequence[Draft]) -> None:
-        """Append deltas. A store that is away delays them; a lost claim ends the attempt."""
+        """Append deltas. An unavailable store delays them; a lost claim ends the attempt."""
         while True:
             try:
                 stop = await self._worker.store.append(self.claim, drafts)
@@ -295,7 +295,7 @@ class Attempt:
                 raise
             except StoreUnavailable:
                 if self._over or self._stopped is not None:
-                    raise  # the commit carries them
+                    raise  # the commit contains them
                 await asyncio.sleep(0.2)
         if stop:
             self.stop("cancel")
@@ -311,7 +311,7 @@ class Attempt:
             first=self._output.first_delta and self._output.first_delta - self.began,
         )
 
-    # What the turn may ask (see turn.Tools)
+    # Called by the turn (see turn.Tools)
 
     async def say(self, piece: str | Message) -> None:
         await self._output.say(piece)
@@ -331,8 +331,8 @@ class Attempt:
 
 
 def _trace(error: BaseException | None, debug: bool) -> str:
-    """Where an exception came from. Its own words may quote a message, so they are left out
-    unless `debug` asks for them; ours quote nobody."""
+    """Where an exception came from. Its text may quote a message, so it is omitted unless `debug`
+    is set; the texts of our own errors quote no messages."""
     frames = traceback.extract_tb(error.__traceback__) if error is not None else []
     path = "".join(f"\n    {f.filename}:{f.lineno} in {f.name}" for f in frames)
     words = f": {error}" if debug or isinstance(error, TurnwiseError) else ""

@@ -1,4 +1,4 @@
-"""Bot: what the user writes. One reply handler, and the services around it."""
+"""Bot: the application code that the developer writes: a reply handler and its services."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ S = TypeVar("S", bound=Service)
 class Bot:
     """Answers turns with a reply handler and services.
 
-    `reply` is the handler; `@bot.reply` sets it as well. `history` is how many messages
-    `turn.messages` holds; `timeout` how many seconds a turn may take; `max_attempts` how often a
-    turn is tried whose process died; `queue_limit` how many messages may wait in one session;
-    `coalesce` the seconds between two deltas, or "sentence" for deltas of whole sentences;
-    `max_reply` the characters of the longest reply.
+    `reply` is the handler; `@bot.reply` sets it as well. `history`: how many messages
+    `turn.messages` holds. `timeout`: seconds that a turn may take. `max_attempts`: attempts at a
+    turn whose worker process dies. `queue_limit`: messages that may wait in one session.
+    `coalesce`: seconds between two deltas, or "sentence" for deltas of whole sentences.
+    `max_reply`: maximum characters of a reply.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class Bot:
         max_reply: int = 1_000_000,
     ) -> None:
         if min(history, max_attempts, queue_limit, max_reply) < 1 or timeout <= 0:
-            raise ConfigurationError("A bot's limits are positive numbers.")
+            raise ConfigurationError("A bot's limits must be positive numbers.")
         if isinstance(coalesce, str) and coalesce != "sentence":
-            raise ConfigurationError('coalesce is a number of seconds or "sentence".')
+            raise ConfigurationError('coalesce must be a number of seconds or "sentence".')
         self.options = Options(
             history=history,
             timeout=timeout,
@@ -62,10 +62,11 @@ class Bot:
 
         It is an async generator function, a coroutine function, a generator function, a plain
         function, or an object with `__call__` of one of these kinds; it takes the Turn and yields
-        or returns `str`, `Message` or None. What is not async runs in the session's thread.
+        or returns `str`, `Message` or None. A handler that is not async runs in the session's
+        thread.
         """
         if not callable(handler):
-            raise ConfigurationError("A reply handler is a function or an object with __call__.")
+            raise ConfigurationError("A reply handler must be a function or have __call__.")
         if self._handler is not None:
             raise ConfigurationError("This bot has a reply handler already.")
         self._handler = handler
@@ -81,9 +82,9 @@ class Bot:
     def service(self, service: S | None = None, *, when: When | None = None) -> Any:
         """Add a service: `async def s(turn, call_next)`, around the reply and later services.
 
-        `await call_next()` runs what is inside. A text or Message it returns is said as well.
-        With `@bot.service(when=condition)` only turns go through it for which the condition,
-        a function `(turn) -> bool`, holds.
+        `await call_next()` runs the later services and the reply. A text or Message that the
+        service returns is added to the reply. With `@bot.service(when=condition)` it runs only for
+        turns for which the condition, a function `(turn) -> bool`, holds.
         """
         if service is None:
             return lambda decorated: self.service(decorated, when=when)  # type: ignore[call-overload]
@@ -96,13 +97,13 @@ class Bot:
             raise ConfigurationError("This bot has no reply handler: decorate one with @bot.reply.")
 
     async def aclose(self) -> None:
-        """Close what the reply handler holds open (a model's connections), if it can be closed."""
+        """Close the reply handler's resources (a model's connections), if it can be closed."""
         close = getattr(self._handler, "aclose", None)
         if close is not None:
             await close()
 
     async def answer(self, turn: Turn) -> None:
-        """Run services and reply handler for one turn; returns when the handler is drained."""
+        """Run services and reply handler for one turn; returns when the handler is exhausted."""
         self.check()
         await self._services.run(turn, self._reply)
 

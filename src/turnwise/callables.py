@@ -1,4 +1,4 @@
-"""What kind of function something is that is called."""
+"""Determines the kind of a callable."""
 
 from __future__ import annotations
 

@@ -54,13 +54,13 @@ def program(
 
 
 def main() -> None:
-    """The `turnwise` program: errors are printed in a line and end with status 1."""
+    """The `turnwise` program: an error is printed on one line and the exit status is 1."""
     _mend_streams()
     try:
         try:
             os.getcwd()
         except FileNotFoundError:
-            raise TurnwiseError("The folder in which this was started is gone.") from None
+            raise TurnwiseError("The current working directory is gone.") from None
         app()
     except TurnwiseError as error:
         err.print(f"[red]Error:[/] {escape(error.message)}", highlight=False)
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _mend_streams() -> None:
-    """What is inherited may be closed, or take no other letters than ASCII."""
+    """The inherited streams may be closed, or may accept only ASCII."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
@@ -111,12 +111,12 @@ def serve(
     send_timeout: Annotated[float | None, option("send_timeout", "--send-timeout")] = None,
     log_level: Annotated[str | None, option("log_level", "--log-level")] = None,
     debug: Annotated[bool | None, option("debug", "--debug")] = None,
-    no_work: Annotated[bool, typer.Option("--no-work", help="Only serve; others answer.")] = False,
+    no_work: Annotated[bool, typer.Option("--no-work", help="Serve without a worker.")] = False,
     reload: Annotated[
-        bool, typer.Option("--reload", help="Start again when a file here changes: to develop.")
+        bool, typer.Option("--reload", help="Restart when a file changes (for development).")
     ] = False,
 ) -> None:
-    """Serve a bot: its chat page, HTTP, WebSocket and workers in one."""
+    """Serve a bot: its chat page, HTTP, WebSocket and workers in one program."""
     given = {
         "store": store, "host": host, "port": port, "workers": workers,
         "concurrency": concurrency, "grace": grace, "api_keys": api_keys,
@@ -129,8 +129,8 @@ def serve(
     settings = settings_with(given)
     settings.origins()
     if reload and settings.workers > 1:
-        raise ConfigurationError("--reload is for one process: leave out --workers.")
-    # What is wrong is reported here, once, and not by every process.
+        raise ConfigurationError("--reload works with one process only: omit --workers.")
+    # Errors are reported here, once, and not by every process.
     load_bot(bot)
     asyncio.run(_try_store(settings.store))
     if bot:
@@ -142,14 +142,14 @@ def serve(
 
 
 def _announce(settings: Settings, listening: socket.socket, bot: str | None) -> None:
-    """Say where the server is, once it answers; not being heard is no reason to stop."""
+    """Print the server's address once it answers; if printing fails, the server still runs."""
     host, port = settings.host, listening.getsockname()[1]
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     while not _answers(near, port):
         time.sleep(0.05)
     named = f"[{host}]" if ":" in host else host
     where, what = escape(f"http://{named}:{port}/"), escape(bot or "the demo bot")
-    kept = f"Sessions are kept in {escape(masked(settings.store))}. Ctrl-C stops."
+    kept = f"Sessions are stored in {escape(masked(settings.store))}. Ctrl-C stops."
     with suppress(OSError, SystemExit):
         out.print(f"[bold]Turnwise[/] serves [cyan]{what}[/] at [link={where}]{where}[/]")
         out.print(kept, style="dim", soft_wrap=True)
@@ -173,9 +173,9 @@ async def _try_store(url: str) -> None:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """The listening socket; a client that is silently gone is dropped after a while."""
+    """The listening socket; a client that vanished is disconnected after `send_timeout`."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # Named as TCP: asyncio turns Nagle's delay off (40 ms an answer) only where it knows that.
+    # With the protocol set to TCP, asyncio disables Nagle's algorithm (40 ms per answer).
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -186,7 +186,7 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         raise TurnwiseError(
             f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
-            "Is a server running there already? Try --port."
+            "Is another server running there? Try --port."
         ) from None
     listening.set_inheritable(True)
     return listening
@@ -209,7 +209,7 @@ def _run(settings: Settings, listening: socket.socket, reload: bool) -> None:
         ws_max_size=4 * settings.max_body,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=int(settings.grace) + 5,
-        timeout_keep_alive=75,  # longer than a proxy or a client keeps an idle line: they hang up
+        timeout_keep_alive=75,  # longer than proxies and clients keep idle connections: they close
     )
     if reload:
         os.environ["TURNWISE_PARENT"] = str(os.getpid())
@@ -236,7 +236,7 @@ def work(
     log_level: Annotated[str | None, option("log_level", "--log-level")] = None,
     debug: Annotated[bool | None, option("debug", "--debug")] = None,
 ) -> None:
-    """Only answer: a worker beside servers that were started with --no-work."""
+    """Run a worker only, for servers that were started with --no-work."""
     given = {
         "store": store, "concurrency": concurrency, "grace": grace, "lease": lease,
         "metrics_port": metrics_port, "log_level": log_level, "debug": debug,
@@ -264,22 +264,22 @@ async def _work(runtime: Runtime, named: str) -> None:
 @app.command()
 def chat(
     bot: BotTarget = None,
-    url: Annotated[str | None, typer.Option(help="Talk to a server instead.")] = None,
+    url: Annotated[str | None, typer.Option(help="Talk to the server at this URL.")] = None,
     token: Annotated[
-        str | None, typer.Option(help="A session's token there; without it, a new session.")
+        str | None, typer.Option(help="The token of a session there; default: a new session.")
     ] = None,
-    session: Annotated[str, typer.Option(help="The session to go on with.")] = "terminal",
+    session: Annotated[str, typer.Option(help="The session to continue.")] = "terminal",
     store: StoreUrl = None,
 ) -> None:
     """Talk to a bot in the terminal."""
-    # A script's background command is started with SIGINT ignored, and Python keeps that.
+    # A shell script starts background commands with SIGINT ignored, and Python keeps that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(ImportError):
         import readline  # noqa: F401 line editing and history for input()
     loop = asyncio.new_event_loop()
 
     def run() -> None:
-        if hasattr(signal, "pthread_sigmask"):  # Ctrl-C is for the thread that reads lines
+        if hasattr(signal, "pthread_sigmask"):  # only the thread that reads input gets Ctrl-C
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         loop.run_forever()
 
@@ -300,7 +300,7 @@ def chat(
         call(runtime.stop())
 
 
-# The help lists commands in the order in which they are added: first what most people need.
+# The help lists commands in the order in which they are added: the most used ones first.
 
 app.command()(cli_sessions.check)
 app.add_typer(cli_sessions.app, name="sessions")

@@ -1,4 +1,4 @@
-"""What the commands share: flags that come from the settings, and where they print."""
+"""Shared by the commands: flags derived from the settings, and the output consoles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FIELDS = Settings.model_fields
 
 
 def option(field: str, *names: str) -> Any:
-    """A flag for a setting: its help, its default and its variable come from the settings."""
+    """A flag for a setting; help, default and variable come from the settings."""
     info = _FIELDS[field]
     return typer.Option(
         *names,
@@ -34,14 +34,14 @@ def option(field: str, *names: str) -> Any:
 
 BotTarget = Annotated[
     str | None,
-    typer.Argument(help="Your bot as module:name, or a script's file; else the demo."),
+    typer.Argument(help="Your bot as module:name or a script file; default: the demo bot."),
 ]
 StoreUrl = Annotated[str | None, option("store", "--store")]
-Json = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def settings_with(given: dict[str, Any]) -> Settings:
-    """Settings with these flags on top, for this process and those it starts."""
+    """Settings overridden by these flags, for this process and its child processes."""
     for name, value in given.items():
         if value is not None:
             os.environ[f"TURNWISE_{name.upper()}"] = str(value)
@@ -55,7 +55,7 @@ def settings_with(given: dict[str, Any]) -> Settings:
 
 
 def _in_file() -> Iterable[str]:
-    """The names that stand in `.env`."""
+    """The variable names in `.env`."""
     with suppress(OSError, UnicodeDecodeError):
         return dotenv_values(".env", encoding="utf-8-sig")
     return ()

@@ -26,7 +26,7 @@ Target = Annotated[str, typer.Argument(help="A YAML file, or module:script.")]
 
 
 class Named(dict[str, Callable[..., Any]]):
-    """The functions that a file names and its program registers: any name is one of them."""
+    """The functions that a file names and its program registers; any name is accepted."""
 
     def __contains__(self, name: object) -> bool:
         return True
@@ -40,7 +40,7 @@ class Named(dict[str, Callable[..., Any]]):
 
 
 def _script(target: str, named: Named | None = None) -> Script:
-    """The script. To look at a file, the functions that it names need not be there."""
+    """The script. With `named`, the functions that its file names need not exist."""
     if named is not None and target.endswith((".yaml", ".yml")):
         return Script.load(target, functions=named)
     found = load(target)
@@ -51,7 +51,7 @@ def _script(target: str, named: Named | None = None) -> Script:
 
 @app.command()
 def check(target: Target) -> None:
-    """Report what is wrong with a script, and what can hardly be meant."""
+    """Report errors in a script, and what is probably a mistake."""
     named = Named()
     script = _script(target, named)
     for warning in script.warnings:
@@ -68,12 +68,12 @@ def check(target: Target) -> None:
 def draw(
     target: Target,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file: .svg, else Mermaid.")
+        Path | None, typer.Option("--output", "-o", help="A file: .svg, otherwise Mermaid.")
     ] = None,
     session: Annotated[str | None, typer.Option(help="Mark the path of this session.")] = None,
-    store: Annotated[str | None, typer.Option(help="The store that has it.")] = None,
+    store: Annotated[str | None, typer.Option(help="The store of that session.")] = None,
 ) -> None:
-    """Draw a dialog: Mermaid on the screen, Mermaid or SVG into a file."""
+    """Draw a dialog as Mermaid on standard output, or as Mermaid or SVG in a file."""
     dialog = _script(target, Named()).dialog
     path = asyncio.run(_path(session, store or Settings().store)) if session else []
     if output is not None and output.suffix == ".svg":
@@ -101,16 +101,16 @@ async def _path(session: str, url: str) -> list[Label]:
 def rehearse(
     target: Target,
     dialog: Annotated[
-        Path | None, typer.Argument(help="Expected exchanges; else the file beside it: .dialog")
+        Path | None, typer.Argument(help="Expected exchanges; default: the .dialog file beside it.")
     ] = None,
 ) -> None:
-    """Play a dialog file of expected exchanges and show what differs."""
+    """Play a dialog file of expected exchanges and print the differences."""
     script = _script(target)
     path = dialog or Path(target).with_suffix(".dialog")
     conversations = rehearsal.read(path)
 
     async def go() -> list[str]:
-        from turnwise.testing import talk  # brings pytest along, where it is installed
+        from turnwise.testing import talk  # imports pytest, where it is installed
 
         async with talk(Bot(script)) as say:
 

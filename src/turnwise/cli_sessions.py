@@ -1,4 +1,4 @@
-"""The command line of what is kept: `turnwise sessions ...` and `turnwise check`."""
+"""Commands for stored data: `turnwise sessions ...` and `turnwise check`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from turnwise.stores.open import open_store
 from turnwise.stores.sqlite import SQLiteStore
 from turnwise.urls import masked
 
-app = typer.Typer(no_args_is_help=True, help="Look at sessions, export and delete them.")
+app = typer.Typer(no_args_is_help=True, help="List, show, export and delete sessions.")
 
 
 @asynccontextmanager
 async def _opened(url: str | None) -> AsyncIterator[Store]:
-    """The store, which must be there: a mistyped name should not look like an empty store."""
+    """The store, which must exist: a mistyped name should not look like an empty store."""
     named = settings_with({"store": url}).store
     store = open_store(named)
     if isinstance(store, SQLiteStore) and not store.path.exists():
@@ -47,12 +47,12 @@ async def _opened(url: str | None) -> AsyncIterator[Store]:
 def list_sessions(
     store: StoreUrl = None,
     text: Annotated[
-        str, typer.Option("--filter", help="Only those whose id or name contains this.")
+        str, typer.Option("--filter", help="Only sessions whose id or name contains this.")
     ] = "",
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of sessions to show.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """A table of the sessions, the last used first."""
+    """List the sessions, the most recently used first."""
 
     async def go() -> tuple[list[Session], int]:
         async with _opened(store) as opened:
@@ -80,13 +80,13 @@ def _fits(session: Session, text: str) -> bool:
 
 
 def _last_used(session: Session) -> float:
-    """When a turn last prolonged the session's life, to about a hundredth of that life."""
+    """When a turn last extended the session's lifetime, exact to about 1 % of that lifetime."""
     return max(session.created_at, session.expires_at - session.ttl)
 
 
 @app.command("show")
 def show_session(session: str, store: StoreUrl = None, as_json: Json = False) -> None:
-    """A session, its last messages, and how its last turns ended."""
+    """Show a session, its last messages, and how its last turns ended."""
 
     async def go() -> dict[str, Any]:
         async with _opened(store) as opened:
@@ -115,7 +115,7 @@ def show_session(session: str, store: StoreUrl = None, as_json: Json = False) ->
 
 
 def _print_end(turn: Mapping[str, Any]) -> None:
-    """How a turn ended that was not simply answered."""
+    """Print how a turn ended, unless it completed normally."""
     if turn["status"] == "completed":
         return
     error = turn.get("error") or {}
@@ -127,14 +127,14 @@ def _print_end(turn: Mapping[str, Any]) -> None:
 
 @app.command("delete")
 def delete_sessions(
-    session: Annotated[list[str] | None, typer.Argument(help="Their ids.")] = None,
+    session: Annotated[list[str] | None, typer.Argument(help="The session ids.")] = None,
     store: StoreUrl = None,
     everything: Annotated[bool, typer.Option("--all", help="All sessions.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete sessions: nothing of them is left."""
+    """Delete sessions with all their data."""
     if not session and not everything:
-        raise TurnwiseError("Name the sessions to delete, or say --all.")
+        raise TurnwiseError("Name the sessions to delete, or use --all.")
     if everything and not yes:
         typer.confirm("Delete ALL sessions?", abort=True)
 
@@ -150,19 +150,19 @@ def delete_sessions(
     deleted = asyncio.run(go())
     out.print(f"Deleted {deleted} session{'s' if deleted != 1 else ''}.")
     if session and deleted < len(session):
-        raise NotFound(f"{len(session) - deleted} of them were not there.")
+        raise NotFound(f"{len(session) - deleted} of them did not exist.")
 
 
 @app.command("export")
 def export_sessions(
-    session: Annotated[str | None, typer.Argument(help="Its id; without it, --all.")] = None,
+    session: Annotated[str | None, typer.Argument(help="The session id, or use --all.")] = None,
     store: StoreUrl = None,
     everything: Annotated[bool, typer.Option("--all", help="All sessions.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file.")] = None,
 ) -> None:
-    """Write sessions as JSON, one a line: everything that was said, and the state."""
+    """Write sessions as JSON, one per line: all messages, the turns and the state."""
     if session is None and not everything:
-        raise TurnwiseError("Name the session to export, or say --all.")
+        raise TurnwiseError("Name the session to export, or use --all.")
 
     async def go() -> None:
         async with _opened(store) as opened:
@@ -208,7 +208,7 @@ async def _whole(store: Store, session: str, limit: int | None = None) -> dict[s
 
 
 async def _ends(store: Store, session: str, limit: int | None) -> list[dict[str, Any]]:
-    """How each turn (or the last `limit`) stands or ended, and why, without what was said."""
+    """The status and error of each turn (or the last `limit`), without message texts."""
     ends: list[dict[str, Any]] = []
     before, more = None, True
     while more and (limit is None or len(ends) < limit):
@@ -228,10 +228,10 @@ def _end(turn: TurnRecord) -> dict[str, Any]:
 
 
 def check(
-    url: Annotated[str | None, typer.Argument(help="A store's URL; else the setting.")] = None,
+    url: Annotated[str | None, typer.Argument(help="A store URL; default: the setting.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Report whether a store can be reached and what its acknowledgement is worth."""
+    """Report whether a store can be reached and how durable its acknowledged data is."""
 
     async def go() -> dict[str, str]:
         async with _opened(url) as opened:

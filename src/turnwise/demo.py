@@ -1,7 +1,7 @@
 """The built-in bot: something to talk to in the first minute, without a key or a network.
 
-It shows what Turnwise does: replies that stream, a state that survives restarts, a slow count to
-stop, to refresh in, and to pile messages on, and a small scripted dialog.
+It shows what Turnwise does: replies that stream, a state that survives restarts, a slow count
+during which you can press Stop, reload the page or send more messages, and a small dialog.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from turnwise.bot import Bot
 from turnwise.turn import Turn
 
 IDEAS = ["Hello!", "Count to 20", "My name is Ada", "Order a pizza", "Show me markdown"]
-"""What the chat page offers to say first."""
+"""The first messages that the chat page suggests."""
 
 HELP = """\
-I am Turnwise's demo bot. I live on your machine and know no model. Try:
+I am Turnwise's demo bot. I run on your machine and use no language model. Try:
 
 - **count to 20**, and meanwhile press *Stop*, reload the page, or send more messages:
   they wait in line and are answered in order
@@ -26,7 +26,7 @@ I am Turnwise's demo bot. I live on your machine and know no model. Try:
 - **order a pizza** for a small scripted dialog
 - **show me markdown** to see how replies are rendered
 
-Everything you say is kept in one SQLite file, `turnwise.db`.
+All messages are stored in one SQLite file, `turnwise.db`.
 """
 
 MARKDOWN = """\
@@ -57,7 +57,7 @@ _SIZES = ("small", "medium", "large")
 
 
 def demo_bot() -> Bot:
-    """The demo bot, or with OPENAI_API_KEY or OPENAI_BASE_URL set one that asks that model."""
+    """The demo bot, or, if OPENAI_API_KEY or OPENAI_BASE_URL is set, a bot with that model."""
     if has_model():
         from turnwise.models import OpenAIChat
 
@@ -71,7 +71,7 @@ def has_model() -> bool:
 
 
 async def reply(turn: Turn) -> AsyncIterator[str]:
-    """Choose what to say by what was said."""
+    """Choose the reply by the message's text."""
     text = turn.text.strip()
     if "pizza" in turn.state or "pizza" in text.lower():
         yield _pizza(turn, text.lower())
@@ -116,7 +116,7 @@ async def _count(last: int) -> AsyncIterator[str]:
 
 
 def _pizza(turn: Turn, text: str) -> str:
-    """A form of two questions; its place is in the session's state."""
+    """A form with two questions; its position is in the session's state."""
     order = turn.state.setdefault("pizza", {})
     if text in ("no", "stop", "cancel", "nothing"):
         del turn.state["pizza"]

@@ -1,22 +1,22 @@
 """Every error Turnwise raises: whose fault it is, whether to try again, and its HTTP status.
 
     TurnwiseError
-    ├── Rejected                  the caller's request cannot be done
-    │   ├── Invalid               400/422: the request makes no sense
-    │   │   ├── KeyReused         422: an idempotency key came back with another body
+    ├── Rejected                  the caller's request cannot be carried out
+    │   ├── Invalid               400/422: the request is not valid
+    │   │   ├── KeyReused         422: an idempotency key was reused with another body
     │   │   └── TooLarge          413: over a size limit
-    │   ├── Unauthorized          401: no, wrong or expired token
+    │   ├── Unauthorized          401: the token is missing, wrong or expired
     │   ├── Forbidden             403: this origin may not connect
-    │   ├── NotFound              404: no such session or turn (or not yours: it looks the same)
+    │   ├── NotFound              404: no such session or turn (or one of another owner)
     │   └── QueueFull             429: the session's mailbox is full
     ├── StoreUnavailable          503: the store cannot be reached; nothing was acknowledged
-    │   └── PerhapsKept           503: the store did not say whether it has kept the message
-    ├── StreamEnded               503: a stream of events ended before its turn did
-    ├── ReplyTimeout              504: the reply was not ready in time; the turn goes on
-    ├── Damaged                   500: what the store holds there cannot be read
+    │   └── PerhapsKept           503: it is unknown whether the store has stored the message
+    ├── StreamEnded               503: a stream of events ended before its turn
+    ├── ReplyTimeout              504: the reply was not ready in time; the turn continues
+    ├── Damaged                   500: the stored data cannot be read
     ├── ClaimLost                 a worker wrote without holding the claim; nothing was changed
     ├── TurnError                 502: ends a turn as failed, with a code for programs
-    │   ├── Refusal               422: the bot declines; its text is shown to the person
+    │   ├── Refusal               422: the bot declines; the user sees its text
     │   └── ModelError            a language model could not answer
     ├── ConfigurationError        a setting or a store URL is wrong
     └── MissingExtra              an optional dependency is not installed
@@ -42,7 +42,7 @@ class TurnwiseError(Exception):
 
 
 class Rejected(TurnwiseError):
-    """The request cannot be done."""
+    """The request cannot be carried out."""
 
     code = "rejected"
     status = 400
@@ -99,7 +99,7 @@ class QueueFull(Rejected):
 
 
 class RateLimited(Rejected):
-    """This came too often; try again later."""
+    """Too many requests; try again later."""
 
     code = "rate_limited"
     status = 429
@@ -118,12 +118,12 @@ class StoreUnavailable(TurnwiseError):
     retryable = True
     retry_after = 1.0
     perhaps_done = False
-    """Whether the store may have done what it was asked: its answer was lost."""
+    """Whether the store may have carried out the request: its answer was lost."""
 
 
 class PerhapsKept(StoreUnavailable):
-    """The store did not answer in time: the message may have been kept. Repeat it only with the
-    same Idempotency-Key, or look into the session's messages first."""
+    """The store did not answer in time: the message may have been stored. Repeat it only with the
+    same Idempotency-Key, or check the session's messages first."""
 
     code = "perhaps_kept"
     perhaps_done = True
@@ -134,7 +134,7 @@ class PerhapsKept(StoreUnavailable):
 
 
 class StreamEnded(TurnwiseError):
-    """The stream ended before the turn did. The turn goes on: follow it again."""
+    """The stream ended before the turn. The turn continues: follow it again."""
 
     code = "stream_ended"
     status = 503
@@ -143,7 +143,7 @@ class StreamEnded(TurnwiseError):
 
 
 class ReplyTimeout(TurnwiseError, TimeoutError):
-    """The reply was not ready in time; the turn goes on."""
+    """The reply was not ready in time; the turn continues."""
 
     code = "reply_timeout"
     status = 504
@@ -151,7 +151,7 @@ class ReplyTimeout(TurnwiseError, TimeoutError):
 
 
 class Damaged(TurnwiseError):
-    """What is stored here is damaged and cannot be read."""
+    """The stored data is damaged and cannot be read."""
 
     code = "damaged"
 
@@ -166,8 +166,8 @@ class ClaimLost(TurnwiseError):
 class TurnError(TurnwiseError):
     """The turn failed.
 
-    Raised by a handler or a service it ends the turn as failed with this `code`, this message
-    (people see it) and this word on whether asking again may help.
+    When a handler or a service raises it, the turn ends as failed with this `code`, this message
+    (users see it) and this `retryable`: whether another attempt may help.
     """
 
     code = "failed"
@@ -176,7 +176,7 @@ class TurnError(TurnwiseError):
     def __init__(
         self, message: str | None = None, *, code: str | None = None, retryable: bool | None = None
     ) -> None:
-        # Whatever was raised with, an exception for a message too, is told as valid text.
+        # The message may be any object, such as an exception: convert it to valid text.
         text = None if message is None else str(message).encode("utf-8", "replace").decode()
         super().__init__(text)
         self.code = str(code or type(self).code)
@@ -195,11 +195,11 @@ class ModelError(TurnError):
 
     code = "model_error"
     retry_after: float | None = None
-    """Seconds that the model's server asks to wait, where it says so."""
+    """Seconds that the model's server asks the client to wait, if it states them."""
 
 
 def turn_error(code: str, message: str, retryable: bool) -> TurnError:
-    """The error that a failed turn stands for, as its handler raised it."""
+    """The error of a failed turn, as its handler raised it."""
     kind = Refusal if code == Refusal.code else TurnError
     return kind(message, code=code, retryable=retryable)
 

@@ -1,9 +1,9 @@
-"""The closed list of events, and how one travels.
+"""The closed list of events, and their encoding.
 
-A session's log is a row of events numbered 1, 2, 3 ... without gaps. An event is drafted by
-whoever causes it (`Draft`: encoded, not numbered), numbered by the store in the act that appends
-it, and from then on forwarded as bytes: `data` is the JSON object of every door, `sse` the same
-as a server-sent event.
+A session's log is a sequence of events numbered 1, 2, 3 ... without gaps. The code that causes an
+event drafts it (`Draft`: encoded, not numbered), the store numbers it in the act that appends it,
+and from then on it is forwarded as bytes: `data` is the JSON object that every channel sends, `sse`
+the same as a server-sent event.
 
 U+2028, U+2029 and U+0085 are escaped: JSON allows them raw, but some clients split lines there.
 """
@@ -40,7 +40,7 @@ _ESCAPES = (
 
 
 def dumps(value: Any) -> bytes:
-    """`value` as one line of JSON that every line-based protocol carries unharmed."""
+    """`value` as one line of JSON that is safe in every line-based protocol."""
     return one_line(orjson.dumps(value))
 
 
@@ -60,7 +60,7 @@ def one_line(encoded: bytes) -> bytes:
 
 
 class Draft(NamedTuple):
-    """An event before the store has numbered it. `tail` is its JSON after the type."""
+    """An event that the store has not numbered yet. `tail` is its JSON after the type."""
 
     type: str
     turn: int | None
@@ -68,14 +68,14 @@ class Draft(NamedTuple):
 
 
 def draft(type: str, turn: int | None, at: float, **carries: Any) -> Draft:
-    """An event of `type` at `at` (seconds since 1970) with what it carries."""
+    """An event of `type` at `at` (seconds since 1970) with its own fields."""
     return Draft(
         type, turn, b"%b%b" % (_head(turn, at), b",%b" % dumps(carries)[1:] if carries else b"}")
     )
 
 
 def attempt_draft(type: str, turn: int, at: float, attempt: int, text: str | None = None) -> Draft:
-    """The two that come most often: `turn.started`, and a `delta` with its text."""
+    """The two most frequent events: `turn.started`, and a `delta` with its text."""
     more = b"" if text is None else b',"text":%b' % dumps(text)
     return Draft(type, turn, b'%b,"attempt":%d%b}' % (_head(turn, at), attempt, more))
 
@@ -87,7 +87,7 @@ def message_draft(turn: int, at: float, message: bytes, type: str = MESSAGE, **m
 
 
 def _head(turn: int | None, at: float) -> bytes:
-    """What the JSON of every event holds behind its type."""
+    """The fields that follow the type in the JSON of every event."""
     moment = iso(at).encode()
     return b'"at":"%b"' % moment if turn is None else b'"turn":%d,"at":"%b"' % (turn, moment)
 
@@ -109,7 +109,7 @@ class Event:
 
     @property
     def sse(self) -> bytes:
-        """The event as server-sent event, made once for all its readers in this process."""
+        """The event as a server-sent event, encoded once for all readers in this process."""
         if self._sse is None:
             head = (self.id, self.type.encode(), self.encoded)
             self._sse = b"id: %d\nevent: %b\ndata: %b\n\n" % head
@@ -127,20 +127,20 @@ class Event:
 
     @property
     def message(self) -> Message | None:
-        """The message that a `message` or a `turn.queued` carries."""
+        """The message in a `message` or a `turn.queued`."""
         return Message.decode(self.json()["message"]) if self.type in (MESSAGE, QUEUED) else None
 
     @property
     def error(self) -> Failure | None:
-        """Why a turn failed, of `turn.failed`."""
+        """The error in a `turn.failed`."""
         return Failure(**self.json()["error"]) if self.type == FAILED else None
 
 
-_BETWEEN_EVENTS, _BETWEEN_FIELDS = b"\x1e", b"\x1f"  # JSON holds neither
+_BETWEEN_EVENTS, _BETWEEN_FIELDS = b"\x1e", b"\x1f"  # JSON contains neither
 
 
 def pack(appended: Iterable[Event]) -> bytes:
-    """Events that are numbered one after another, as one value."""
+    """Events with consecutive numbers, as one value."""
     return _BETWEEN_EVENTS.join(
         b"%b\x1f%b\x1f%b" % (e.type.encode(), b"" if e.turn is None else b"%d" % e.turn, e.tail)
         for e in appended
@@ -165,6 +165,6 @@ def last_type(body: bytes) -> str:
 
 
 def gap(after: int, resume_at: int, at: float) -> Event:
-    """Told to a reader whose cursor the log cannot continue: it goes on after `resume_at`."""
+    """Sent to a reader whose cursor cannot be continued: it continues after `resume_at`."""
     found = draft(GAP, None, at, after=after, resume_at=resume_at)
     return Event(resume_at, GAP, None, found.tail)

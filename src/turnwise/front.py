@@ -1,7 +1,7 @@
-"""The front: HTTP connections that `turnwise serve` accepts, with limits on what comes first.
+"""The front: HTTP connections that `turnwise serve` accepts, with limits on a request's head.
 
-The server's own parser takes header lines that never end, and a connection that never sends a
-request stays open for good. Here a request's head has a size and a time.
+The server's own parser accepts header lines without end, and a connection that never sends a
+request would stay open forever. Here the size and the time of a request's head are limited.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD = 65_536
-"""Bytes that may come before the head of a request is whole."""
+"""Maximum bytes until the head of a request is complete."""
 HEAD_PATIENCE = 20.0
-"""Seconds in which the head of a request must be whole, counted from its first byte; the first
-one's from the beginning of the connection."""
+"""Seconds within which the head of a request must be complete, counted from its first byte; for
+the first request from the start of the connection."""
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"

@@ -1,7 +1,7 @@
 """Gateway: submit a message, follow its reply, read a session. All that a channel sees.
 
-It checks what comes in (sizes, ids, tokens), and it speaks to the store; it knows nothing of
-HTTP and nothing of the bot.
+It checks requests (sizes, ids, tokens) and calls the store; it does not depend on HTTP or on the
+bot.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from turnwise.stores.base import Claim, Desk, History, Store, Submission, Submit
 from turnwise.tokens import Grant, Signer
 
 MAX_METADATA = 16_384
-"""Bytes of a session's or a message's metadata as JSON."""
+"""Maximum bytes of a session's or a message's metadata as JSON."""
 MAX_ATTACHMENTS = 20
 MAX_NAME = 200
 MAX_KEY = 255
@@ -53,7 +53,7 @@ Take = Callable[[Claim | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a gateway accepts: characters of text, messages waiting per session."""
+    """The limits of a gateway: characters of text, messages waiting per session."""
 
     text: int = 100_000
     queue: int = 100
@@ -67,10 +67,10 @@ class Following(NamedTuple):
 
 
 class Gateway:
-    """The upper tower's one way to the store.
+    """The channels' only access to the store.
 
-    `offer` and `take`, when given, are the worker of this process: an idle session's turn is
-    claimed for it in the act that submits it.
+    `offer` and `take`, if given, belong to this process's worker: a turn submitted to an idle
+    session is claimed for that worker in the same act.
     """
 
     def __init__(
@@ -95,15 +95,15 @@ class Gateway:
     # Tokens
 
     def token(self, session: Session) -> str:
-        """A token that opens `session` until it expires or is refreshed away."""
+        """A token that opens `session` until it expires or a refresh replaces it."""
         return self._signer.issue(session.id, session.generation, time.time())
 
     def grant(self, token: str) -> Grant:
-        """What a token grants, its generation not yet compared. Raises Unauthorized."""
+        """What a token grants; its generation is not checked here. Raises Unauthorized."""
         return self._signer.open(token, time.time())
 
     async def refresh(self, session_id: str, generation: int | None = None) -> str:
-        """A new token; all older ones stop working."""
+        """Create a new token; all older tokens become invalid."""
         await self.session(session_id, generation)
         fresh = await self._store.rotate(session_id)
         return self._signer.issue(session_id, fresh, time.time())
@@ -118,7 +118,7 @@ class Gateway:
         metadata: Mapping[str, Any] | None = None,
         ttl: float | None = None,
     ) -> Session:
-        """Make a session; without an id of the host's own it gets a random one."""
+        """Create a session; if the host gives no id, it gets a random one."""
         chosen = new_session_id() if session_id is None else checked_session_id(session_id)
         return await self._store.create(
             chosen,
@@ -128,7 +128,7 @@ class Gateway:
         )
 
     async def session(self, session_id: str, generation: int | None = None) -> Session:
-        """The session. Raises NotFound, and Unauthorized when `generation` is not its own."""
+        """The session. Raises NotFound, or Unauthorized if `generation` is not its current one."""
         found = await self._store.session(session_id)
         if found is None:
             raise NotFound("There is no such session.")
@@ -137,7 +137,7 @@ class Gateway:
         return found
 
     async def update(self, session_id: str, changes: Mapping[str, Any]) -> Session:
-        """Change `name`, `metadata` or `ttl`; what is not named stays."""
+        """Change `name`, `metadata` or `ttl`; omitted fields keep their values."""
         checked: dict[str, Any] = {}
         if "name" in changes:
             checked["name"] = _checked_name(changes["name"])
@@ -148,11 +148,11 @@ class Gateway:
         return await self._store.update(session_id, checked)
 
     async def reset(self, session_id: str) -> Session:
-        """Forget messages, state, mailbox and log, and stop the running turn."""
+        """Delete messages, state, mailbox and log, and stop the running turn."""
         return await self._store.reset(session_id)
 
     async def delete(self, session_id: str) -> bool:
-        """Leave nothing of the session; returns whether it was there."""
+        """Delete the session and all its data; returns whether it existed."""
         return await self._store.delete(session_id)
 
     # Turns
@@ -168,24 +168,24 @@ class Gateway:
         generation: int | None = None,
         create: bool = False,
     ) -> Submitted:
-        """Put a message into the session's mailbox; returns when it is kept for good.
+        """Put a message into the session's mailbox; returns when it is durably stored.
 
         Raises Invalid, TooLarge, NotFound, Unauthorized, KeyReused, QueueFull, StoreUnavailable,
-        and PerhapsKept where the store's answer was lost on the way.
+        and PerhapsKept if the store's answer was lost.
         """
         wish = self._wish(session_id, text, attachments, metadata, key, generation, create)
         desk = self._offer() if self._offer is not None else None
-        # From here on the store answers for the desk: it calls `take`, whatever happens.
+        # From here on the store is responsible for the desk: it calls `take` in every case.
         take = self._take if desk is not None else None
         try:
             return await self._store.submit(wish, desk, take)
         except StoreUnavailable as error:
-            if error.perhaps_done:  # to repeat it without a key could double it
+            if error.perhaps_done:  # repeating it without a key could store it twice
                 raise PerhapsKept(retryable=key is not None) from error
             raise
 
     async def submit_and_follow(self, session_id: str, text: str, **more: Any) -> Following:
-        """`submit`, with a reader of the new turn's events that has missed none of them."""
+        """`submit`, with a reader that gets all events of the new turn."""
         reader = self.hub.join(session_id, 0, generation=more.get("generation"))
         try:
             submitted = await self.submit(session_id, text, **more)
@@ -242,7 +242,7 @@ class Gateway:
 
     def _checked_text(self, text: str, may_be_empty: bool) -> str:
         if not isinstance(text, str):
-            raise Invalid("A message's text is a string.")
+            raise Invalid("A message's text must be a string.")
         if len(text) > self._limits.text:
             raise TooLarge(f"A message has at most {self._limits.text} characters.")
         if not text.strip() and not may_be_empty:
@@ -261,7 +261,7 @@ class Gateway:
         return record.check()
 
     async def turn_by_key(self, session_id: str, key: str) -> TurnRecord:
-        """The turn that was made with this idempotency key. Raises NotFound."""
+        """The turn that was created with this idempotency key. Raises NotFound."""
         record = await self._store.turn_by_key(session_id, key)
         if record is None:
             raise NotFound("There is no such turn.")
@@ -297,8 +297,8 @@ class Gateway:
     async def drain(self, reader: Reader, turn: TurnRecord, timeout: float | None) -> TurnRecord:
         """The turn once its reader has seen its end, was closed, or `timeout` has passed.
 
-        While the store is away this waits; if it is away at the end, the answer is `turn` as it
-        was known. What was accepted is never told as an error.
+        While the store is unavailable this waits; if it is still unavailable at the end, the last
+        known record of `turn` is returned. An accepted turn is never reported as an error.
         """
         if timeout is None:
             while await reader.read():
@@ -307,7 +307,7 @@ class Gateway:
             with reader.within(timeout):
                 while await reader.read():
                     pass
-        record = reader.record  # of a turn that ended here the store need not be asked
+        record = reader.record  # if the turn ended in this process, the store need not be asked
         if reader.ended and record is not None and record.n == turn.n:
             return record
         while True:
@@ -335,7 +335,7 @@ class Gateway:
         after: int | None = None,
         limit: int = 50,
     ) -> History:
-        """The history and what is open, from one moment. Raises NotFound, Damaged."""
+        """The history and the open turns, as one snapshot. Raises NotFound, Damaged."""
         found = await self._store.history(session_id, before=before, after=after, limit=limit)
         for message in found.messages_json:
             parsed(message, session_id)
@@ -351,7 +351,7 @@ class Gateway:
         turn: int | None = None,
         generation: int | None = None,
     ) -> Reader:
-        """A reader of the session's events behind `after`. Raises TooManyStreams."""
+        """A reader of the session's events after `after`. Raises TooManyStreams."""
         return self.hub.join(session_id, after, turn=turn, generation=generation)
 
     async def ping(self) -> None:
@@ -371,7 +371,7 @@ def _checked_name(name: str | None) -> str | None:
 
 def _checked_ttl(ttl: float) -> float:
     if not 1 <= ttl <= MAX_TTL:
-        raise Invalid("A ttl is 1 second to 10 years.")
+        raise Invalid("A ttl must be between 1 second and 10 years.")
     return float(ttl)
 
 

@@ -1,8 +1,8 @@
-"""Handlers: run a reply handler of any kind and say all that it yields or returns.
+"""Handlers: run a reply handler of any kind and send everything it yields or returns.
 
 A handler is an async generator function, a coroutine function, a generator function, a plain
 function, or an object with `__call__` of one of these kinds; it yields or returns `str`, `Message`
-or None. What is not async runs in the session's thread.
+or None. A handler that is not async runs in the session's thread.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from turnwise.conversation import Message
 from turnwise.turn import Turn
 
 Piece = str | Message | None
-"""What a handler says at a time."""
+"""One piece of a handler's output."""
 Said = Piece | Awaitable[Piece] | AsyncIterator[Piece] | Iterator[Piece]
-"""What calling a handler gives: a piece, a coroutine of one, or a generator of several."""
+"""The result of calling a handler: a piece, a coroutine of one, or a generator of several."""
 Handler = Callable[[Turn], Said]
 
 _END = object()
 
 
 def is_async(handler: Callable[..., Any]) -> bool:
-    """Whether calling it returns at once, with something to await or to iterate."""
+    """Whether calling it returns at once, with an object to await or to iterate."""
     return kind_of(handler).startswith("async")
 
 
 async def run(turn: Turn, handler: Callable[..., Any], argument: Any, *, threaded: bool) -> None:
-    """Call `handler(argument)`, in the session's thread if `threaded`, and say its result."""
+    """Call `handler(argument)`, in the session's thread if `threaded`, and send its result."""
     result = await turn.in_thread(handler, argument) if threaded else handler(argument)
     await drain(turn, result)
 
 
 async def drain(turn: Turn, result: Any) -> None:
-    """Say all that a handler's result holds, whatever kind it is."""
+    """Send everything in a handler's result, whatever kind it is."""
     if inspect.isawaitable(result):
         result = await result
     if isinstance(result, AsyncIterator):
@@ -65,7 +65,7 @@ async def _drain_sync(turn: Turn, pieces: Iterator[Piece]) -> None:
                 await turn.say(piece)
     finally:
         if isinstance(pieces, Generator):
-            # In its thread too, behind the step that may still be running there.
+            # Also in its thread, after the step that may still be running there.
             turn.in_thread(_close_quietly, pieces)
 
 

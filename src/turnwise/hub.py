@@ -1,9 +1,9 @@
-"""Hub: carries what was committed to everyone who follows a session in this process.
+"""Hub: delivers committed events to all readers that follow a session in this process.
 
-A reader holds a cursor. What the hub hands it is only a shortcut: events that come in order go
-straight through, and whenever one is missing, the reader's buffer was full, or it has just come,
-it reads the log from its cursor. So a reader sees every event once and in order, a slow one costs
-a bounded buffer, and a cursor that the log cannot continue gives one `gap`.
+A reader holds a cursor. Delivery by the hub is only a shortcut: events that arrive in order are
+passed through; if one is missing, the reader's buffer was full, or the reader is new, it reads the
+log from its cursor. So a reader receives every event once and in order, a slow reader costs a
+bounded buffer, and a cursor that the log cannot continue yields one `gap`.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from turnwise.stores.base import Store
 from turnwise.stores.notices import Appended, Ended, Moved, Notice, Signal
 
 CAPACITY = 256
-"""Events a reader may lag behind before it goes back to the log."""
+"""Events that are buffered for a reader before it must read the log again."""
 PAGE = 200
 """Events read from the log at once."""
 RETRY = 0.25
-"""Seconds between two tries to read the log while the store is away."""
+"""Seconds between two attempts to read the log while the store is unavailable."""
 
 Closed = Literal["gone", "token", "shutdown", "left"]
 
 
 class TooManyStreams(QueueFull):
-    """This server has as many open streams as it takes; try again, or poll."""
+    """This server has reached its maximum of open streams; try again, or poll."""
 
     code = "too_many_streams"
     retry_after = 5.0
 
 
 class Hub:
-    """All readers of one process. `limit` bounds them."""
+    """All readers of one process. `limit` is their maximum number."""
 
     def __init__(self, store: Store, *, limit: int = 10_000) -> None:
         self._store = store
@@ -74,10 +74,10 @@ class Hub:
         generation: int | None = None,
         limited: bool = True,
     ) -> Reader:
-        """A new reader of `session` behind event `after`; close it when done.
+        """A new reader of `session` after event `after`; close it when done.
 
-        With `turn` it sees only that turn's events and ends with its last one. With `generation`
-        it is closed when the session's tokens are made anew. Raises TooManyStreams.
+        With `turn` it receives only that turn's events and ends with the last one. With
+        `generation` it is closed when the session's tokens are replaced. Raises TooManyStreams.
         """
         if limited and self._count >= self._limit:
             raise TooManyStreams()
@@ -90,7 +90,7 @@ class Hub:
         return reader
 
     def leave(self, reader: Reader) -> None:
-        """Forget a reader; doing it twice is no error."""
+        """Remove a reader; removing it twice is not an error."""
         followers = self._readers.get(reader.session)
         if followers is None or reader not in followers:
             return
@@ -101,9 +101,9 @@ class Hub:
             del self._readers[reader.session]
 
     def shutdown(self) -> None:
-        """Close every reader, now and from now on: this process is going away."""
+        """Close all readers, new ones at once: this process will stop."""
         self._shut = True
-        self.alarms.ring_all()  # a body that is still being sent is not waited for
+        self.alarms.ring_all()  # do not wait for bodies that are still being sent
         for followers in self._readers.values():
             for reader in followers:
                 reader.shut("shutdown")
@@ -132,10 +132,10 @@ class Hub:
 
 
 class Reader:
-    """One place in a session's log, that follows it live.
+    """A position in a session's log that follows new events.
 
-    `closed` says why it ended early: the session is gone, its tokens were made anew, the process
-    shuts down, the client has left. `ended` is true after the last event of the turn it follows.
+    `closed` is the reason why it ended early: the session was deleted, its tokens were replaced,
+    the process stops, the client disconnected. `ended` is true after the last event of its turn.
     """
 
     __slots__ = (
@@ -187,7 +187,7 @@ class Reader:
     # Called by the hub
 
     def push(self, appended: list[Event]) -> None:
-        """Events that were committed; the reader is woken."""
+        """Deliver committed events and wake the reader."""
         if len(self._buffer) + len(appended) > CAPACITY:
             self._buffer.clear()
             self._behind = self._missed = True
@@ -196,7 +196,7 @@ class Reader:
         self._wake()
 
     def recheck(self) -> None:
-        """Something may have happened that was not told: the log will tell."""
+        """Some events may not have been delivered: read the log."""
         self._behind = self._missed = True
         self._wake()
 
@@ -206,7 +206,7 @@ class Reader:
         self._wake()
 
     def nudge(self) -> None:
-        """Let a `read` that waits return with nothing."""
+        """Let a waiting `read` return an empty list."""
         self._nudged = True
         self._wake()
 
@@ -217,13 +217,13 @@ class Reader:
     # Called by a channel
 
     def start_at(self, turn: int, first_event: int) -> None:
-        """Follow a turn that was made after this reader joined: nothing was missed."""
+        """Follow a turn that was created after this reader joined: no event was missed."""
         self._turn, self.cursor, self._behind = turn, first_event - 1, self._missed
 
     async def read(self, timeout: float | None = None) -> list[Event]:
         """The next events, or an empty list after `timeout` seconds, a nudge, or at the end.
 
-        While the store is away a reader waits for it to come back; with a `timeout` it raises
+        While the store is unavailable a reader waits for it; with a `timeout` it raises
         StoreUnavailable when the time is up.
         """
         if timeout is None:
@@ -237,9 +237,8 @@ class Reader:
     async def __aiter__(self) -> AsyncIterator[Event]:
         """The events one by one, up to the last event of the turn it follows.
 
-        Raises StreamEnded when this process stops first, NotFound when the session is deleted,
-        Unauthorized when its tokens are made anew: a reply that was cut off is never taken for a
-        whole one.
+        Raises StreamEnded if this process stops first, NotFound if the session is deleted,
+        Unauthorized if its tokens are replaced, so that an incomplete reply never looks complete.
         """
         while not (self.ended or self.closed):
             for event in await self.read():
@@ -249,8 +248,8 @@ class Reader:
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Inside, the reader is nudged when `seconds` have passed."""
-        if seconds < 4 * PERIOD:  # where a quarter of a second matters
+        """Within the block, the reader is woken after `seconds`."""
+        if seconds < 4 * PERIOD:  # a delay of a quarter of a second matters here
             timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self.nudge)
             cancel: Callable[[], None] = timer.cancel
         else:
@@ -265,7 +264,7 @@ class Reader:
         while not (self.closed or self.ended):
             found = await self._patient_replay() if self._behind else self._live()
             if found:
-                return found  # a nudge that came meanwhile is for the next reading
+                return found  # a wake-up that arrived meanwhile applies to the next read
             if (self._behind and self._trouble is None) or self.ended or self.closed:
                 continue
             if self._nudged:
@@ -292,7 +291,7 @@ class Reader:
             self._waiter = None
 
     def _live(self) -> list[Event]:
-        """What the hub handed over, as far as it continues the cursor."""
+        """The events from the hub that directly follow the cursor."""
         found: list[Event] = []
         while self._buffer and not self.ended:
             event = self._buffer.popleft()
@@ -305,7 +304,7 @@ class Reader:
         return found
 
     async def _patient_replay(self) -> list[Event]:
-        """`_replay`, or nothing while the store is away: then it is tried again a little later."""
+        """`_replay`, or nothing while the store is unavailable; the caller then retries."""
         try:
             found = await self._replay()
         except StoreUnavailable as error:
@@ -316,7 +315,7 @@ class Reader:
         return found
 
     async def _replay(self) -> list[Event]:
-        """What the log holds behind the cursor."""
+        """The log's events after the cursor."""
         self._behind = False
         log = await self._store.log(self.session, self.cursor, limit=PAGE, turn=self._turn)
         if log is None:
@@ -337,7 +336,7 @@ class Reader:
             if self._over:
                 self.ended = True
             elif self._turn is not None:
-                # Over now is not over when the log was read: look once more for what came between.
+                # The turn may have ended after the log was read: read once more for later events.
                 record = await self._store.turn(self.session, self._turn)
                 self._over = self._behind = record is None or not record.open
         return found
@@ -350,7 +349,7 @@ class Reader:
 
 
 def _ended_early(why: Closed) -> TurnwiseError:
-    """What a reader's reason for closing means to whoever waited for a reply."""
+    """The error for a caller whose reader was closed for this reason."""
     match why:
         case "gone":
             return NotFound("There is no such session any more.")

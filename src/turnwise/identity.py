@@ -1,9 +1,9 @@
-"""Identity: the numbers that tell this process from every other one.
+"""Identity: the numbers that distinguish this process from every other one.
 
-They are drawn when the module is imported and drawn anew in every child of a fork: servers that
-load the application first and fork afterwards (`gunicorn --preload`, Celery's prefork pool,
-multiprocessing) would otherwise run several processes under one identity, and one of them could
-take another's operation for its own.
+They are generated when the module is imported and again in every child of a fork: servers that load
+the application first and fork afterwards (`gunicorn --preload`, Celery's prefork pool,
+multiprocessing) would otherwise run several processes with one identity, and one of them could
+mistake another's operation for its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import secrets
 
 _random = random.Random()
 bits = _random.getrandbits
-"""So many random bits: for ids that must differ and need not be secret."""
+"""`bits(n)`: n random bits, for ids that must be unique but need not be secret."""
 
 _process = ""
 _count = itertools.count(1)
@@ -34,5 +34,5 @@ if hasattr(os, "register_at_fork"):
 
 
 def operation() -> str:
-    """A name that no other operation has, in any process. Repeating it repeats nothing."""
+    """A unique id for an operation, across all processes. A repetition with it has no effect."""
     return f"{_process}-{next(_count):x}"

@@ -1,7 +1,7 @@
-"""What a worker keeps of a session between its turns: `local`, its thread, its recent messages.
+"""What a worker caches of a session between turns: `local`, its thread, its recent messages.
 
-None of it is ever needed for a right answer: another worker starts with none of it. It is bounded
-in number and in bytes; what was not used for longest goes first, and never in mid-turn.
+The cache is never needed for a correct answer: another worker starts without it. It is limited in
+number and in bytes; the least recently used entry is dropped first, but never during its turn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from turnwise.threads import Threads
 
 
 class Kept:
-    """What is kept of one session."""
+    """The cached data of one session."""
 
     __slots__ = ("busy", "bytes", "epoch", "history", "incarnation", "last", "local", "thread")
 
@@ -31,20 +31,20 @@ class Kept:
         self.busy = False
 
     def leave_hung_thread(self, timed_out: bool) -> None:
-        """After a turn's time was up in its thread: the next turn gets another, and a `local` that
-        nothing else writes to."""
+        """After a turn timed out in its thread: the next turn gets another thread, and a `local`
+        that no other code writes to."""
         if timed_out and self.thread is not None and self.thread.busy:
             self.thread.end()
             self.thread, self.local = None, {}
 
     @property
     def sticky(self) -> bool:
-        """Whether the session's next turn should come back to this worker."""
+        """Whether the session's next turn should run on this worker again."""
         return bool(self.local) or self.thread is not None
 
 
 class Keeper:
-    """The sessions a worker keeps, at most `limit` of them and `budget` bytes of messages."""
+    """The sessions a worker caches: at most `limit` of them and `budget` bytes of messages."""
 
     def __init__(self, *, history: int, limit: int = 1000, budget: int = 64_000_000) -> None:
         self._history = history
@@ -59,9 +59,9 @@ class Keeper:
         return (NO_EPOCH, 0) if kept is None or kept.history is None else (kept.epoch, kept.last)
 
     def take(self, claim: Claim) -> Kept:
-        """What is kept of the claim's session, brought up to date with the claim's messages."""
+        """The cache of the claim's session, updated with the claim's messages."""
         kept = self._kept.get(claim.session)
-        if kept is None or kept.epoch != claim.epoch:  # new here, or it was reset meanwhile
+        if kept is None or kept.epoch != claim.epoch:  # not cached, or reset meanwhile
             self.drop(claim.session)
             kept = self._kept[claim.session] = Kept(claim.epoch, claim.incarnation)
         elif kept.incarnation != claim.incarnation:  # the store may have lost some of them
@@ -73,7 +73,7 @@ class Keeper:
             self._extend(kept, claim.history[kept.last - claim.history_from :])
         elif claim.whole:
             self._replace(kept, claim.history)
-        else:  # the claim has only what this worker did not know, and it knows it no more
+        else:  # the claim has only newer messages, and the older ones are no longer cached
             self._forget_history(kept)
         kept.last = claim.seq
         return kept
@@ -94,11 +94,11 @@ class Keeper:
             kept.last = last
 
     def sticky(self) -> list[str]:
-        """The sessions whose next turn should come here."""
+        """The sessions whose next turn should run on this worker."""
         return [session for session, kept in self._kept.items() if kept.sticky]
 
     def drop(self, session: str) -> None:
-        """Keep nothing of `session` any more."""
+        """Remove `session` from the cache."""
         kept = self._kept.pop(session, None)
         if kept is not None:
             self._bytes -= kept.bytes
@@ -128,7 +128,7 @@ class Keeper:
         self._bytes += change
 
     def shrink(self) -> list[str]:
-        """Drop what is too much; returns the sticky sessions among it."""
+        """Drop entries above the limits; returns the sticky sessions among them."""
         dropped: list[str] = []
         while len(self._kept) > self._limit or self._bytes > self._budget:
             idle = next((name for name, kept in self._kept.items() if not kept.busy), None)

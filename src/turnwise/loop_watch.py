@@ -1,8 +1,8 @@
-"""Loop watch: notices that something holds up the event loop, and says what it is.
+"""Loop watch: detects and logs which code blocks the event loop.
 
-A handler that computes or blocks without `await` stops every session of its process: streams stand
-still, leases are not renewed. A thread looks a few times a second whether the loop still moves; if
-not, it sees which turn is running and in which line.
+A handler that computes or blocks without `await` stops every session of its process: streams stall,
+leases are not renewed. A thread checks a few times a second whether the loop still runs; if not, it
+determines which turn is running and at which line.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from turnwise import telemetry
 log = logging.getLogger("turnwise.worker")
 
 BEAT = 0.25
-"""Seconds between two signs of life of the loop, and between two looks."""
+"""Seconds between two heartbeats of the loop, and between two checks."""
 LIMIT = 1.0
-"""Seconds for which a loop may stand still without a word."""
+"""Seconds for which a loop may be blocked without a warning."""
 HANGS = 10.0
-"""Seconds after which it is said while it still lasts."""
+"""Seconds after which a warning is logged while the loop is still blocked."""
 
 WhoseTask = Callable[["asyncio.Task[Any] | None"], str]
 
@@ -38,14 +38,14 @@ class LoopWatch:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._live()
         threading.Thread(target=self._watch, name="turnwise-loop-watch", daemon=True).start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._stopped.set()
 
     def _live(self) -> None:
@@ -59,13 +59,13 @@ class LoopWatch:
             now, last = time.monotonic(), looked
             looked = now
             if now - last > 2 * BEAT + LIMIT:
-                continue  # the whole process stood still: a debugger, SIGSTOP, a sleeping machine
+                continue  # the whole process was stopped: a debugger, SIGSTOP, a sleeping machine
             if now - self._beat > LIMIT:
                 self._report(self._beat)
                 looked = time.monotonic()
 
     def _report(self, since: float) -> None:
-        """Say what it was, when it is over or when it lasts too long."""
+        """Log what blocks the loop, when it is over or when it lasts too long."""
         what, told = self._what(), False
         while self._beat == since and not self._stopped.wait(BEAT):
             held = time.monotonic() - since
@@ -77,7 +77,7 @@ class LoopWatch:
         log.warning("%s held up the event loop for %.1f s", what, held)
 
     def _what(self) -> str:
-        """The turn and the line that are running now."""
+        """The turn and the line that are being executed."""
         frame = sys._current_frames().get(self._thread)
         code = frame.f_code if frame is not None else None
         line = f"{code.co_filename}:{frame.f_lineno}" if frame and code else "unknown"

@@ -1,7 +1,7 @@
 """Markdown to HTML that is safe to put into a page.
 
-Written by people and by models, so nothing is trusted: raw HTML is shown as text, images are not
-loaded, links open elsewhere and only to the web or to mail, and the result is cleaned again.
+The text comes from users and models and is not trusted: raw HTML is shown as text, images are not
+loaded, links open in a new tab and lead only to the web or to mail; the result is sanitized again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import nh3
 from markdown_it import MarkdownIt
 
 MAX_TEXT = 60_000
-"""Characters; a longer text is shown as it is."""
+"""Characters; a longer text is shown without rendering."""
 
 _PARSER = (
     MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": 20})

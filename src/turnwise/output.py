@@ -1,10 +1,10 @@
-"""Output: a reply while it is being made.
+"""Output: a reply while it is being produced.
 
-Pieces are gathered into messages for the commit, and into `delta` events for whoever follows.
-The first delta leaves at once, later ones about every 30 ms (or, with `coalesce="sentence"`, at
-the ends of sentences), and never more than one write is under way: while the store writes, the
-next delta grows. What was not written when the handler ends travels with the commit, so a reply
-made in one go costs no write of its own.
+Pieces are collected into messages for the commit, and into `delta` events for the followers.
+The first delta is sent at once, later ones about every 30 ms (or, with `coalesce="sentence"`, at
+the ends of sentences), and at most one write is pending: while the store writes, the next delta
+grows. Drafts that are not written when the handler ends are part of the commit, so a reply that is
+returned in one piece needs no extra write.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from turnwise.events import Draft, attempt_draft, draft
 
 Coalesce = float | Literal["sentence"]
 BACKLOG = 64_000
-"""Characters not written yet above which `say` waits for the store."""
+"""Number of unwritten characters above which `say` waits for the store."""
 BREATH = 64
-"""Pieces after which everyone else has a turn on the event loop."""
+"""Number of pieces after which other tasks may run on the event loop."""
 
 # Full-width marks end sentences in Chinese and Japanese, where no space follows.
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*\s+|[。！？\n]+\s*")  # noqa: RUF001
 
 
 def split_sentences(text: str) -> tuple[list[str], str]:
-    """The whole sentences at the start of `text`, and the rest that may still grow."""
+    """The complete sentences at the start of `text`, and the rest that may still grow."""
     sentences, start = [], 0
     for end in _SENTENCE_END.finditer(text):
         sentences.append(text[start : end.end()])
@@ -40,10 +40,10 @@ def split_sentences(text: str) -> tuple[list[str], str]:
 
 
 class Output:
-    """What one attempt at a turn has said so far.
+    """The output of one attempt at a turn so far.
 
-    `write` appends drafts to the log, and raises when the claim is lost. `limit` bounds the reply
-    in characters; a longer one raises TurnError (`reply_too_long`).
+    `write` appends drafts to the log, and raises if the claim is lost. `limit` is the maximum
+    length of the reply in characters; a longer one raises TurnError (`reply_too_long`).
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Output:
         self.failure: BaseException | None = None
         self.first_delta: float | None = None
 
-    # What the handler does
+    # Called by the handler
 
     async def say(self, piece: str | Message) -> None:
         """Add a piece of text, or a whole message."""
@@ -95,7 +95,7 @@ class Output:
         await self._hold_back()
 
     async def emit(self, name: str, data: Any) -> None:
-        """Add a custom event; `data` is encoded as it is now."""
+        """Add a custom event; `data` is encoded immediately."""
         self._check()
         await self._breathe()
         more = {"attempt": self._attempt, "name": str(name), "data": data}
@@ -110,13 +110,13 @@ class Output:
         await self._hold_back()
 
     async def _breathe(self) -> None:
-        """A handler that yields without waiting must not hold the event loop."""
+        """A handler that yields without waiting must not block the event loop."""
         self._said += 1
         if self._said % BREATH == 0:
             await asyncio.sleep(0)
 
     async def _hold_back(self) -> None:
-        """While too much waits to be written, wait for the store."""
+        """While too much text is unwritten, wait for the store."""
         if self._pending_size > BACKLOG and self._writing is not None:
             await asyncio.wait({self._writing})
             self._check()
@@ -151,22 +151,22 @@ class Output:
             self._messages.append(self._streamed)
             self._parts = []
 
-    # What it has said
+    # Its result
 
     def close(self) -> None:
-        """Take no more: from here on whoever still says something is told to stop."""
+        """Accept no more output: later calls raise CancelledError."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def untie(self) -> None:
-        """Forget who writes: nothing more is written."""
+        """Drop the writer: nothing more is written."""
         self._closed = True
         self._write = _written_off
 
     async def settle(self) -> None:
-        """Close, and wait for the write that is under way."""
+        """Close, and wait for the pending write."""
         self.close()
         if self._writing is not None:
             await asyncio.wait({self._writing})
@@ -174,8 +174,8 @@ class Output:
     def messages(
         self, *, partial: bool = False, metadata: dict[str, Any] | None = None
     ) -> list[Message]:
-        """The messages said, the last text included; marked as `partial` if asked to. `metadata`
-        goes on the last one that was streamed."""
+        """The messages so far, including the last text; with `partial` all are marked as partial.
+        `metadata` is added to the last streamed message."""
         self._end_text()
         if metadata and self._streamed is not None:
             self._streamed.metadata = dict(metadata)
@@ -212,7 +212,7 @@ class Output:
             if self.first_delta is None:
                 self.first_delta = time.monotonic()
         except StoreUnavailable:
-            self._undelivered = drafts  # the attempt is over: they travel with the commit
+            self._undelivered = drafts  # the attempt is over: the commit contains them
         except Exception as error:
             self.failure = error
         finally:
@@ -221,7 +221,7 @@ class Output:
             self._schedule()
 
     def _take(self, *, everything: bool) -> list[Draft]:
-        """Turn what is pending into drafts, neighbouring texts into one delta."""
+        """Convert pending pieces into drafts; adjacent texts become one delta."""
         now, drafts, text = time.time(), [], ""
         pending, self._pending, self._pending_size = self._pending, [], 0
         for item in pending:
@@ -251,7 +251,7 @@ class Output:
 
 
 async def _written_off(_drafts: Sequence[Draft]) -> None:
-    """Where the deltas of an attempt go that is over."""
+    """Receives and discards the deltas of an attempt that is over."""
 
 
 def _valid(text: str) -> str:

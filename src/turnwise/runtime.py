@@ -40,14 +40,14 @@ from turnwise.worker import Worker
 log = logging.getLogger("turnwise")
 
 SWEEP = 5.0
-"""Seconds between two sweeps for what expired."""
+"""Seconds between two sweeps that delete expired data."""
 HOLD_LEASE = 10.0
 COUNT_WAITING = 3
-"""Seconds between two looks at how many turns wait."""
+"""Seconds between two counts of the waiting turns."""
 
 
 class HeldSession:
-    """A session that nobody else can touch: change `state`, it is saved on leaving."""
+    """Exclusive access to a session: change `state`; it is saved on exit."""
 
     def __init__(self, claim: Claim) -> None:
         self.id = claim.session
@@ -61,7 +61,7 @@ class Runtime:
 
     `bot` may also be a bare reply handler. `store` is a URL such as `sqlite:///turnwise.db` or a
     Store; the default comes from the settings. With `worker=False` turns are submitted and
-    followed here and answered elsewhere, and no bot is needed.
+    followed here but answered by other processes, and no bot is needed.
     Use it as `async with runtime:`, or give `runtime.lifespan` to a FastAPI application.
     """
 
@@ -105,9 +105,9 @@ class Runtime:
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
         """For `FastAPI(lifespan=runtime.lifespan)`: runs while the application runs.
 
-        In a lifespan of your own: `async with runtime: yield`. Either way on SIGTERM and SIGINT
-        open streams are closed and no more turns are taken at once, before the server begins to
-        wait for its connections; a second signal hands back the running turns without a grace.
+        In your own lifespan: `async with runtime: yield`. In both cases SIGTERM and SIGINT
+        immediately close open streams and stop the worker from taking turns, before the server
+        waits for its connections; a second signal releases the running turns without a grace.
         """
         await self.start()
         try:
@@ -116,10 +116,10 @@ class Runtime:
             await self.stop()
 
     async def start(self) -> None:
-        """Open the store and begin to answer. Raises StoreUnavailable, ConfigurationError."""
+        """Open the store and start the worker. Raises StoreUnavailable, ConfigurationError."""
         if self._running:
             self._check_place()
-            raise ConfigurationError("This runtime is running already.")
+            raise ConfigurationError("This runtime is already running.")
         if self._with_worker:
             self.bot.check()
         self._running, self.stopping = True, False
@@ -166,7 +166,7 @@ class Runtime:
         ]
 
     def retire(self) -> None:
-        """Close open streams and take no more turns: this process is about to stop."""
+        """Close open streams and take no more turns, because this process will stop soon."""
         self.stopping = True
         if self._worker is not None:
             self._worker.retire()
@@ -179,7 +179,7 @@ class Runtime:
         self.retire()
 
     async def stop(self) -> None:
-        """Drain: running turns get `settings.grace` seconds, the rest go back to the mailbox."""
+        """Drain: running turns get `settings.grace` seconds, the others return to the mailbox."""
         if not self._running:
             return
         self.retire()
@@ -204,7 +204,7 @@ class Runtime:
         self._restore.clear()
 
     def _watch_signals(self) -> None:
-        """Hear SIGTERM and SIGINT before the handler that is installed (the server's)."""
+        """Handle SIGTERM and SIGINT before the installed handler (the server's) does."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             previous = signal.getsignal(number)
@@ -212,20 +212,20 @@ class Runtime:
                 continue
 
             def hear(n: int, frame: FrameType | None, previous: Any = previous) -> None:
-                with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                with contextlib.suppress(RuntimeError):  # the loop has ended in the meantime
                     loop.call_soon_threadsafe(self._hear_signal)
                 previous(n, frame)
 
             def restore(n: int = number, ours: Any = hear, previous: Any = previous) -> None:
-                if signal.getsignal(n) is ours:  # else somebody has taken over since
+                if signal.getsignal(n) is ours:  # else another handler was installed later
                     signal.signal(n, previous)
 
-            with contextlib.suppress(ValueError):  # not in the main thread: the host's business
+            with contextlib.suppress(ValueError):  # not in the main thread: the host handles it
                 signal.signal(number, hear)
                 self._restore.append(restore)
 
     async def _count_forever(self) -> None:
-        """Set the gauges once a second: cheaper than with every reader and every turn."""
+        """Set the gauges once a second: cheaper than on every reader and every turn."""
         seconds = 0
         while True:
             telemetry.STREAMS.set(self._hub.count if self._hub else 0)
@@ -253,24 +253,24 @@ class Runtime:
         """Submit, follow, cancel, read. Raises ConfigurationError when not running."""
         if self._gateway is None:
             raise ConfigurationError(
-                "The runtime is not running: use `async with runtime:`, or give its lifespan to "
+                "The runtime is not running: use `async with runtime:`, or pass its lifespan to "
                 "the application: FastAPI(lifespan=runtime.lifespan)."
             )
         self._check_place()
         return self._gateway
 
     def _check_place(self) -> None:
-        """A runtime belongs to one process and to one event loop, and says so."""
+        """Raises ConfigurationError in any process or event loop but the runtime's own."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return  # outside of any: the command line hands the gateway over from there
+            return  # outside of any loop: the command line passes the gateway from there
         if loop is self._loop:
             return
         if os.getpid() != self._process:
             raise ConfigurationError(
-                f"This runtime was started in process {self._process}, of which this one is a "
-                "fork: make and start a runtime in each process, after the fork."
+                f"This runtime was started in process {self._process}, and this process is a fork "
+                "of it: create and start a runtime in each process, after the fork."
             )
         raise ConfigurationError(
             "This runtime belongs to another event loop: make the endpoint `async def` and await "
@@ -292,10 +292,10 @@ class Runtime:
         timeout: float | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> Reply:
-        """The reply to `text` in the session `session_id`, which is made on first use.
+        """The reply to `text` in the session `session_id`, which is created on first use.
 
-        The same `key` asks only once. Raises ReplyTimeout after `timeout` seconds (the turn goes
-        on), TurnError when the turn failed or was cancelled.
+        The same `key` submits only once. Raises ReplyTimeout after `timeout` seconds (the turn
+        continues), TurnError if the turn failed or was cancelled.
         """
         submitted, reader = await self.gateway.submit_and_follow(
             session_id, text, key=key, create=True, metadata=metadata
@@ -315,8 +315,8 @@ class Runtime:
     ) -> AsyncIterator[Event]:
         """The events of the turn that answers `text`, until its last one.
 
-        Leaving early leaves the turn running. Raises StreamEnded when this process stops before
-        the turn has ended, so a part of a reply never looks like a whole one.
+        If the caller stops early, the turn continues. Raises StreamEnded if this process stops
+        before the turn has ended, so that a partial reply never looks complete.
         """
         _, reader = await self.gateway.submit_and_follow(session_id, text, key=key, create=True)
         with reader:
@@ -326,10 +326,10 @@ class Runtime:
     async def stream_text(
         self, session_id: str, text: str, *, key: str | None = None
     ) -> AsyncIterator[str]:
-        """The reply's text, piece by piece; whole messages are set apart by a line's end.
+        """The reply's text, piece by piece; whole messages are separated by a line break.
 
-        Raises TurnError when the turn fails or is cancelled, StreamEnded when this process stops
-        first, or when a second attempt says something else than what was already yielded.
+        Raises TurnError if the turn fails or is cancelled, StreamEnded if this process stops
+        first, or if a second attempt produces a text that differs from what was already yielded.
         """
         told = StreamedText()
         async for event in self.stream(session_id, text, key=key):
@@ -339,9 +339,9 @@ class Runtime:
     async def turn(
         self, session_id: str, n: int | None = None, *, key: str | None = None
     ) -> TurnRecord:
-        """A turn by its number or by the key it was asked with. Raises NotFound."""
+        """A turn by its number or by its idempotency key. Raises NotFound."""
         if (n is None) == (key is None):
-            raise ConfigurationError("A turn is found by its number n or by its key.")
+            raise ConfigurationError("Name the turn by its number n or by its key.")
         if key is not None:
             return await self.gateway.turn_by_key(session_id, key)
         assert n is not None
@@ -356,11 +356,11 @@ class Runtime:
     async def session(
         self, session_id: str, *, timeout: float | None = None
     ) -> AsyncIterator[HeldSession]:
-        """Exclusive access to a session between its turns; made on first use.
+        """Exclusive access to a session between its turns; it is created on first use.
 
-        No turn runs meanwhile, here or elsewhere. What is in `state` on leaving is saved; an
-        exception saves nothing. Waits for the running turn, at most `timeout` seconds, then
-        raises ReplyTimeout. Raises ClaimLost if the hold lapsed (nothing was saved).
+        No turn of it runs in any process meanwhile. `state` is saved on exit; if an exception is
+        raised, nothing is saved. Waits at most `timeout` seconds for the running turn, then
+        raises ReplyTimeout. Raises ClaimLost if the claim expired (nothing was saved).
         """
         checked_session_id(session_id)
         await self.gateway.create(session_id=session_id)
@@ -397,7 +397,7 @@ class Runtime:
             await asyncio.sleep(0.02)
 
     def _give_back(self, holding: asyncio.Future[Claim | None]) -> None:
-        """Whoever asked to hold a session has gone: it is not held."""
+        """The caller that asked for the session was cancelled: release the session."""
         if not holding.cancelled() and holding.exception() is None:
             claim = holding.result()
             if claim is not None:

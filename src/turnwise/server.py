@@ -51,7 +51,7 @@ PAGE_HEADERS = {
 }
 READ = ["GET", "HEAD"]
 ASKED_HEADERS = ("Idempotency-Key", "Last-Event-ID", "Prefer")
-"""Headers of ours that pages of other origins may send."""
+"""Our own headers that pages of other origins may send."""
 PAGE_FILES = {
     "": ("index.html", "text/html; charset=utf-8"),
     "page/app.css": ("app.css", "text/css; charset=utf-8"),
@@ -72,7 +72,7 @@ def router(runtime: Runtime, *, authorize: Authorize | None = None) -> APIRouter
         app.include_router(turnwise.router(runtime), prefix="/ai")
 
     `authorize(connection, session_id)` returns whether this connection may use that session
-    (`session_id` None: may make one); where it is given, tokens and API keys are not asked for.
+    (`session_id` None: may create one); if it is given, tokens and API keys are not required.
     """
     routes = APIRouter()
     _add_channels(routes, runtime, authorize)
@@ -88,7 +88,7 @@ def _add_channels(routes: APIRouter, runtime: Runtime, authorize: Authorize | No
 
 def install(app: FastAPI) -> None:
     """Answer Turnwise's errors in `app` as its own routes do: as problems with a status, a code
-    and `retryable` (RFC 9457). The application's own errors stay as they are.
+    and `retryable` (RFC 9457). The application's own errors are not changed.
 
         app = FastAPI(lifespan=runtime.lifespan)
         turnwise.install(app)
@@ -101,15 +101,15 @@ def install(app: FastAPI) -> None:
 
 
 class Application(FastAPI):
-    """FastAPI with a short cut for the busiest request, unless somebody added middleware, and
-    with pages of allowed origins let in on every route (CORS)."""
+    """FastAPI with a shortcut for the most frequent request, unless middleware was added, and with
+    CORS for allowed origins on every route."""
 
     channel: HTTPChannel
     origins: frozenset[Origin] = frozenset()
 
     def build_middleware_stack(self) -> ASGIApp:
         outermost = super().build_middleware_stack()
-        # Observability tools look for the framework's own middleware outermost: ours is inside.
+        # Observability tools expect the framework's own middleware outermost: ours is inside.
         assert isinstance(outermost, ServerErrorMiddleware)
         if not self.user_middleware:
             outermost.app = ShortCut(outermost.app, self.channel)
@@ -128,15 +128,15 @@ class Application(FastAPI):
 def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
     """The whole server: session routes, chat page at `/`, health and metrics.
 
-    `ideas` are what the page offers to say first.
+    `ideas` are the first messages that the page suggests.
     """
     app = Application(
         title="Turnwise",
         summary="Stateful conversations: sessions, turns in order, replies that can be resumed.",
         lifespan=runtime.lifespan,
-        docs_url=None,  # its page loads scripts from elsewhere: ours is api_page.py
+        docs_url=None,  # its page loads external scripts: ours is api_page.py
         redoc_url=None,
-        redirect_slashes=False,  # it would send people to whatever the Host header names
+        redirect_slashes=False,  # it would redirect to any host that the Host header names
     )
     app.channel = _add_channels(app.router, runtime, None)
     app.origins = runtime.settings.origins()
@@ -150,7 +150,7 @@ def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
 
 
 async def _docs(request: Request) -> Response:
-    """The HTTP interface for people."""
+    """The HTTP interface as a readable page."""
     root = quote(request.scope.get("root_path", "").rstrip("/"))
     return Response(
         api_page(request.app.openapi(), root), headers=PAGE_HEADERS, media_type="text/html"
@@ -168,11 +168,11 @@ def _operations(runtime: Runtime) -> APIRouter:
     readiness = Readiness(runtime)
 
     async def live() -> dict[str, str]:
-        """Whether the process runs."""
+        """Report that the process runs."""
         return {"status": "ok"}
 
     async def ready() -> Response:
-        """Whether the store can keep messages and this process accepts them."""
+        """Report whether the store can write and this process accepts messages."""
         why = await readiness.look()
         return JSON(orjson.dumps({"status": why}), 200 if why == "ok" else 503)
 
@@ -192,7 +192,7 @@ def _operations(runtime: Runtime) -> APIRouter:
 
 
 class Readiness:
-    """What `/health/ready` answers. It tries what it promises, a write, at most once a second."""
+    """The answer of `/health/ready`. It tests a write to the store, at most once a second."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -227,7 +227,7 @@ class Texts(BaseModel):
 
 
 def _page(runtime: Runtime, ideas: Sequence[str]) -> APIRouter:
-    """The chat page and what it needs: its files, and Markdown as safe HTML."""
+    """The chat page and its resources: files, and Markdown as safe HTML."""
     routes = APIRouter(route_class=ProblemRoute, include_in_schema=False)
     folder = resources.files(__package__).joinpath("page")
     for path, (name, kind) in PAGE_FILES.items():
@@ -279,14 +279,14 @@ def from_environment() -> FastAPI:
     named = os.environ.get("TURNWISE_BOT")
     runtime = Runtime(load_bot(named), settings=settings, worker=work)
     app = create_app(runtime, ideas=() if named or has_model() else IDEAS)
-    # What is loaded by now stays: the collector need not look at it again and again.
+    # Everything loaded by now stays: the garbage collector need not scan it again.
     gc.collect()
     gc.freeze()
     return app
 
 
 def _end_with_parent() -> None:
-    """A server process whose supervisor was killed must not hold on to the port."""
+    """A server process whose supervisor was killed must not keep the port."""
     while os.getppid() == int(os.environ["TURNWISE_PARENT"]):
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,9 +1,9 @@
-"""Services: what runs around a reply, and in what order.
+"""Services: functions that run around a reply, and their order.
 
-Within a turn: what was registered with `before`, in order; then the services, each around all that
-were registered later, innermost the reply handler; then what was registered with `after`, in order.
-Functions that were registered in one call run together. A service that does not call `call_next`
-answers by itself: the services behind it and the reply handler do not run, `after` does.
+In a turn, the functions registered with `before` run first, in order; then the services, each
+around all later ones, with the reply handler innermost; then the functions registered with `after`.
+Functions registered in one call run concurrently. If a service does not call `call_next`, the later
+services and the reply handler do not run; the `after` functions do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ When = Callable[[Turn], "bool | Awaitable[bool]"]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Functions that run together before or after the reply."""
+    """Functions that run concurrently before or after the reply."""
 
     functions: tuple[Step, ...]
     when: When | None = None
@@ -40,12 +40,12 @@ class Group:
 
     def __post_init__(self) -> None:
         if not all(callable(function) for function in self.functions):
-            raise ConfigurationError("What runs before or after a reply is a function (turn).")
+            raise ConfigurationError("Before and after a reply only functions (turn) can run.")
         if self.timeout is not None and self.timeout <= 0:
-            raise ConfigurationError("A timeout is a positive number of seconds.")
+            raise ConfigurationError("A timeout must be a positive number of seconds.")
 
     async def run(self, turn: Turn) -> None:
-        """Run what should run now. Raises what a required function raised, or TurnError."""
+        """Run the functions that apply. Raises a required function's exception, or TurnError."""
         try:
             async with asyncio.timeout(self.timeout) as limit:
                 if await _holds(self.when, turn):
@@ -70,14 +70,14 @@ class Group:
 
 
 class Steps:
-    """Registers what runs before, or after, the reply of a bot, in order.
+    """Registers functions that run before, or after, the reply of a bot, in order.
 
     A decorator, with or without options: `@bot.before`, `@bot.before(timeout=2.0)`. Several
-    functions in one call run together: `bot.before(profile, weather)`. Each is a function `(turn)`
-    of any kind a reply handler can be; what it returns or yields is said.
+    functions in one call run concurrently: `bot.before(profile, weather)`. Each is a function
+    `(turn)` of any kind allowed for a reply handler; what it returns or yields is sent.
 
-    `when` is a condition `(turn) -> bool`. After `timeout` seconds, or when a function raises, the
-    turn fails; with `required=False` it goes on without them.
+    `when` is a condition `(turn) -> bool`. After `timeout` seconds, or if a function raises, the
+    turn fails; with `required=False` it continues without them.
     """
 
     def __init__(self) -> None:
@@ -124,9 +124,9 @@ class Services:
         self._around: list[tuple[Service, When | None]] = []
 
     def add(self, service: Service, when: When | None) -> None:
-        """Put a service around the reply, inside those that are there."""
+        """Add a service around the reply, inside the services added before."""
         if not handlers.is_async(service):
-            raise ConfigurationError("A service is an async function (turn, call_next).")
+            raise ConfigurationError("A service must be an async function (turn, call_next).")
         self._around.append((service, when))
 
     async def run(self, turn: Turn, reply: Callable[[Turn], Awaitable[None]]) -> None:

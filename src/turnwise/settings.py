@@ -1,6 +1,6 @@
 """Settings: from `TURNWISE_*` variables, then `.env`, then these defaults.
 
-The command line's flags come before all of them. Times are seconds, sizes bytes unless said.
+Command-line flags override all of them. Times are in seconds and sizes in bytes unless noted.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from turnwise.urls import Origin, origin
 
 
 class Settings(BaseSettings):
-    """Everything a server can be told; each field is a `TURNWISE_` variable."""
+    """All settings of a server; each field is a `TURNWISE_` variable."""
 
     model_config = SettingsConfigDict(
         env_prefix="TURNWISE_",
         env_file=".env",
-        env_file_encoding="utf-8-sig",  # some editors begin a file with a mark
+        env_file_encoding="utf-8-sig",  # some editors write a byte order mark
         env_ignore_empty=True,
         extra="ignore",
     )
 
     store: str = Field(
         default="sqlite:///turnwise.db",
-        description="Where sessions are kept: a store URL.",
+        description="The URL of the store that holds the sessions.",
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on.")
@@ -39,12 +39,12 @@ class Settings(BaseSettings):
     concurrency: int = Field(
         default=100,
         ge=1,
-        description="Turns that one process answers at once.",
+        description="Maximum number of turns that one process answers at once.",
     )
     grace: float = Field(
         default=10.0,
         ge=0,
-        description="Seconds that running turns get on SIGTERM.",
+        description="Seconds that running turns may take to finish after SIGTERM.",
     )
     lease: float = Field(
         default=30.0,
@@ -53,36 +53,36 @@ class Settings(BaseSettings):
     )
     api_keys: str = Field(default="", description="Keys of trusted backends, separated by commas.")
     allowed_origins: str = Field(
-        default="", description="Other origins whose pages may use every door, separated by commas."
+        default="", description="Other origins whose pages may use the API, separated by commas."
     )
     session_ttl: float = Field(
-        default=30 * 86400.0, ge=1, description="Seconds that a session lives after its last turn."
+        default=30 * 86400.0, ge=1, description="Seconds from the last turn until a session ends."
     )
     token_ttl: float | None = Field(
         default=None,
         ge=1,
-        description="Seconds after which a token ends; without it, it lives as its session does.",
+        description="Seconds until a token expires; if unset, it is valid as long as its session.",
     )
     retention: float = Field(
         default=3600.0,
         ge=0,
-        description="Seconds that events stay in the log for readers to resume.",
+        description="Seconds that events stay in the log so that readers can resume.",
     )
-    max_body: int = Field(default=1_000_000, ge=1000, description="Bytes of a request's body.")
-    max_text: int = Field(default=100_000, ge=1, description="Characters of a message's text.")
-    max_streams: int = Field(default=10_000, ge=1, description="Open event streams of one process.")
+    max_body: int = Field(default=1_000_000, ge=1000, description="Maximum request body, bytes.")
+    max_text: int = Field(default=100_000, ge=1, description="Maximum characters in a message.")
+    max_streams: int = Field(default=10_000, ge=1, description="Maximum open streams per process.")
     sessions_per_minute: int = Field(
         default=20_000,
         ge=0,
-        description="Sessions that one address may make a minute; 0: any number.",
+        description="Sessions that one address may create per minute; 0: no limit.",
     )
     messages_per_minute: int = Field(
-        default=60_000, ge=0, description="Messages that one session takes a minute; 0: any number."
+        default=60_000, ge=0, description="Messages per minute in one session; 0: no limit."
     )
     body_timeout: float = Field(
         default=20.0,
         gt=0,
-        description="Seconds to receive a request's body.",
+        description="Seconds within which a request's body must arrive.",
     )
     send_timeout: float = Field(
         default=20.0,
@@ -96,7 +96,7 @@ class Settings(BaseSettings):
         description="The port on which `turnwise work` serves its metrics.",
     )
     debug: bool = Field(
-        default=False, description="Log the words of exceptions, which may quote what people said."
+        default=False, description="Log the text of exceptions, which may quote users' messages."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="debug, info, warning or error."
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _only_known(cls, given: Any) -> Any:
-        """Refuse variables that nobody reads: they are misspelt."""
+        """Reject unknown `TURNWISE_` variables: they are misspelt."""
         check_variables(os.environ)
         if isinstance(given, dict):
             given = {k: v.strip() if isinstance(v, str) else v for k, v in given.items()}
@@ -120,9 +120,9 @@ class Settings(BaseSettings):
     @field_validator("api_keys")
     @classmethod
     def _real_keys(cls, keys: str) -> str:
-        """A server that was meant to ask for keys must not start without one."""
+        """If keys are configured but none is usable, the server must not start."""
         if keys and not keys.strip(", "):
-            raise ValueError("it is set and holds no key")
+            raise ValueError("it is set but contains no key")
         if keys.startswith(("'", '"')):
             raise ValueError("the quotes around it would be a part of the keys")
         return keys
@@ -132,7 +132,7 @@ class Settings(BaseSettings):
         return frozenset(key.strip() for key in self.api_keys.split(",") if key.strip())
 
     def origins(self) -> frozenset[Origin]:
-        """The allowed origins as a set. Raises ConfigurationError for what is no origin."""
+        """The allowed origins as a set. Raises ConfigurationError if one is not an origin."""
         named = [one.strip() for one in self.allowed_origins.split(",") if one.strip()]
         found = {one: origin(one) for one in named}
         for one, parsed in found.items():
@@ -145,13 +145,13 @@ class Settings(BaseSettings):
 
 PREFIX = "TURNWISE_"
 _OUR_OWN = {"BOT", "WORK", "PARENT"}
-"""What `turnwise serve` tells the processes that it starts."""
+"""Variables that `turnwise serve` passes to the processes it starts."""
 _OF_KUBERNETES = re.compile(r"SERVICE_|PORT_\d")
 
 
 def check_variables(names: Iterable[str]) -> None:
-    """Raises ConfigurationError for a `TURNWISE_` variable that is not a setting, and says which
-    setting it is like."""
+    """Raises ConfigurationError for a `TURNWISE_` variable that is not a setting, and suggests the
+    setting with the most similar name."""
     known = [name.upper() for name in Settings.model_fields]
     for name in names:
         if not name.upper().startswith(PREFIX):

@@ -8,19 +8,19 @@ from turnwise.events import Event
 
 
 class StreamedText:
-    """Makes text of the events of one turn. A second attempt begins the text anew: as long as it
-    repeats what was said, nothing is said twice; once it says something else, the text that was
-    already read cannot be taken back."""
+    """Converts the events of one turn to text. A second attempt restarts the text: as long as it
+    repeats the earlier text, nothing is returned twice; if it differs, StreamEnded is raised,
+    because text that was already read cannot be withdrawn."""
 
     def __init__(self) -> None:
         self._said = ""
         self._again: int | None = None
-        """How much of a repeated text has come by, or None in the first attempt."""
+        """How much of the text a new attempt has repeated; None in the first attempt."""
         self._shown = ""
-        """What the deltas have shown of messages that are not committed yet."""
+        """The text of deltas whose messages are not committed yet."""
 
     def hear(self, event: Event) -> str:
-        """The text that this event adds. Raises TurnError at a bad end of the turn."""
+        """The text that this event adds. Raises TurnError if the turn failed or was cancelled."""
         body = event.json()
         if event.type == events.STARTED and body["attempt"] > 1:
             self._again, self._shown = 0, ""
@@ -37,7 +37,7 @@ class StreamedText:
         return ""
 
     def _committed(self, text: str) -> str:
-        """A message whose deltas were shown adds nothing; a whole one comes as it is."""
+        """A message whose deltas were returned adds nothing; a whole one is returned."""
         if text and self._shown.startswith(text):
             self._shown = self._shown[len(text) :]
             return ""
@@ -50,7 +50,7 @@ class StreamedText:
             return text
         rest = self._said[self._again :]
         if not (rest.startswith(text) or text.startswith(rest)):
-            raise StreamEnded("The turn was begun anew and says something else now.")
+            raise StreamEnded("The turn was restarted and its text is different now.")
         self._again += min(len(text), len(rest))
         new = text[len(rest) :]
         self._said += new

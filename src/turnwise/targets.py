@@ -1,4 +1,4 @@
-"""What a command names as `module:name`: a bot, a script, or what a bot can be made of."""
+"""Loads what a command names as `module:name`: a bot, a script, a handler or a model client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load_bot(target: str | None) -> Bot:
 
 
 def _made_of(found: Any, target: str) -> Bot:
-    from starlette.applications import Starlette  # only here: a worker does without
+    from starlette.applications import Starlette  # imported here: a worker does not need it
 
     if isinstance(found, Starlette):
         raise ConfigurationError(f"{target} is an application: serve it with uvicorn.")

@@ -22,7 +22,7 @@ from turnwise.errors import ConfigurationError
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 REGISTRY = CollectorRegistry()
-"""Turnwise's own metrics; a host application may expose them beside its own."""
+"""Turnwise's metrics; a host application may expose them together with its own."""
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -52,13 +52,13 @@ STREAMS = Gauge(
 )
 WAITING = Gauge(
     "turnwise_waiting_turns",
-    "Turns in the store that are ready and wait for a worker, at most one of each session.",
+    "Turns in the store that are ready and wait for a worker, at most one per session.",
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
 HELD_UP = Counter(
     "turnwise_loop_held_seconds",
-    "Seconds for which something held up the event loop, counted above one second.",
+    "Seconds for which the event loop was blocked, counted above one second.",
     registry=REGISTRY,
 )
 RUNNING = Gauge(
@@ -70,7 +70,7 @@ RUNNING = Gauge(
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 BATCH = Histogram(
     "turnwise_store_batch_size",
-    "Acts that shared one transaction of the store.",
+    "Acts that shared a transaction of the store.",
     buckets=_SIZES,
     registry=REGISTRY,
 )
@@ -88,19 +88,19 @@ BATCH_TIME = Histogram(
     "turnwise_batch_seconds", "Seconds a batch took.", ["name"], buckets=_FAST, registry=REGISTRY
 )
 BATCH_REASON = Counter(
-    "turnwise_batches", "Batches by why they went.", ["name", "reason"], registry=REGISTRY
+    "turnwise_batches", "Batches by start reason.", ["name", "reason"], registry=REGISTRY
 )
 
 
 class Sized(Protocol):
-    """A batch, as far as it matters here."""
+    """The part of a batch that is used here."""
 
     @property
     def size(self) -> int: ...
 
 
 def turn_ended(outcome: str, *, queued: float, took: float, first: float | None) -> None:
-    """Count an attempt; times in seconds, `first` None where no delta was sent ahead."""
+    """Count an attempt; times in seconds, `first` None if no delta preceded the commit."""
     _outcome(outcome).inc()
     QUEUE_WAIT.observe(queued)
     TURN_TIME.observe(took)
@@ -136,8 +136,8 @@ def exposition() -> bytes:
 
 
 def serve_metrics(port: int) -> None:
-    """Serve the metrics of this process on a port of their own, at every path. Raises
-    ConfigurationError when the port is taken."""
+    """Serve the metrics of this process on a separate port, at every path. Raises
+    ConfigurationError if the port is in use."""
     try:
         start_http_server(port, registry=REGISTRY)
     except OSError as error:
@@ -147,8 +147,8 @@ def serve_metrics(port: int) -> None:
 
 
 def named(session: str) -> str:
-    """A session's id in logs and spans, as the commands take it; without its token it opens
-    nothing. Quoted, and with control characters escaped, so that it cannot forge a line."""
+    """A session's id for logs and spans, in the form that commands accept; without its token it
+    gives no access. Quoted and escaped, so that it cannot forge a log line."""
     return repr(session)
 
 

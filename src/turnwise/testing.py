@@ -1,9 +1,9 @@
-"""For the tests of your bot: talk to it in one line, script its model, check a store of your own.
+"""For your tests: talk to a bot in one line, script its model, check your own store.
 
     async with talk(bot) as say:
         assert (await say("hi")).text == "Hello!"
 
-A store of your own is held to the promise by subclassing `StoreConformance`, which needs pytest.
+To test your own store against the promise, subclass `StoreConformance`; it needs pytest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ except ImportError:  # pytest is not installed
 
 
 class Say:
-    """Says something to the bot under test, and returns its reply."""
+    """Sends a text to the bot under test, and returns its reply."""
 
     def __init__(self, runtime: Runtime, session_id: str) -> None:
         self.runtime = runtime
@@ -43,7 +43,7 @@ class Say:
 
 @asynccontextmanager
 async def talk(bot: Bot | Handler, *, session: str = "test") -> AsyncIterator[Say]:
-    """A conversation with `bot` (or a bare reply handler) on a store that is thrown away."""
+    """A conversation with `bot` (or a bare reply handler) on a temporary store."""
     whole = bot if isinstance(bot, Bot) else Bot(bot)
     with tempfile.TemporaryDirectory(prefix="turnwise-test-") as folder:
         url = f"sqlite:///{Path(folder) / 'test.db'}"
@@ -53,9 +53,9 @@ async def talk(bot: Bot | Handler, *, session: str = "test") -> AsyncIterator[Sa
 
 
 class ScriptedModel:
-    """Stands where a language model would, and says `replies` one after another, word by word.
+    """Replaces a language model in tests; streams `replies` one after another, word by word.
 
-    An exception among them is raised. `prompts` holds what it was asked with.
+    An exception among them is raised. `prompts` holds the messages of each call.
     """
 
     def __init__(self, replies: Sequence[str | Exception]) -> None:
@@ -68,7 +68,7 @@ class ScriptedModel:
             yield piece
 
     async def stream(self, conversation: Turn | Sequence[Message]) -> AsyncIterator[str]:
-        """The pieces of the next reply. Raises IndexError when there is none left."""
+        """The pieces of the next reply. Raises IndexError when no reply is left."""
         messages = conversation.messages if isinstance(conversation, Turn) else conversation
         self.prompts.append(list(messages))
         reply = self._replies.pop(0)

@@ -1,7 +1,7 @@
 """Threads for blocking calls: jobs are handed over in order, results come back as futures.
 
-A thread that never returns cannot be stopped, so they are daemons, and a set of them is left
-behind (`end`) and made anew rather than waited for.
+A thread that never returns cannot be stopped, so they are daemons, and a set of them is abandoned
+(`end`) and replaced instead of waited for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Job = tuple[Callable[[], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
 
 
 class Threads:
-    """`count` threads that share one line of jobs; with one, jobs run one after another."""
+    """`count` threads that share one queue of jobs; with one thread, jobs run one by one."""
 
     def __init__(self, name: str, count: int = 1) -> None:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -29,18 +29,18 @@ class Threads:
 
     @property
     def busy(self) -> bool:
-        """Whether a job is being done."""
+        """Whether a job is running."""
         return self._at_work > 0
 
     def run(self, fn: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-        """A future of `fn(*args)`, begun after all that was handed in before."""
+        """A future of `fn(*args)`, started after all earlier jobs."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._jobs.put((lambda: fn(*args), loop, future))
         return future
 
     def end(self) -> None:
-        """Let the threads finish what they do and end."""
+        """Let the threads finish their current jobs and end."""
         for _ in range(self._count):
             self._jobs.put(None)
 
@@ -62,8 +62,8 @@ class Threads:
             try:
                 loop.call_soon_threadsafe(_deliver, future, result, error)
             except RuntimeError:
-                return  # the loop is closed: nobody waits any more
-            del job, fn, future, result, error  # while waiting, hold nothing
+                return  # the loop is closed: no caller waits any longer
+            del job, fn, future, result, error  # keep no references while waiting
 
 
 def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -1,9 +1,9 @@
-"""Session tokens: signed, and good for one session only.
+"""Session tokens: signed, and valid for one session only.
 
-A token is a JWT (HS256) that names a session and a generation. It opens its session as long as
-that session lives, which every turn prolongs; with a `ttl` it ends at a fixed time. Refreshing
-begins a new generation, so older tokens stop working everywhere at once. The store keeps the
-secret and the generation; there is no I/O here, and time is an argument.
+A token is a JWT (HS256) that names a session and a generation. It is valid as long as its session
+exists, which every turn prolongs; with a `ttl` it expires at a fixed time. A refresh starts a new
+generation, so older tokens become invalid everywhere at once. The store holds the secret and the
+generation; there is no I/O here, and time is an argument.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import jwt
 from turnwise.errors import Unauthorized
 
 MAX_TOKEN = 4096
-"""Bytes; a longer text is no token of ours."""
+"""Bytes; a longer text is not a token of ours."""
 
 
 class Grant(NamedTuple):
-    """What a valid token says. `expires` is seconds since 1970, None where only the session's own
-    end counts."""
+    """The content of a valid token. `expires` is seconds since 1970, or None if the token is valid
+    as long as its session."""
 
     session: str
     generation: int
@@ -28,7 +28,7 @@ class Grant(NamedTuple):
 
 
 class Signer:
-    """Makes and opens tokens that live `ttl` seconds, or as long as their session."""
+    """Creates and verifies tokens that are valid for `ttl` seconds, or as long as their session."""
 
     def __init__(self, secret: bytes, ttl: float | None) -> None:
         self._secret = secret
@@ -43,12 +43,12 @@ class Signer:
         return jwt.encode(claims, self._secret, algorithm="HS256")
 
     def open(self, token: str, now: float) -> Grant:
-        """What the token grants. Raises Unauthorized when it is not ours or has expired."""
+        """What the token grants. Raises Unauthorized if it is not ours or has expired."""
         grant = self._opened.get(token)
         if grant is None:
             grant = self._verify(token)
             if len(self._opened) >= 10_000:
-                self._opened.clear()  # checking a signature again is cheap
+                self._opened.clear()  # verifying a signature again is cheap
             self._opened[token] = grant
         if grant.expires is not None and grant.expires <= now:
             raise Unauthorized("The token has expired.")

@@ -1,4 +1,4 @@
-"""Turn: all that a handler holds while it answers one message."""
+"""Turn: everything a handler can use while it answers one message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a bot's turns are run. `timeout` is seconds, `max_reply` characters."""
+    """How a bot's turns are run. `timeout` is in seconds, `max_reply` in characters."""
 
     history: int = 50
     timeout: float = 300.0
@@ -34,7 +34,7 @@ class TurnSession:
 
 
 class Tools(Protocol):
-    """What a turn can ask of the worker that runs it."""
+    """What a turn can request from the worker that runs it."""
 
     async def say(self, piece: str | Message) -> None: ...
 
@@ -46,13 +46,13 @@ class Tools(Protocol):
 
 
 class Turn:
-    """One message, and what is needed to answer it. It lives until the handler has ended.
+    """One message, and what is needed to answer it. It is valid until the handler has ended.
 
     `n` is the turn's number in its session and `attempt` counts from 1: together with
     `session.id` they make an idempotency key for side effects. `state` is the session's own JSON
     dict, committed together with the reply or not at all. `local` is a dict in this worker's
-    memory that lives as long as the worker keeps the session and is never stored. `usage` is kept
-    on the reply, and `metadata` on the message that its text streams into.
+    memory that exists as long as the worker caches the session; it is never stored. `usage` is
+    stored with the reply, and `metadata` with the message that contains its streamed text.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class Turn:
         return [*(Message.decode(message) for message in self._history), self.message]
 
     async def say(self, piece: str | Message) -> None:
-        """The same as yielding `piece`: a text streams into the current message, a Message is
-        one whole message."""
+        """The same as yielding `piece`: a text is streamed into the current message, a Message is
+        a complete message."""
         await self._tools.say(piece)
 
     async def emit(self, name: str, data: Any = None) -> None:
-        """Send a `custom` event with JSON `data` to whoever follows; it is not history."""
+        """Send a `custom` event with JSON `data` to all followers; it is not in the history."""
         await self._tools.emit(name, data)
 
     async def history(self, before: int | None = None, limit: int = 50) -> list[Message]:
@@ -102,5 +102,5 @@ class Turn:
         return await self._tools.history(before, limit)
 
     def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]:
-        """Run blocking `fn` in this session's own thread, where its earlier turns ran too."""
+        """Run blocking `fn` in this session's own thread, which its earlier turns used too."""
         return self._tools.in_thread(fn, *args)

@@ -12,10 +12,10 @@ Origin = tuple[str, str, int]
 
 
 def masked(url: str) -> str:
-    """`url` with `***` in place of any password, whatever else is wrong with it."""
+    """`url` with `***` instead of any password, even if the URL is invalid."""
     scheme, separator, rest = url.partition("://")
     if separator:
-        # A password may hold any character, `/` and `@` too: all up to the last `@` is suspect.
+        # A password may contain any character, even `/` and `@`: mask all up to the last `@`.
         userinfo, at, where = rest.rpartition("@")
         if at and ":" in userinfo:
             url = f"{scheme}://{userinfo.split(':', 1)[0]}:***@{where}"
@@ -32,7 +32,7 @@ def origin(url: str) -> Origin | None:
 
 
 def same_host(url: str, host: str) -> bool:
-    """Whether `url` (an Origin) is of the server that a Host header names.
+    """Whether `url` (an Origin) belongs to the server that a Host header names.
 
     A proxy may have ended TLS, so the scheme is the Origin's, and so is the port that it implies.
     """

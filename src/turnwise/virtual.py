@@ -1,8 +1,8 @@
-"""Virtual time: an event loop whose clock does not pass but jump.
+"""Virtual time: an event loop whose clock jumps from timer to timer.
 
-When nothing is ready, it goes at once to the moment of the next timer, so an hour of waiting
-takes no time and a test of it gives the same result every time. What would run in a thread of an
-executor runs in place, because a thread's time does not jump.
+When nothing is ready, it jumps to the time of the next timer, so an hour of waiting takes no time
+and a test gives the same result every time. Functions for an executor's thread run in place,
+because a thread's time does not jump.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Worker: claims turns, runs the bot's handler, writes the log, commits, lets go.
+"""Worker: claims turns, runs the bot's handler, writes the log, commits, releases.
 
-The rules it keeps:
+Its rules:
 
-1. Whatever it writes names its claim, and a refusal (ClaimLost) ends the attempt at once.
-2. It renews all its leases in one call; when that fails, it stops by its own monotonic clock
-   before the leases can have run out, so it never runs a turn beside its successor for long.
-3. A handler that will not stop is abandoned: its turn ends, and what it says later goes nowhere.
-4. A wake-up is a hint. Every half second the worker looks by itself.
-5. On `drain` it takes nothing new, gives running turns a grace, and hands the rest back.
+1. Each write names its claim, and a refusal (ClaimLost) ends the attempt at once.
+2. It renews all its leases in one call; if that fails, it stops by its own monotonic clock
+   before the leases can have expired, so it never runs a turn beside its successor for long.
+3. A handler that does not stop is abandoned: its turn ends, and its later output is discarded.
+4. A wake-up is a hint. The worker also looks for work every half second.
+5. On `drain` it takes no new turns, gives running turns a grace, and releases the others.
 
-It knows no channel, no gateway and no bot: `answer(turn)` is all it calls.
+It does not depend on channels, gateway or bot: it only calls `answer(turn)`.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ T = TypeVar("T")
 log = logging.getLogger("turnwise.worker")
 
 EARLY = 5.0
-"""Seconds that a signal is remembered for an attempt that has not begun."""
+"""Seconds that a signal is kept for an attempt that has not started."""
 LOOK = 0.5
-"""Seconds between two looks for work that nobody announced."""
+"""Seconds between two checks for work that was not announced."""
 
 
 class Worker:
-    """Answers turns with `answer`, up to `concurrency` at a time; leases are `lease` seconds."""
+    """Answers turns with `answer`, up to `concurrency` at a time; a lease is `lease` seconds."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Worker:
     # Life
 
     def start(self) -> None:
-        """Begin to take turns."""
+        """Start to take turns."""
         self._unlisten = self.store.listen(self._hear)
         loop = asyncio.get_running_loop()
         self._tasks = [
@@ -91,14 +91,14 @@ class Worker:
         ]
 
     def retire(self) -> None:
-        """Take no more turns; running ones go on."""
+        """Take no more turns; running ones continue."""
         self._draining = True
         self._wake.set()
 
     async def drain(self, grace: float) -> None:
-        """Retire, give running turns `grace` seconds, hand the others back to their mailboxes."""
+        """Retire, give running turns `grace` seconds, release the others to their mailboxes."""
         self.retire()
-        # A claim under way comes to its end: what it brings is run or handed back, not left.
+        # A pending claim request completes; its turns are run or released, never left claimed.
         await asyncio.wait(self._tasks[:1], timeout=STOP_PATIENCE)
         if self._attempts:
             log.warning("finishing %d running turns, up to %g s", len(self._attempts), grace)
@@ -131,21 +131,21 @@ class Worker:
 
     @property
     def running(self) -> int:
-        """How many turns are being answered."""
+        """The number of turns that are being answered."""
         return len(self._attempts)
 
     def whose(self, task: asyncio.Task[Any] | None) -> str:
-        """The turn that a task works on, in words."""
+        """A description of the turn that a task works on."""
         for attempt in list(self._attempts.values()):
             if task is not None and attempt.task is task:
                 session = telemetry.named(attempt.claim.session)
                 return f"session {session} turn {attempt.claim.turn}"
-        return "something outside of any turn" if task is None else f"task {task.get_name()!r}"
+        return "code outside of any turn" if task is None else f"task {task.get_name()!r}"
 
     # Taking turns
 
     def offer(self) -> Desk | None:
-        """A desk for one more turn, or None when all are taken; `take` follows each offer."""
+        """A desk for one more turn, or None if no slot is free; `take` follows each offer."""
         if self._draining or len(self._attempts) + self._offered >= self._concurrency:
             return None
         self._offered += 1
@@ -164,7 +164,7 @@ class Worker:
             self._wake.set()
 
     def _begin(self, claim: Claim) -> None:
-        if self._releasing:  # it came when all else was handed back already
+        if self._releasing:  # it arrived after all others were released
             self._beside(self._hand_back(claim))
             return
         attempt = Attempt(self, claim, self._keeper.take(claim))
@@ -178,7 +178,7 @@ class Worker:
             free = self._concurrency - len(self._attempts) - self._offered
             self._wake.clear()
             if free > 0:
-                # Meanwhile half of them are left for what is submitted here.
+                # Half of the slots stay free for turns that are submitted here.
                 await self._claim(max(1, free // 2))
             else:
                 self._backlog = True
@@ -210,7 +210,7 @@ class Worker:
         if isinstance(notice, Ready):
             self._wake.set()
         elif isinstance(notice, Signal):
-            # It may concern an attempt that begins in a moment: its claim is on the way here.
+            # It may concern an attempt that has not started yet: its claim is still arriving.
             self._early = {s: at for s, at in self._early.items() if at > time.monotonic() - EARLY}
             self._early[notice.session] = time.monotonic()
             for attempt in list(self._attempts.values()):
@@ -220,7 +220,7 @@ class Worker:
     # Leases
 
     async def _renew_forever(self) -> None:
-        """Renew every third of a lease; stop what could not be renewed or takes too long."""
+        """Renew every third of a lease; stop attempts that lost it or take too long."""
         renewed = time.monotonic()
         while True:
             await asyncio.sleep(min(1.0, self.lease / 10, self.options.timeout / 10))
@@ -233,11 +233,11 @@ class Worker:
                     attempt.stop("timeout")
             if attempts and now - renewed >= self.lease / 3:
                 renewed = now
-                # Beside this loop: a store that hangs must not keep it from stopping attempts.
+                # In a separate task: a hanging store must not prevent stopping attempts.
                 self._beside(self._renew(attempts))
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a small task of the worker's own until it is done."""
+        """Run an internal task of the worker until it is done."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.append(task)
         task.add_done_callback(self._tasks.remove)
@@ -259,10 +259,10 @@ class Worker:
             if attempt.claim.token in renewal.cancelled:
                 attempt.stop("cancel")
 
-    # What an attempt asks of its worker
+    # Called by attempts
 
     def fill(self, kept: Kept, messages: Sequence[bytes]) -> None:
-        """A session's last messages were read again."""
+        """Store a session's last messages after they were read again."""
         self._keeper.fill(kept, messages)
 
     def check(self, attempt: Attempt) -> None:
@@ -270,17 +270,17 @@ class Worker:
         self._beside(self._renew([attempt]))
 
     def span(self, claim: Claim) -> AbstractContextManager[Any]:
-        """The span of an attempt, where somebody traces."""
+        """The span of an attempt, if tracing is enabled."""
         if not self._traced:
             return telemetry.NO_SPAN
         return telemetry.span("turn", session=claim.session, turn=claim.turn)
 
     def next_desk(self) -> Desk | None:
-        """The desk at which a session's next turn goes on at once, unless others are waiting."""
+        """The desk for the session's next turn, or None if other sessions are waiting."""
         return None if self._draining or self._backlog else self._desk
 
     def ended(self, attempt: Attempt, said: Sequence[bytes], next_claim: Claim | None) -> None:
-        """An attempt is over; its place goes to the session's next turn or is free."""
+        """An attempt is over; its slot goes to the session's next turn or becomes free."""
         claim = attempt.claim
         self._attempts.pop(claim.token, None)
         self._keeper.give_back(claim.session, attempt.kept, said, claim.seq + len(said))

@@ -1,4 +1,4 @@
-"""Batching: many single calls as few batched ones, for models, databases and the stores."""
+"""Batching: combines many single calls into few batched calls, for models and databases."""
 
 from turnwise.batching.batcher import Batcher
 from turnwise.batching.decorator import batched

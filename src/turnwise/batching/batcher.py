@@ -1,11 +1,11 @@
-"""Batcher: turns many single calls into few batched ones.
+"""Batcher: combines many single calls into few batched calls.
 
-It goes at once when idle and collects while busy: the first item starts a batch in the next
-iteration of the event loop; what arrives while a batch is under way is the next batch. So an
-idle system adds no wait and a busy one finds its own batch size. There is no loop task and no
-queue object: `submit` files a ticket, and a task lives from the first item until nothing can go.
+It starts a batch at once when idle and collects items while busy: the first item starts a batch in
+the next iteration of the event loop; items that arrive while a batch runs form the next batch. So
+an idle system adds no delay and a busy one finds its own batch size. There is no permanent task and
+no queue object: `submit` adds a ticket, and a task runs from the first item until no batch is due.
 
-What goes and when is decided here; what each caller hears of it is in telling.py.
+This module decides which batch starts when; telling.py delivers the results to the callers.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ Answer = (
 )
 """What a batched function returns."""
 CLOSING = 30.0
-"""Seconds that `aclose` waits for batches that are under way."""
+"""Seconds that `aclose` waits for running batches."""
 
 
 class Released(NamedTuple):
-    """A batch that goes now, and why."""
+    """A batch that starts now, and the reason."""
 
     tickets: list[Ticket]
     reason: Reason
@@ -61,20 +61,20 @@ class Released(NamedTuple):
 class Batcher(Generic[Item, Result]):
     """Calls `fn(list of items)` for many callers at once; each gets its own item's result.
 
-    `fn` answers with one result per item, in order; an Exception in an item's place is raised for
-    that caller alone. It is a coroutine function, a plain one (which runs in a thread, with
+    `fn` returns one result per item, in order; if it returns an Exception for an item, only that
+    item's caller gets it. It is a coroutine function, a plain one (which runs in a thread, with
     `process` in a process), or a generator that yields lists of pieces (see `stream`).
 
-    `max_size`: the most items in a batch. `max_wait`: seconds that the oldest item may wait for
-    company, where company is likely. `min_size`: a batch waits until it holds so many items or
-    until `max_wait` has passed for the oldest, whichever comes first, also when nothing else is
-    under way (N or T). `concurrency`: batches under way at once. `timeout`: seconds
-    a batch may take. `isolate`: when `fn` raises for a batch, try its halves, so that only the bad
-    item fails (`fn` must be idempotent). `max_queue`: items that may wait. `key(item)`: only items
-    of one key share a batch. `cost(item)` with `max_cost`: what a batch may hold, `padded` if each
-    item is padded to the costliest. `dedup`: equal items under way are computed once. `ageing`:
-    seconds of waiting that are worth one priority. `name` exports its metrics under that label;
-    `observe` is told of each batch.
+    `max_size`: the maximum number of items in a batch. `max_wait`: seconds that the oldest item may
+    wait for more items, when more are likely. `min_size`: a batch waits until it holds this number
+    of items or until `max_wait` has passed for the oldest, whichever comes first, even if no other
+    batch is running (N or T). `concurrency`: batches that run at once. `timeout`: seconds that a
+    batch may take. `isolate`: if `fn` raises for a batch, try its halves, so that only the bad item
+    fails (`fn` must be idempotent). `max_queue`: items that may wait. `key(item)`: only items with
+    the same key share a batch. `cost(item)` with `max_cost`: the maximum cost of a batch, `padded`
+    if each item is padded to the costliest. `dedup`: equal unfinished items are computed once.
+    `ageing`: seconds of waiting that raise an item's priority by one. `name`: the label under which
+    its metrics are exported. `observe` is called for each batch.
     """
 
     def __init__(
@@ -99,16 +99,16 @@ class Batcher(Generic[Item, Result]):
         observe: Callable[[Batch], None] | None = None,
     ) -> None:
         if min(max_size, concurrency, max_queue or 1) < 1 or max_wait < 0 or ageing <= 0:
-            raise ConfigurationError("A batcher's limits are positive numbers.")
+            raise ConfigurationError("A batcher's limits must be positive numbers.")
         if not 1 <= min_size <= max_size:
-            raise ConfigurationError("min_size is a number from 1 to max_size.")
+            raise ConfigurationError("min_size must be between 1 and max_size.")
         if min_size > 1 and not max_wait:
-            raise ConfigurationError("min_size needs max_wait: else a lone item waits for ever.")
+            raise ConfigurationError("min_size needs max_wait: else a single item waits for ever.")
         if (cost is None) != (max_cost is None):
-            raise ConfigurationError("cost and max_cost go together.")
+            raise ConfigurationError("cost and max_cost must be used together.")
         self._caller = caller(fn, concurrency, process)
         if dedup and self._caller.streams:
-            raise ConfigurationError("What streams is computed for each caller: leave out dedup.")
+            raise ConfigurationError("A stream is computed for each caller: omit dedup.")
         self._max_wait = max_wait
         self._min_size = min_size
         self._concurrency = concurrency
@@ -129,7 +129,7 @@ class Batcher(Generic[Item, Result]):
         self._closed = False
         self._service = ServiceTime()
         self.stats = Stats()
-        """What it has done so far."""
+        """Statistics so far."""
         self._telling = Telling(self._waiting, self.stats, dedup)
         self._computing = Computing(self._caller, timeout, isolate, self.stats)
         self._observe = observe if name is None else Stats.exported(name, observe)
@@ -139,17 +139,17 @@ class Batcher(Generic[Item, Result]):
     async def __call__(
         self, item: Item, *, priority: float = 0.0, deadline: float | None = None
     ) -> Result:
-        """The result of one item. Cancelling the caller does not disturb its neighbours."""
+        """The result of one item. Cancelling the caller does not affect other items."""
         result: Result = await self._file(item, priority, deadline).future
         return result
 
     def submit(
         self, item: Item, *, priority: float = 0.0, deadline: float | None = None
     ) -> asyncio.Future[Result]:
-        """Hand in `item` and get a future of its result.
+        """Submit `item` and get a future of its result.
 
-        A higher `priority` goes first. If its batch has not begun after `deadline` seconds it fails
-        with DeadlinePassed. Raises BatcherClosed, BatcherFull, TooCostly.
+        A higher `priority` goes first. If its batch has not started after `deadline` seconds it
+        fails with DeadlinePassed. Raises BatcherClosed, BatcherFull, TooCostly.
         """
         return self._file(item, priority, deadline).future
 
@@ -165,7 +165,7 @@ class Batcher(Generic[Item, Result]):
             if deadline is not None:
                 ticket.deadline = ticket.since + deadline
                 self._telling.by(ticket.deadline)
-            # While a batch is under way most need not look further.
+            # While a batch is running, most calls can stop here.
             if not self._starting and (
                 self._under_way < self._concurrency
                 or (self._caller.ahead and len(self._waiting) >= self._waiting.budget.size)
@@ -174,9 +174,9 @@ class Batcher(Generic[Item, Result]):
         return ticket
 
     def submit_threadsafe(self, item: Item) -> concurrent.futures.Future[Result]:
-        """`submit` from another thread; the batcher is bound to its loop by then (`bind`)."""
+        """`submit` from another thread; the batcher must already be bound to a loop (`bind`)."""
         if self._loop is None:
-            raise ConfigurationError("This batcher has no event loop yet: bind() it there first.")
+            raise ConfigurationError("This batcher has no event loop yet: call bind() there first.")
         found: concurrent.futures.Future[Result] = concurrent.futures.Future()
 
         def hand_in() -> None:
@@ -191,9 +191,9 @@ class Batcher(Generic[Item, Result]):
         return found
 
     async def stream(self, item: Item, *, priority: float = 0.0) -> AsyncIterator[Any]:
-        """The pieces of one item as `fn`, a generator of lists, yields them; None is no piece."""
+        """The pieces of one item as `fn`, a generator of lists, yields them; None is skipped."""
         if not self._caller.streams:
-            raise ConfigurationError("Only a generator of lists can be streamed.")
+            raise ConfigurationError("Only a generator of lists supports stream().")
         pieces: asyncio.Queue[Any] = asyncio.Queue()
         ticket = self._file(item, priority, None)
         ticket.tap = pieces.put_nowait
@@ -215,11 +215,11 @@ class Batcher(Generic[Item, Result]):
         self._telling.forget_deadlines()
 
     def bind(self) -> None:
-        """Bind it to the running event loop now, and not when it is first used."""
+        """Bind it to the running event loop now instead of on first use."""
         self._bind(asyncio.get_running_loop())
 
     def _admit(self, ticket: Ticket) -> bool:
-        """Check a new ticket; false if it joined an equal one that is under way."""
+        """Check a new ticket; false if it joined an equal unfinished one."""
         if self._key is not None:
             ticket.lane = self._key(ticket.item)
         if self._cost is not None and self._waiting.budget.cost is not None:
@@ -243,7 +243,7 @@ class Batcher(Generic[Item, Result]):
 
     @contextmanager
     def expect(self) -> Iterator[None]:
-        """Inside, company is likely: an item is about to come, so others wait `max_wait` for it."""
+        """Within the block another item is expected, so waiting items wait `max_wait` for it."""
         self._expected += 1
         try:
             yield
@@ -254,7 +254,7 @@ class Batcher(Generic[Item, Result]):
 
     @contextmanager
     def hold(self, count: int) -> Iterator[None]:
-        """Inside, nothing goes until `count` items wait: for tests that want whole batches."""
+        """Within the block no batch starts until `count` items wait: for tests."""
         self._held = count
         try:
             yield
@@ -264,7 +264,7 @@ class Batcher(Generic[Item, Result]):
                 self._wake()
 
     def _wake(self) -> None:
-        """Start a worker if there is something to do and a place to do it."""
+        """Start a worker if a batch is due and `concurrency` allows it."""
         waiting = len(self._waiting)
         if self._starting or not waiting or waiting < self._held:
             return
@@ -277,13 +277,13 @@ class Batcher(Generic[Item, Result]):
             return
         assert self._loop is not None
         self._starting = True
-        # A context of its own: the first caller's variables must not leak into the batches.
+        # A separate context: the first caller's variables must not leak into the batches.
         task = self._loop.create_task(self._work(), context=contextvars.Context())
         self._workers.add(task)
         task.add_done_callback(self._workers.discard)
 
     def _next(self) -> Released | None:
-        """What goes now, if anything."""
+        """The batch that starts now, if any."""
         assert self._loop is not None
         if len(self._waiting) < self._held:
             return None
@@ -312,13 +312,13 @@ class Batcher(Generic[Item, Result]):
         return None
 
     def _waits(self, lane: Lane) -> bool:
-        """Whether what a lane holds should wait for more."""
+        """Whether the items of a lane should wait for more."""
         if self._min_size > 1:
             return lane.wanted() < self._min_size
         return len(lane) > 1 or self._expected > 0
 
     def _whatever_waits(self, now: float) -> Released | None:
-        """The usual case, quickly: one lane, no budget, nothing to wait for."""
+        """Fast path for the usual case: one lane, no budget, nothing to wait for."""
         batch = self._waiting.take_all_in_one(now)
         if not batch:
             return None
@@ -357,7 +357,7 @@ class Batcher(Generic[Item, Result]):
                     self._telling.fail_waiting(BatcherClosed())
                     return
         finally:
-            self._workers.discard(task)  # before its callers go on and hand in more
+            self._workers.discard(task)  # before its callers continue and submit more
 
     async def _answer(self, batch: list[Ticket], reason: Reason) -> None:
         assert self._loop is not None
@@ -382,10 +382,10 @@ class Batcher(Generic[Item, Result]):
     # The end
 
     async def aclose(self, *, drain: bool = True, patience: float = CLOSING) -> None:
-        """Take no more items and return when every one taken is answered.
+        """Accept no more items and return when every accepted item is answered.
 
-        With `drain` they are computed, for `patience` seconds; what is left then, or without
-        `drain` all, fails with BatcherClosed.
+        With `drain` they are computed, for `patience` seconds; the remaining items (without
+        `drain` all of them) fail with BatcherClosed.
         """
         self._closed = True
         self._held, self._lingers = 0, False

@@ -1,7 +1,7 @@
-"""Calling: how a batched function of any kind is run, and what its answer comes to.
+"""Calling: runs a batched function of any kind and checks its results.
 
-Async functions run on the loop, plain ones in threads or in processes of their own. A generator
-yields lists, of which each item gets its piece.
+Async functions run on the loop, plain ones in separate threads or processes. A generator yields
+lists that hold one piece for each item.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from turnwise.errors import ConfigurationError
 from turnwise.threads import Threads
 
 Pieces = Callable[[Sequence[Any]], bool]
-"""Told each list that a generator yields; returns whether anybody wants more."""
+"""Called with each list that a generator yields; returns whether any caller wants more."""
 
 
 class Caller(ABC):
-    """Runs one function. `ahead`: one batch more than `concurrency` may be handed over, which
-    begins the moment another ends; a function on the loop begins at once, so for it none may."""
+    """Runs one function. `ahead`: one batch more than `concurrency` may be submitted, which starts
+    as soon as another ends; not for a function on the loop, because that starts at once."""
 
     ahead = True
     streams = False
 
     @abstractmethod
     async def call(self, items: list[Any], pieces: Pieces) -> Any:
-        """What the function answers; pieces of a stream go to `pieces`, and the answer is None."""
+        """The function's result; pieces of a stream go to `pieces`, and the result is None."""
 
-    def abandon(self) -> None:  # noqa: B027 -- on the loop there is nothing to leave
-        """A call took too long and was given up."""
+    def abandon(self) -> None:  # noqa: B027 -- on the loop there is nothing to abandon
+        """A call took too long and was abandoned."""
 
     def close(self) -> None:  # noqa: B027
-        """Nothing more will be called."""
+        """No further calls follow."""
 
 
 class OnLoop(Caller):
@@ -73,7 +73,7 @@ class InThread(Caller):
 
     def abandon(self) -> None:
         if self._threads is not None:
-            self._threads.end()  # whoever hangs there is left behind
+            self._threads.end()  # a job that hangs there is abandoned
             self._threads = None
 
     close = abandon
@@ -139,11 +139,11 @@ class Streaming(InThread):
 def caller(fn: Callable[[list[Any]], Any], concurrency: int, process: bool) -> Caller:
     """How to run `fn`."""
     if not callable(fn):
-        raise ConfigurationError("A batched function is a function (items) -> results.")
+        raise ConfigurationError("A batched function must be a function (items) -> results.")
     kind = kind_of(fn)
     if process:
         if kind != "sync":
-            raise ConfigurationError("What runs in a process is a plain function.")
+            raise ConfigurationError("Only a plain function can run in a process.")
         return InProcess(fn, concurrency)
     if kind == "async":
         return OnLoop(fn)
@@ -151,7 +151,7 @@ def caller(fn: Callable[[list[Any]], Any], concurrency: int, process: bool) -> C
 
 
 async def in_time(call: Caller, items: list[Any], pieces: Pieces, seconds: float) -> Any:
-    """`call.call`, but no longer than `seconds`, even if it will not be cancelled."""
+    """`call.call`, but for at most `seconds`, even if it ignores cancellation."""
     task = asyncio.ensure_future(call.call(items, pieces))
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -167,7 +167,7 @@ async def in_time(call: Caller, items: list[Any], pieces: Pieces, seconds: float
 
 
 def answered(answer: Any, count: int) -> Sequence[Any]:
-    """The results in a function's answer, one for each of `count` items. Raises BatchFailed."""
+    """The function's results, one for each of `count` items. Raises BatchFailed."""
     if isinstance(answer, list | tuple):
         results: Sequence[Any] = answer
     else:

@@ -14,8 +14,8 @@ from turnwise.batching.waiting import Ticket
 class Computing:
     """Computes batches with one function.
 
-    `timeout` is in seconds; with `isolate` a batch whose function raises is tried in halves, until
-    the bad item stands alone.
+    `timeout` is in seconds; with `isolate` a batch whose function raises is split into halves and
+    retried, until the bad item is isolated.
     """
 
     def __init__(self, caller: Caller, timeout: float | None, isolate: bool, stats: Stats) -> None:
@@ -25,7 +25,7 @@ class Computing:
         self._stats = stats
 
     async def results(self, batch: list[Ticket]) -> Sequence[Any]:
-        """One result, or the exception in its place, for each ticket. Raises what is everyone's."""
+        """One result or exception for each ticket. Raises an error of the whole batch."""
         if self._caller.streams:
             return await self._streamed(batch)
         return await self._called([ticket.item for ticket in batch], len(batch))
@@ -49,7 +49,7 @@ class Computing:
         return [*first, *await self._called(items[half:], count - half)]
 
     async def _streamed(self, batch: list[Ticket]) -> list[list[Any] | BaseException]:
-        """Hand each item's pieces on as they come; in the end what came of each."""
+        """Deliver each item's pieces as they arrive; returns the final result of each."""
         found: list[list[Any] | BaseException] = [[] for _ in batch]
 
         def pieces(answer: Sequence[Any]) -> bool:

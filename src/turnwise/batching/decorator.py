@@ -19,7 +19,7 @@ Method = Callable[[Any, list[Item]], Answer[Result]]
 
 
 class Options(TypedDict, total=False):
-    """What `@batched` passes on to its Batcher, whose docstring explains each."""
+    """The options that `@batched` passes to its Batcher; see Batcher's docstring."""
 
     max_size: int
     max_wait: float
@@ -40,7 +40,7 @@ class Options(TypedDict, total=False):
 
 
 class BatchedMethod(Generic[Item, Result]):
-    """What `@batched` makes of a method: each instance gets a batcher of its own."""
+    """A method decorated with `@batched`: each instance gets its own batcher."""
 
     def __init__(self, fn: Method[Item, Result], options: Options) -> None:
         self._fn = fn
@@ -88,9 +88,9 @@ def batched(**options: Unpack[Options]) -> Decorator: ...
 
 
 def batched(fn: Any = None, /, **options: Any) -> Any:
-    """A decorator that makes a Batcher of a function of lists: `await upper("cat")`.
+    """A decorator that turns a function of lists into a Batcher: `await upper("cat")`.
 
-    `options` are those of Batcher. On a method, each instance gets a batcher of its own.
+    `options` are those of Batcher. On a method, each instance gets its own batcher.
     """
     if fn is None:
         return lambda decorated: _made(decorated, options)

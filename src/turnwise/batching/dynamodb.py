@@ -4,8 +4,8 @@
     put = Batcher(put_items(table), max_size=25)        # an item in, True when it is stored
 
 `table` is boto3's Table; its calls block and run in the Batcher's thread. DynamoDB refuses a batch
-that names one key twice, answers in any order, and leaves a part undone when it is busy; all of
-that is taken care of here. Needs the extra: pip install 'turnwise[dynamodb]'.
+that contains a key twice, answers in any order, and leaves items unprocessed when it is busy; this
+module handles all three. Needs the extra: pip install 'turnwise[dynamodb]'.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 from turnwise.errors import TurnwiseError
 
 GET_LIMIT = 100
-"""Keys of one BatchGetItem."""
+"""Maximum number of keys in one BatchGetItem."""
 PUT_LIMIT = 25
-"""Items of one BatchWriteItem."""
+"""Maximum number of items in one BatchWriteItem."""
 TRIES = 8
-"""Calls for what DynamoDB leaves undone, with growing pauses between: some 6 seconds."""
+"""Attempts for unprocessed items, with growing pauses between them: about 6 seconds."""
 
 Key = tuple[Any, ...]
 Item = Mapping[str, Any]
@@ -38,7 +38,7 @@ class Unprocessed(TurnwiseError):
 def get_items(table: Any, **options: Any) -> Callable[[Sequence[Item]], list[Any]]:
     """A batch function: a key (a dict of the key's attributes) in, its item out, or None.
 
-    `options` go along, such as `ConsistentRead=True`.
+    `options` are passed on, such as `ConsistentRead=True`.
     """
     names = _key_names(table)
 
@@ -67,8 +67,8 @@ def get_items(table: Any, **options: Any) -> Callable[[Sequence[Item]], list[Any
 
 
 def put_items(table: Any) -> Callable[[Sequence[Item]], list[Any]]:
-    """A batch function that stores items. Of several with one key the last one stays, as if they
-    had been stored one after another."""
+    """A batch function that stores items. Of several items with one key the last one is stored, as
+    if they had been stored one after another."""
     names = _key_names(table)
 
     def call(items: Sequence[Item]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What a batcher's callers may be told instead of a result."""
+"""The errors that a batcher's callers may get instead of a result."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from turnwise.errors import TurnwiseError
 
 
 class BatcherClosed(TurnwiseError):
-    """The batcher is closed and takes no more items."""
+    """The batcher is closed and accepts no more items."""
 
     code = "batcher_closed"
 
 
 class BatcherFull(TurnwiseError):
-    """As many items wait as may; try again in `retry_after` seconds, when they should be done."""
+    """The queue is full; try again in `retry_after` seconds, when they should be done."""
 
     code = "batcher_full"
     retryable = True
@@ -22,7 +22,7 @@ class BatcherFull(TurnwiseError):
 
 
 class BatchFailed(TurnwiseError):
-    """The batched function failed, or did not answer every item."""
+    """The batched function failed, or did not return a result for every item."""
 
     code = "batch_failed"
 
@@ -42,21 +42,21 @@ class ProcessDied(BatchFailed):
 
 
 class DeadlinePassed(TurnwiseError):
-    """The item's deadline passed before it was its turn."""
+    """The item's deadline passed before its batch started."""
 
     code = "deadline_passed"
     retryable = True
 
 
 class TooCostly(TurnwiseError):
-    """The item alone is above the batch's budget."""
+    """The item alone exceeds the batch's budget."""
 
     code = "too_costly"
 
 
 def own(error: BaseException, *, shared: bool) -> BaseException:
-    """`error` as one caller's exception: `shared` ones are made anew for each, the original as the
-    cause, and what a future cannot carry or would be taken for something else is wrapped."""
+    """`error` as one caller's exception: `shared` ones are copied for each caller, with the
+    original as the cause; an exception that a future cannot hold or would misread is wrapped."""
     if isinstance(error, TurnwiseError) or (isinstance(error, Exception) and not shared):
         if isinstance(error, StopIteration):
             return _wrapped(error)

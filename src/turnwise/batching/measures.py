@@ -1,4 +1,4 @@
-"""Measures: what a batcher has done, and how long its function takes."""
+"""Measures: a batcher's statistics, and how long its function takes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal, NamedTuple
 from turnwise import telemetry
 
 Reason = Literal["full", "idle", "enough", "linger", "drain"]
-"""Why a batch went: it was full, there was a place for it, it held `min_size` items, its oldest
-item had waited `max_wait` seconds, the batcher was closing."""
+"""Why a batch started: it was full, a worker was free, it held `min_size` items, its oldest item
+had waited `max_wait` seconds, the batcher was closing."""
 
 
 class Batch(NamedTuple):
-    """A batch that was computed: items, seconds its first waited, seconds it took, why it went."""
+    """A computed batch: items, seconds the first one waited, seconds it took, why it started."""
 
     size: int
     waited: float
@@ -25,11 +25,11 @@ class Batch(NamedTuple):
 
 @dataclass(slots=True)
 class Stats:
-    """Numbers of one batcher since it was made.
+    """Numbers of one batcher since it was created.
 
-    `dropped`: items whose callers gave up before they were computed; `expired`: whose deadline
-    passed; `refused`: for which there was no room; `isolated`: bad items found by halving;
-    `failed`: batches whose function raised.
+    `dropped`: items whose callers gave up before they were computed; `expired`: items whose
+    deadline passed; `refused`: items for which the queue had no room; `isolated`: bad items found
+    by halving; `failed`: batches whose function raised.
     """
 
     items: int = 0
@@ -42,7 +42,7 @@ class Stats:
     failed: int = 0
 
     def count(self, size: int, reason: Reason) -> None:
-        """One batch more."""
+        """Count one batch."""
         self.items += size
         self.batches += 1
         self.reasons[reason] += 1
@@ -60,7 +60,7 @@ class Stats:
 
 
 class ServiceTime:
-    """How long a batch of n takes, learned as a * n + b from those before; newer count more."""
+    """Predicts a batch's seconds as a * n + b, fitted to earlier batches; newer ones count more."""
 
     FADING = 0.9
 
@@ -68,7 +68,7 @@ class ServiceTime:
         self._weight = self._n = self._nn = self._t = self._nt = 0.0
 
     def learn(self, n: int, took: float) -> None:
-        """A batch of `n` took so many seconds."""
+        """Record that a batch of `n` took `seconds`."""
         fading = self.FADING
         self._weight = self._weight * fading + 1
         self._n = self._n * fading + n
@@ -86,6 +86,6 @@ class ServiceTime:
         return max(0.0, mean_t + max(0.0, slope) * (n - mean_n))
 
     def until(self, waiting: int, size: int, concurrency: int) -> float:
-        """Seconds until so many items are likely to be done."""
+        """Seconds until this number of items is likely to be done."""
         batches = -(-waiting // size)
         return max(0.001, self.of(size) * -(-batches // concurrency))

@@ -1,4 +1,4 @@
-"""Middleware that answers several HTTP requests from one batched call.
+"""Middleware that answers several HTTP requests with one batched call.
 
     app.add_middleware(
         BatchMiddleware, path="/upper", item=lambda request: request.query_params["x"],
@@ -8,9 +8,9 @@
     @app.get("/upper")
     async def route(request: Request): return {"text": request.state.batched}
 
-The item of each request to `path` goes through the batcher, and its result is in the request's
-scope when the endpoint begins, or the exception that is in its place. A request for which there
-is no room (`max_queue`) is answered with 429.
+The item of each request to `path` goes through the batcher; its result, or its exception, is in
+the request's scope when the endpoint starts. A request for which there is no room (`max_queue`) is
+answered with 429.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class BatchMiddleware:
             return message
 
         async def again() -> Message:
-            """What was read to find the item is read by the endpoint too."""
+            """Replays to the endpoint the body that was read to find the item."""
             return heard.pop(0) if heard else await receive()
 
         try:

@@ -4,9 +4,9 @@
     classify = Batcher(predict(model, "predict_proba"))
     score = Batcher(forward(module, device="cuda"))          # one tensor in, its output out
 
-Both are plain functions, which a Batcher runs in a thread; the libraries let go of the interpreter
-while they compute. Rows of one batch have one shape: give the Batcher `key=numpy.shape` where
-callers send several.
+Both are plain functions, which a Batcher runs in a thread; the libraries release the interpreter
+lock while they compute. Rows of one batch must have one shape: pass `key=numpy.shape` to the
+Batcher if callers send several shapes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from turnwise.errors import ConfigurationError, MissingExtra
 def predict(model: Any, method: str = "predict") -> Callable[[Sequence[Any]], list[Any]]:
     """A batch function over `model.predict` (or another method) of scikit-learn or Keras.
 
-    An item is one row: features, an image as an array, or for a text pipeline a text. Of models
-    with several outputs each item gets a list of its own. Raises ConfigurationError.
+    An item is one row: features, an image as an array, or for a text pipeline a text. If a model
+    has several outputs, each item gets a list of its outputs. Raises ConfigurationError.
     """
     if not callable(getattr(model, method, None)):
         raise ConfigurationError(f"{type(model).__name__} has no method {method}.")
@@ -49,7 +49,7 @@ def _rows(items: Sequence[Any]) -> Any:
 def forward(module: Any, *, device: str = "cpu") -> Callable[[Sequence[Any]], list[Any]]:
     """A batch function over a PyTorch module: evaluation mode, no gradients, results on the CPU.
 
-    An item is one tensor, or what makes one. Raises MissingExtra.
+    An item is one tensor, or a value that converts to one. Raises MissingExtra.
     """
     try:
         import torch
@@ -60,7 +60,7 @@ def forward(module: Any, *, device: str = "cpu") -> Callable[[Sequence[Any]], li
     def call(items: Sequence[Any]) -> list[Any]:
         with torch.inference_mode():
             rows = torch.stack([torch.as_tensor(item) for item in items]).to(device)
-            # A copy each: a row that is kept must not keep the whole batch.
+            # A copy each: a reference to one row must not keep the whole batch in memory.
             return [row.clone() for row in module(rows).cpu()]
 
     return call

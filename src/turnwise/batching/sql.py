@@ -3,8 +3,8 @@
     add = Batcher(insert(engine, orders), max_size=500, isolate=True)
     row = await add({"customer": "Ada", "item": "tea"})     # the row as the database has it
 
-A batch is one INSERT in one transaction: whole or not at all. With `isolate` a row that violates
-something fails alone. Needs the extra: pip install 'turnwise[sql]'.
+A batch is one INSERT in one transaction: all rows or none. With `isolate` only the row that
+violates a constraint fails. Needs the extra: pip install 'turnwise[sql]'.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 def insert(
     engine: Engine | AsyncEngine, table: Table
 ) -> Callable[[Sequence[Mapping[str, Any]]], Any]:
-    """A batch function that inserts one row for each item, a dict, and answers with it as stored.
+    """A batch function that inserts one row for each item, a dict, and returns the stored row.
 
-    Rows come back in the order of the items: databases promise no order of RETURNING, so
-    SQLAlchemy is asked to match them. Items with different columns are separate statements of the
-    same transaction. Raises MissingExtra.
+    Rows are returned in the order of the items: databases do not guarantee an order of RETURNING,
+    so SQLAlchemy matches them. Items with different columns are separate statements of the same
+    transaction. Raises MissingExtra.
     """
     try:
         from sqlalchemy import insert as statement

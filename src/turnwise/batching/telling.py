@@ -1,7 +1,7 @@
-"""Telling: what each caller hears of its item, and when it is too late to compute it.
+"""Telling: delivers each item's result to its callers, and fails items past their deadline.
 
-Every future is done exactly once: with its own item's result, with the exception returned in its
-place, or with an error of its own that has the exception of the whole batch as its cause.
+Every future is resolved exactly once: with its item's result, with the exception returned for its
+item, or with a separate error whose cause is the exception of the whole batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from turnwise.batching.waiting import Ticket, Waiting
 
 
 class Telling:
-    """Those who wait for tickets. With `dedup`, who asks for an equal item waits for the first."""
+    """The callers that wait for tickets. With `dedup`, equal items wait for the first one."""
 
     def __init__(self, waiting: Waiting, stats: Stats, dedup: bool) -> None:
         self._waiting = waiting
@@ -28,7 +28,7 @@ class Telling:
     # Equal items
 
     def joins(self, ticket: Ticket) -> bool:
-        """Whether the ticket waits for an equal one that is under way; else it is the first."""
+        """Whether the ticket waits for an equal unfinished one; else it is the first."""
         if self._first is None:
             return False
         same = self._first.get((ticket.lane, ticket.item))
@@ -39,14 +39,14 @@ class Telling:
         return False
 
     def forget(self, ticket: Ticket) -> None:
-        """The next equal item is computed anew."""
+        """Compute the next equal item again."""
         if self._first is not None and self._first.get((ticket.lane, ticket.item)) is ticket:
             del self._first[ticket.lane, ticket.item]
 
     # Answers
 
     def tell(self, batch: list[Ticket], results: Sequence[Any]) -> None:
-        """Each its own result, or the exception that is in its place."""
+        """Give each ticket its own result or exception."""
         for ticket, result in zip(batch, results, strict=True):
             if isinstance(result, BaseException):
                 self.fail(ticket, result, shared=ticket.others is not None)
@@ -63,19 +63,19 @@ class Telling:
                 future.set_result(result)
 
     def fail(self, ticket: Ticket, error: BaseException, *, shared: bool) -> None:
-        """Everyone who waits for the ticket gets the error, each one of its own if `shared`."""
+        """Give all callers of the ticket the error; if `shared`, each gets its own copy."""
         self.forget(ticket)
         for future in (ticket.future, *(ticket.others or ())):
             if not future.done():
                 future.set_exception(own(error, shared=shared))
 
     def fail_all(self, batch: list[Ticket], error: BaseException) -> None:
-        """The whole batch has failed with this."""
+        """The whole batch has failed with this error."""
         for ticket in batch:
             self.fail(ticket, error, shared=True)
 
     def fail_waiting(self, error: BaseException) -> None:
-        """What waits will not be computed."""
+        """The waiting items will not be computed."""
         for ticket in list(self._waiting):
             self.fail(ticket, error, shared=False)
         self._waiting.drop_given_up()
@@ -83,7 +83,7 @@ class Telling:
     # Deadlines
 
     def by(self, deadline: float) -> None:
-        """Something that waits must have begun by then, in the loop's time."""
+        """A waiting item must have started by then, in the loop's time."""
         if self._deadline is not None:
             if self._deadline.when() <= deadline:
                 return
@@ -103,14 +103,14 @@ class Telling:
                 self.by(ticket.deadline)
 
     def forget_deadlines(self) -> None:
-        """None matters any more: the batcher is closed, or its loop was."""
+        """Cancel all deadlines: the batcher or its loop is closed."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
 
 def pass_on(done: asyncio.Future[Any], to: concurrent.futures.Future[Any]) -> None:
-    """Tell a thread what its item has come to."""
+    """Pass an item's result to the thread that waits for it."""
     if done.cancelled():
         to.set_exception(concurrent.futures.CancelledError())
     elif (error := done.exception()) is not None:

@@ -1,8 +1,8 @@
 """Waiting: the items that are not computed yet, in lanes, and which of them go next.
 
-A lane holds what may share a batch (the same model, the same language). Lanes take turns; one
-that is empty is forgotten. In a lane the highest priority goes first, equals in the order they
-came; an item gains one priority for each `ageing` seconds it waits, so none waits for ever.
+A lane holds items that may share a batch (the same model, the same language). Lanes take turns;
+empty lanes are removed. In a lane the highest priority goes first, equal ones in order of arrival;
+an item gains one priority for each `ageing` seconds it waits, so no item waits forever.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Ticket:
-    """One item and those who wait for its result."""
+    """One item and the callers that wait for its result."""
 
     __slots__ = ("cost", "deadline", "future", "item", "lane", "others", "priority", "since", "tap")
 
@@ -34,23 +34,23 @@ class Ticket:
         self.cost = 0.0
         self.deadline: float | None = None
         self.others: list[asyncio.Future[Any]] | None = None
-        """Futures of callers that asked for an equal item."""
+        """Futures of callers that submitted an equal item."""
         self.tap: Callable[[Any], None] | None = None
         """Where the pieces of a streamed result go."""
 
     @property
     def given_up(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether no caller waits for it any longer."""
         if not self.future.done():
             return False
         return self.others is None or all(future.done() for future in self.others)
 
 
 class Budget:
-    """What a batch may hold: `size` items, and together no more than `cost`.
+    """The limits of a batch: at most `size` items, with a total cost of at most `cost`.
 
-    With `padded`, an item is padded to the longest beside it: a batch costs the highest cost times
-    the number of items.
+    With `padded`, each item is padded to the longest in the batch: a batch costs the highest cost
+    times the number of items.
     """
 
     def __init__(self, size: int, cost: float | None, padded: bool) -> None:
@@ -59,7 +59,7 @@ class Budget:
         self.padded = padded
 
     def fits(self, batch: list[Ticket], ticket: Ticket, so_far: float) -> bool:
-        """Whether `ticket` may join; `so_far` is what the batch's costs come to, see `add`."""
+        """Whether `ticket` may join; `so_far` is the batch's cost up to now, see `add`."""
         if self.cost is None or not batch:
             return True
         total = self.add(so_far, ticket)
@@ -71,7 +71,7 @@ class Budget:
 
 
 class Lane:
-    """What may share a batch, by priority."""
+    """The items that may share a batch, by priority."""
 
     __slots__ = ("levels",)
 
@@ -82,15 +82,15 @@ class Lane:
         return sum(map(len, self.levels.values()))
 
     def wanted(self) -> int:
-        """How many items somebody still waits for."""
+        """The number of items for which a caller still waits."""
         return sum(not ticket.given_up for level in self.levels.values() for ticket in level)
 
     def oldest(self) -> float:
-        """Since when the longest waiting item waits."""
+        """When the longest waiting item was submitted."""
         return min(level[0].since for level in self.levels.values())
 
     def clean(self) -> int:
-        """Drop from the fronts what nobody waits for; returns how many."""
+        """Drop abandoned items from the fronts; returns how many."""
         dropped = 0
         for priority, level in list(self.levels.items()):
             while level and level[0].given_up:
@@ -144,7 +144,7 @@ class Waiting:
         self._count += 1
 
     def drop_given_up(self) -> None:
-        """Forget every item that nobody waits for, wherever it stands."""
+        """Remove all abandoned items, wherever they are in the queue."""
         kept = [ticket for ticket in self if not ticket.given_up]
         self.dropped += self._count - len(kept)
         self._lanes.clear()
@@ -153,7 +153,7 @@ class Waiting:
             self.add(ticket)
 
     def lanes(self) -> Iterator[tuple[Hashable, Lane]]:
-        """The lanes with something in them, the one whose turn it is first."""
+        """The lanes that are not empty, the one whose turn it is first."""
         for name, lane in list(self._lanes.items()):
             dropped = lane.clean()
             self.dropped += dropped
@@ -164,7 +164,7 @@ class Waiting:
                 del self._lanes[name]
 
     def take_all_in_one(self, now: float) -> list[Ticket]:
-        """A batch, where there is but one lane: empty if nothing waits that anybody wants."""
+        """A batch, if there is only one lane; empty if no caller waits."""
         lane = self._lanes.get(None)
         batch: list[Ticket] = []
         while lane is not None and lane.levels and not batch:
@@ -172,7 +172,7 @@ class Waiting:
         return batch
 
     def take(self, name: Hashable, lane: Lane, now: float) -> list[Ticket]:
-        """A batch out of this lane, which then waits for its next turn."""
+        """A batch from this lane, which then waits for its next turn."""
         if self.budget.cost is None and len(lane.levels) == 1:
             batch = self._take_in_order(lane)
         else:
@@ -184,7 +184,7 @@ class Waiting:
         return batch
 
     def _take_in_order(self, lane: Lane) -> list[Ticket]:
-        """The usual case, quickly: no costs, and no priorities."""
+        """Fast path for the usual case: no costs and no priorities."""
         ((priority, level),) = lane.levels.items()
         batch: list[Ticket] = []
         size = self.budget.size
@@ -216,7 +216,7 @@ class Waiting:
         return batch
 
     def is_full(self, lane: Lane) -> bool:
-        """Whether the lane has a whole batch."""
+        """Whether the lane holds a full batch."""
         if len(lane) >= self.budget.size:
             return True
         if self.budget.cost is None:

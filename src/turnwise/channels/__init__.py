@@ -1,1 +1,1 @@
-"""Channels: the doors through which people talk to a bot. Each sees the gateway and no more."""
+"""Channels: the ways in which users talk to a bot. A channel uses the gateway only."""

@@ -1,13 +1,13 @@
-"""Access: who may do what on a network door.
+"""Access: authorization and rate limits of the network channels.
 
-A session's token opens that session. An API key opens every session, for a trusted backend, and
-where keys are set, creating a session needs one. A host application may decide instead with
-`authorize(connection, session_id)`; `session_id` is None where a session is to be created.
+A session's token opens that session. An API key opens every session, for a trusted backend; if
+keys are set, creating a session requires one. A host application may decide instead with
+`authorize(connection, session_id)`; `session_id` is None when a session is to be created.
 
-Someone else's token gets the answer that an absent session gets: 404.
+A token of another session gets the same answer as a missing session: 404.
 
-Who is not trusted may make only so many sessions from one address, and say only so much in one
-session, a minute; each process counts for itself.
+For untrusted clients, the number of sessions per address and of messages per session is limited
+per minute; each process counts separately.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Authorize = Callable[[HTTPConnection, str | None], bool | Awaitable[bool]]
 
 
 class Principal(NamedTuple):
-    """Who asks: the generation of their token (None: trusted) and when it expires."""
+    """The caller: the generation of its token (None: trusted) and when it expires."""
 
     generation: int | None = None
     expires: float | None = None
@@ -57,7 +57,7 @@ class Access:
         self._messages = Rate(settings.messages_per_minute, "Too many messages in this session.")
 
     async def to_create(self, connection: HTTPConnection) -> None:
-        """Raises Unauthorized when this connection may not make a session."""
+        """Raises Unauthorized if this connection may not create a session."""
         if self._authorize is not None:
             if not await self._decide(connection, None):
                 raise Unauthorized("Creating a session is not allowed.")
@@ -67,7 +67,7 @@ class Access:
     async def to_session(
         self, connection: HTTPConnection, session_id: str, token: str | None = None
     ) -> Principal:
-        """Who asks for `session_id`; the generation is still to be compared with the session's.
+        """The caller that accesses `session_id`; its generation has not been checked yet.
 
         Raises Unauthorized, or NotFound when the token opens another session.
         """
@@ -86,24 +86,24 @@ class Access:
         return Principal(grant.generation, grant.expires)
 
     def creating(self, connection: HTTPConnection) -> AbstractContextManager[Counted]:
-        """Around making a session for someone who may: only what is made counts.
+        """Wraps the creation of a session: only a session that is created counts.
 
-        Raises RateLimited when this address made too many.
+        Raises RateLimited if this address created too many.
         """
         trusted = self._authorize is not None or bool(self._api_keys)
         address = connection.client.host if connection.client else ""
         return self._sessions.counting(None if trusted else _network(address))
 
     def speaking(self, principal: Principal, session_id: str) -> AbstractContextManager[Counted]:
-        """Around saying something: only what is accepted, and not a repetition, counts.
+        """Wraps the submission of a message: only an accepted message that is not a repeat counts.
 
-        Raises RateLimited when too much was said in this session.
+        Raises RateLimited if too many messages were sent in this session.
         """
         return self._messages.counting(None if principal is TRUSTED else session_id)
 
     @property
     def by_host(self) -> bool:
-        """Whether the host application decides, so that no token is needed."""
+        """Whether the host application decides, in which case no token is needed."""
         return self._authorize is not None
 
     def check_origin(self, connection: HTTPConnection) -> None:
@@ -127,7 +127,7 @@ class Access:
 
 
 def _network(address: str) -> str:
-    """Whom an address counts for: of IPv6 one caller has 2**64, so its network."""
+    """The rate-limit key of an address: for IPv6 its /64 network, which one caller owns."""
     try:
         found = ip_address(address)
     except ValueError:
@@ -145,5 +145,5 @@ def bearer(connection: HTTPConnection) -> str | None:
         return None
     scheme, _, token = headers[0].partition(" ")
     if len(headers) > 1 or scheme.lower() != "bearer" or not token.strip():
-        raise Unauthorized("One header `Authorization: Bearer <token>` is needed.")
+        raise Unauthorized("One header `Authorization: Bearer <token>` is required.")
     return token.strip()

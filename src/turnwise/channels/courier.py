@@ -1,9 +1,9 @@
-"""Courier: carries a messenger platform's updates in, and the replies out.
+"""Courier: receives a messenger platform's updates and sends the replies.
 
-For platforms that are asked (polling.py) and those that call us. An update is kept before the
-platform hears that it was taken, under its own id, so one that is delivered twice is one turn. A
-person's replies go out in order; people do not wait for each other. What cannot be sent is tried
-again, and then left: it is in the history.
+It serves platforms that are polled (polling.py) and those that call a webhook. An update is stored
+under its own id before it is acknowledged to the platform, so an update that is delivered twice
+creates one turn. Each session's replies are sent in order; sessions do not wait for each other.
+A reply that cannot be sent is retried and then dropped; it stays in the history.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from turnwise.settings import Settings
 log = logging.getLogger("turnwise.messenger")
 
 REMEMBERED = 10_000
-"""Updates taken by this process that are recognised when they come again."""
+"""How many updates this process remembers to recognise repeated deliveries."""
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between tries to send."""
+"""Seconds between attempts to send."""
 PATIENCE = 10.0
-"""Seconds that replies which are being made get when the process stops."""
+"""Seconds that unfinished replies may take when the process stops."""
 
 
 @dataclass(slots=True)
 class Update:
-    """Something a person said on a platform.
+    """A message that a user sent on a platform.
 
-    `id` is the platform's own and unique there; `session` the conversation it belongs to; `to` is
-    where its reply goes, as the platform wants it.
+    `id` is the platform's own unique id; `session` is the conversation it belongs to; `to` is the
+    destination of the reply, in the platform's format.
     """
 
     id: str
@@ -49,29 +49,29 @@ class Update:
 
 
 ChooseSession = Callable[[Update], "str | Awaitable[str]"]
-"""Says in which session an update is said: for people who have one on several channels."""
+"""Returns the session of an update: for users with one session on several channels."""
 
 
 class Platform(ABC):
-    """A messenger platform, as far as a courier needs it."""
+    """The part of a messenger platform that a courier needs."""
 
     name: str
-    """Short and unique; it goes before the ids of the platform's updates."""
+    """Short and unique; the prefix of the ids of the platform's updates."""
 
     @abstractmethod
     async def send(self, update: Update, message: Message) -> None:
         """Send one message of the reply to `update`.
 
-        May raise anything; it is tried again, after the error's `retry_after` seconds if it has
-        that.
+        May raise any exception; sending is retried, after the error's `retry_after` seconds if it
+        has them.
         """
 
-    async def close(self) -> None:  # noqa: B027 -- those without connections leave it
-        """Disconnect: nothing more will be sent."""
+    async def close(self) -> None:  # noqa: B027 -- optional: not every platform has connections
+        """Close the connections; nothing is sent afterwards."""
 
 
 class HasGateway(Protocol):
-    """A runtime, as far as it matters here."""
+    """The part of a runtime that is used here."""
 
     @property
     def gateway(self) -> Gateway: ...
@@ -81,7 +81,7 @@ class HasGateway(Protocol):
 
 
 class Courier:
-    """Takes updates of one platform and brings back the replies."""
+    """Receives the updates of one platform and sends the replies."""
 
     def __init__(
         self, runtime: HasGateway, platform: Platform, *, session: ChooseSession | None = None
@@ -93,9 +93,9 @@ class Courier:
         self._lines: dict[str, asyncio.Task[None]] = {}
 
     async def take(self, update: Update) -> None:
-        """Return when the update is kept for good; its reply follows later.
+        """Return when the update is durably stored; its reply follows later.
 
-        Raises StoreUnavailable: then the platform should deliver it again.
+        Raises StoreUnavailable; the platform should then deliver the update again.
         """
         if update.id in self._taken:
             return
@@ -109,7 +109,7 @@ class Courier:
                 metadata={"channel": self._platform.name, **update.metadata},
                 create=True,
             )
-        except Rejected as error:  # it will never be taken: the person should know
+        except Rejected as error:  # it will never be accepted: notify the user
             reply = self._tell(update, Message(error.message))
         else:
             reply = self._bring(update, following)
@@ -125,7 +125,7 @@ class Courier:
         return chosen if isinstance(chosen, str) else await chosen
 
     def _after(self, session: str, work: Coroutine[Any, Any, None]) -> None:
-        """Do `work` when what was begun for this session before is done."""
+        """Run `work` after the earlier work for this session is finished."""
         before = self._lines.get(session)
         task = asyncio.get_running_loop().create_task(_in_turn(before, work))
         self._lines[session] = task
@@ -135,20 +135,20 @@ class Courier:
         if self._lines.get(session) is task:
             del self._lines[session]
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a reply was not brought: %s", type(error).__name__)
+            log.error("a reply was not delivered: %s", type(error).__name__)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """For the router of a webhook: closes when the application ends."""
+        """The lifespan of a webhook's router: closes the courier when the application ends."""
         try:
             yield
         finally:
             await self.close()
 
     async def close(self) -> None:
-        """Bring the replies that are ready within 10 seconds and leave the platform.
+        """Send the replies that are ready within 10 seconds, then disconnect.
 
-        The others stay in the history.
+        The other replies stay in the history.
         """
         if self._lines:
             _, late = await asyncio.wait(self._lines.values(), timeout=PATIENCE)
@@ -195,7 +195,7 @@ async def _in_turn(before: asyncio.Task[None] | None, work: Coroutine[Any, Any, 
 
 
 def _messages(record: TurnRecord) -> list[Message]:
-    """What a person is told of a finished turn: its replies, or why there is none."""
+    """The messages to send for a finished turn: its replies, or the error."""
     if record.status == "failed":
         return [Message(record.error.message if record.error else "Something went wrong.")]
     replies = record.reply.messages if record.reply else []

@@ -28,11 +28,11 @@ _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b")
 
 SessionId = Annotated[str, Path(description="The session's id.", examples=["1yKk2XnB3Hq0dG9c"])]
 TurnNumber = Annotated[int, Path(ge=1, le=MAX_NUMBER, description="The turn's number.")]
-Before = Annotated[int | None, Query(ge=1, le=MAX_NUMBER, description="Only those before it.")]
-After = Annotated[int | None, Query(ge=0, le=MAX_NUMBER, description="Only those after it.")]
-Limit = Annotated[int, Query(ge=1, le=500, description="At most so many.")]
+Before = Annotated[int | None, Query(ge=1, le=MAX_NUMBER, description="Items before this number.")]
+After = Annotated[int | None, Query(ge=0, le=MAX_NUMBER, description="Items after this number.")]
+Limit = Annotated[int, Query(ge=1, le=500, description="Maximum number of items.")]
 Prefer = Annotated[
-    str | None, Header(description="`wait=20`: answer when the turn has ended, or after 20 s.")
+    str | None, Header(description="`wait=20`: respond when the turn has ended, or after 20 s.")
 ]
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for an event.")]
 LastEventId = Annotated[
@@ -58,16 +58,16 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 class ShortCut:
-    """Answers the busiest request, POST .../turns, before the framework; `app` answers the rest,
-    and what it answers with a stream of events is sent here, behind it.
+    """Answers the most frequent request, POST .../turns, before the framework; `app` answers the
+    others. If `app` responds with an event stream, the stream is sent here, outside the framework.
 
-    The same endpoint is a route as well: there it shows in OpenAPI, and there it is found when a
-    host application includes the router, with whatever dependencies the host puts on it.
+    The same endpoint is also a route, so that OpenAPI shows it and a host application that includes
+    the router can use it with the host's own dependencies.
     """
 
     def __init__(self, app: ASGIApp, channel: HTTPChannel) -> None:
         self.app = app
-        """What is further in: tools that look for a middleware go from one `app` to the next."""
+        """The wrapped application: tools that look for a middleware follow the `app` attributes."""
         self._submit = wire.answering(channel.submit, Exception)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,8 +86,8 @@ class ShortCut:
 
 
 class HTTPChannel:
-    """The HTTP door: adds its routes to `routes`, the busiest first, because the first that
-    matches is taken."""
+    """The HTTP channel: adds its routes to `routes`, the most frequently used first, because the
+    first match is taken."""
 
     def __init__(
         self,
@@ -137,9 +137,9 @@ class HTTPChannel:
         body["parameters"] = [
             _parameter("path", "session_id", "The session's id.", "1yKk2XnB3Hq0dG9c"),
             _parameter(
-                "header", "Prefer", "`wait=20`: answer when the turn has ended, or after 20 s."
+                "header", "Prefer", "`wait=20`: respond when the turn has ended, or after 20 s."
             ),
-            _parameter("header", "Idempotency-Key", "The same key is one turn.", maxLength=255),
+            _parameter("header", "Idempotency-Key", "One key creates one turn.", maxLength=255),
         ]
         done = {200: {"model": wire.TurnOut, **_STREAM}}
         bad = (400, 401, 404, 408, 413, 415, 422)
@@ -161,7 +161,7 @@ class HTTPChannel:
     # Sessions
 
     async def create(self, request: Request) -> Response:
-        """Make a session; its token is in the answer."""
+        """Create a session; the response contains its token."""
         await self._access.to_create(request)
         gateway = self._gateway()
         with self._access.creating(request):
@@ -172,13 +172,13 @@ class HTTPChannel:
         return wire.JSON(orjson.dumps(content), 201, Location=where)
 
     async def session(self, request: Request, session_id: SessionId) -> Response:
-        """The session: its name, its status, how much it holds."""
+        """The session: its name, its status, its numbers of turns and messages."""
         principal = await self._access.to_session(request, session_id)
         session = await self._gateway().session(session_id, principal.generation)
         return wire.JSON(orjson.dumps(session.as_dict()))
 
     async def update(self, request: Request, session_id: SessionId) -> Response:
-        """Change name, metadata or ttl; what is not named stays."""
+        """Change name, metadata or ttl; omitted fields keep their values."""
         await self._enter(request, session_id)
         body = await self._body(request, wire.SessionIn)
         changes = body.model_dump(exclude_unset=True)
@@ -186,19 +186,19 @@ class HTTPChannel:
         return wire.JSON(orjson.dumps(session.as_dict()))
 
     async def refresh(self, request: Request, session_id: SessionId) -> Response:
-        """A new token; all older ones stop working."""
+        """Create a new token; all older tokens become invalid."""
         principal = await self._access.to_session(request, session_id)
         token = await self._gateway().refresh(session_id, principal.generation)
         return wire.JSON(orjson.dumps({"token": token}))
 
     async def reset(self, request: Request, session_id: SessionId) -> Response:
-        """Forget messages, state and mailbox, and stop the running turn. Event numbers go on."""
+        """Delete messages, state and mailbox; stop the running turn. Event numbers continue."""
         await self._enter(request, session_id)
         session = await self._gateway().reset(session_id)
         return wire.JSON(orjson.dumps(session.as_dict()))
 
     async def delete(self, request: Request, session_id: SessionId) -> Response:
-        """Delete the session: nothing of it is left."""
+        """Delete the session and all its data."""
         await self._enter(request, session_id)
         await self._gateway().delete(session_id)
         return Response(status_code=204)
@@ -206,8 +206,8 @@ class HTTPChannel:
     # Turns
 
     async def submit(self, request: Request) -> Response:
-        """Say something. It is kept before the answer comes, and waits its turn if it must."""
-        # Its parameters are described in OpenAPI by hand: resolving them costs more than the rest.
+        """Submit a message. It is stored before the response is sent; turns run in order."""
+        # OpenAPI describes its parameters by hand: resolving them costs more than everything else.
         session_id = request.path_params["session_id"]
         headers = request.headers
         principal = await self._access.to_session(request, session_id)
@@ -255,7 +255,7 @@ class HTTPChannel:
         return wire.JSON(record.encode())
 
     async def cancel(self, request: Request, session_id: SessionId, n: TurnNumber) -> Response:
-        """Withdraw a queued turn or stop a running one; a finished one stays as it is."""
+        """Withdraw a queued turn or stop a running one; a finished turn does not change."""
         await self._enter(request, session_id)
         record = await self._gateway().cancel(session_id, n)
         return wire.JSON(record.encode())
@@ -269,7 +269,7 @@ class HTTPChannel:
         after: After = None,
         limit: Limit = 50,
     ) -> Response:
-        """Turns in order: the latest ones, or those after a number."""
+        """Turns in order: the latest ones, or those after or before a number."""
         await self._enter(request, session_id)
         records, has_more = await self._gateway().turns(
             session_id, status=status, before=before, after=after, limit=limit
@@ -287,7 +287,7 @@ class HTTPChannel:
         after: After = None,
         limit: Limit = 50,
     ) -> Response:
-        """The history, oldest first, and the turns that are still open, from one moment."""
+        """The history, oldest first, and the open turns: a consistent snapshot."""
         await self._enter(request, session_id)
         history = await self._gateway().history(session_id, before=before, after=after, limit=limit)
         content = {
@@ -308,9 +308,9 @@ class HTTPChannel:
         limit: Limit = 100,
         last_event_id: LastEventId = None,
     ) -> Response:
-        """Events after a cursor: a stream, or with `Accept: application/json` one page.
+        """Events after a cursor: a stream, or one page with `Accept: application/json`.
 
-        Where `Last-Event-ID` and `after` disagree, the header counts: it is the newer one.
+        If `Last-Event-ID` and `after` differ, the header is used: it is the newer value.
         """
         principal = await self._access.to_session(request, session_id)
         await self._gateway().session(session_id, principal.generation)
@@ -324,12 +324,12 @@ class HTTPChannel:
             )
         with reader:
             found = (await reader.read(wait))[:limit]
-        if not found and reader.closed is not None:  # an empty page would say: nothing is there
+        if not found and reader.closed is not None:  # an empty page would mean: no events
             if reader.closed == "gone":
                 raise NotFound("There is no such session.")
             if reader.closed == "token":
                 raise Unauthorized("The token is no longer valid.")
-            raise StoreUnavailable("This process is stopping: ask again.")
+            raise StoreUnavailable("This process is stopping: try again.")
         following = found[-1].id if found else max(cursor, reader.cursor)
         content = {"events": [orjson.Fragment(e.encoded) for e in found], "next": following}
         return wire.JSON(orjson.dumps(content))
@@ -337,7 +337,7 @@ class HTTPChannel:
     # Shared
 
     async def _enter(self, request: Request, session_id: str) -> None:
-        """Let in who may; the session exists and the token is of its generation."""
+        """Check access; the session must exist and the token be of its current generation."""
         principal = await self._access.to_session(request, session_id)
         await self._gateway().session(session_id, principal.generation)
 
@@ -358,8 +358,8 @@ def _parameter(
 
 
 def _path(request: Request) -> str:
-    """The path as the client asked for it, percent-encoded: also where a proxy or a server took
-    off the prefix under which the application is reached (`root_path`)."""
+    """The path as the client requested it, percent-encoded, including the prefix (`root_path`) that
+    a proxy or a server may have removed."""
     scope = request.scope
     path, root = scope["path"], scope.get("root_path", "").rstrip("/")
     if root and not (path == root or path.startswith(f"{root}/")):
@@ -368,7 +368,7 @@ def _path(request: Request) -> str:
 
 
 def _patience(prefer: str | None) -> float | None:
-    """The seconds of `Prefer: wait=`, at most MAX_WAIT; None when it is not asked for."""
+    """The seconds of `Prefer: wait=`, at most MAX_WAIT; None if the header does not set it."""
     found = _PREFER_WAIT.search(prefer) if prefer else None
     return min(float(found[1]), MAX_WAIT) if found else None
 
@@ -376,7 +376,7 @@ def _patience(prefer: str | None) -> float | None:
 def _cursor(last_event_id: str | None, after: int | None) -> int:
     if last_event_id:
         if not (last_event_id.isascii() and last_event_id.isdigit()):
-            raise Invalid("Last-Event-ID is the number of an event.")
+            raise Invalid("Last-Event-ID must be the number of an event.")
         return min(int(last_event_id), MAX_NUMBER)
     return after or 0
 

@@ -1,8 +1,8 @@
-"""Polling: platforms that have to be asked for what people said.
+"""Polling: for platforms whose updates must be requested.
 
-It asks again and again, backs off while the platform does not answer, and never stops at an error.
-Asking again tells the platform that what it gave last was taken, so that happens only when all of
-it is kept.
+It polls continuously, backs off while the platform does not answer, and never stops at an error.
+Each request confirms the previous updates to the platform, so it is sent only after all of them
+are stored.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from turnwise.errors import StoreUnavailable
 log = logging.getLogger("turnwise.messenger")
 
 LONGEST = 30.0
-"""Seconds between two tries at most."""
+"""Maximum seconds between two attempts."""
 
 
 class PolledPlatform(Platform):
-    """A platform that can be asked."""
+    """A platform that can be polled."""
 
     @abstractmethod
     async def updates(self) -> Sequence[Update]:
-        """The next updates, waiting for some; what was given before counts as taken."""
+        """Wait for the next updates; this confirms the previous ones."""
 
 
 class Polling:
-    """`async with Polling(runtime, platform):` answers the platform's people meanwhile.
+    """`async with Polling(runtime, platform):` answers the platform's users inside the block.
 
-    `session(update)` says in which session something is said, where that is not the platform's
-    own: for people who have one on several channels. `first_pause` is how many seconds to wait
-    after the first error; each later pause is twice as long, up to 30 seconds.
+    `session(update)` returns the session of an update, if it is not the platform's default: for
+    users with one session on several channels. `first_pause` is the pause in seconds after the
+    first error; each later pause is twice as long, up to 30 seconds.
     """
 
     def __init__(
@@ -67,18 +67,18 @@ class Polling:
                 await self._take(update)
 
     async def _updates(self) -> Sequence[Update]:
-        """The next updates, however long the platform is away."""
+        """The next updates, however long the platform is unavailable."""
         pause = self._first_pause
         while True:
             try:
                 return await self._platform.updates()
-            except Exception as error:  # whatever it is, people still write
+            except Exception as error:  # polling continues after any error
                 log.warning("%s does not answer: %s", self._platform.name, type(error).__name__)
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
             pause = min(LONGEST, 2 * pause)
 
     async def _take(self, update: Update) -> None:
-        """Keep an update, however long the store is away; one that breaks is left."""
+        """Store an update, however long the store is unavailable; skip one that fails."""
         pause = self._first_pause
         while True:
             try:
@@ -87,5 +87,5 @@ class Polling:
                 await asyncio.sleep(pause)
                 pause = min(LONGEST, 2 * pause)
             except Exception:
-                log.exception("an update of %s cannot be taken", self._platform.name)
+                log.exception("an update of %s cannot be accepted", self._platform.name)
                 return

@@ -1,4 +1,4 @@
-"""Rate: how often something may happen, for each of many keys, in this process."""
+"""Rate: a limit for each of many keys, counted in this process."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from turnwise.errors import RateLimited
 
 MINUTE = 60.0
 FEW = 1_000
-"""Keys that are remembered without a thought of forgetting some."""
+"""Number of keys above which old keys are removed."""
 
 
 class Counted:
-    """Whether what was done counts."""
+    """Whether the action counts."""
 
     counts = True
 
 
 class Rate:
-    """At most `per_minute` for each key, all at once or spread out; 0 is no limit.
+    """Allows `per_minute` actions for each key, at once or spread out; 0: no limit.
 
     The generic cell rate algorithm (ATM Forum, 1996): one number for each key, the time at which
-    it would have used up nothing of its minute.
+    its whole allowance is available again.
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class Rate:
 
     @contextmanager
     def counting(self, key: str | None) -> Iterator[Counted]:
-        """Count what happens inside as one of `key`'s, unless it fails or is told not to count.
+        """Count the block as one action of `key`, unless it raises or is marked as not counting.
 
-        Raises RateLimited. With None for a key nothing is counted.
+        Raises RateLimited. If `key` is None, nothing is counted.
         """
         if key is not None:
             self.take(key)
@@ -54,12 +54,12 @@ class Rate:
                 self.give_back(key)
 
     def give_back(self, key: str) -> None:
-        """What was taken did not happen."""
+        """Undo one count."""
         if self._gap and key in self._rested:
             self._rested[key] -= self._gap
 
     def take(self, key: str) -> None:
-        """Count one. Raises RateLimited, which says how long to wait."""
+        """Count one. Raises RateLimited with the seconds to wait."""
         if not self._gap:
             return
         now = self._clock()

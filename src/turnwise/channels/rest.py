@@ -1,9 +1,9 @@
-"""REST: the webhook of Rasa's REST channel, which many chat widgets speak.
+"""REST: the webhook of Rasa's REST channel, which many chat widgets use.
 
     POST /webhooks/rest/webhook {"sender": "ada", "message": "Hi"}
     -> [{"recipient_id": "ada", "text": "Hello"}]
 
-Whoever knows a sender's name talks as that sender: the widget is trusted, or `authorize` decides.
+Anyone who knows a sender's name can write as that sender: trust the widget, or use `authorize`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PATIENCE = 120.0
 
 
 class SaidIn(BaseModel):
-    """What a widget sends."""
+    """A message from a widget."""
 
     sender: str = Field("default", min_length=1, max_length=180, examples=["ada"])
     message: str = Field(min_length=1, examples=["Hi"])
@@ -49,19 +49,19 @@ def rest_webhook(
     """Routes for a FastAPI application: `app.include_router(rest_webhook(runtime))`.
 
     `session(sender)` is the session of a sender's conversation; `authorize(connection,
-    session_id)` returns whether this request may speak there.
+    session_id)` returns whether this request may use that session.
     """
     routes = APIRouter(route_class=ProblemRoute, prefix="/webhooks/rest", tags=["messengers"])
     access = Access(lambda: runtime.gateway, runtime.settings, authorize or (lambda *_: True))
 
     @routes.get("/")
     async def health() -> dict[str, str]:
-        """Whether the channel is there."""
+        """Report that the channel is available."""
         return {"status": "ok"}
 
     @routes.post("/webhook", response_model_exclude_none=True)
     async def webhook(said: SaidIn, request: Request) -> list[ReplyOut]:
-        """The replies to one message of a sender, in order with its others."""
+        """The replies to one message; a sender's messages are answered in order."""
         session_id = session(said.sender)
         await access.to_session(request, session_id)
         gateway = runtime.gateway
@@ -71,7 +71,7 @@ def rest_webhook(
         )
         with reader:
             record = await gateway.drain(reader, submitted.turn, PATIENCE)
-        if record.open:  # the turn goes on, and an empty list would say that there is no reply
+        if record.open:  # the turn continues, and an empty list would mean that there is no reply
             raise StreamEnded() if reader.closed else ReplyTimeout()
         if record.error is not None:
             return [ReplyOut(recipient_id=said.sender, text=record.error.message)]

@@ -1,10 +1,10 @@
-"""Slack: a bot there, called by Slack's Events API.
+"""Slack: a bot on Slack, called by Slack's Events API.
 
     slack = Slack(token, signing_secret)
     app.include_router(slack_webhook(runtime, slack))    # POST /webhooks/slack
 
-Direct messages are the session `slack:<team>:<channel>`; where the bot is mentioned it answers in
-a thread, and each thread is a session of its own. Needs the extra: pip install 'turnwise[slack]'.
+Direct messages are the session `slack:<team>:<channel>`; when the bot is mentioned it answers in
+a thread, and each thread is a separate session. Needs the extra: pip install 'turnwise[slack]'.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from slack_bolt.async_app import AsyncApp
 
 LONGEST_TEXT = 4000
-"""Characters of one message that Slack shows whole."""
+"""Maximum characters of a message that Slack shows without truncation."""
 _MENTION = re.compile(r"<@[A-Z0-9]+>\s*")
 _AS_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 class RateLimited(Exception):
-    """Slack wants us to wait `retry_after` seconds."""
+    """Slack asks the client to wait `retry_after` seconds."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"in {retry_after} s")
@@ -55,11 +55,11 @@ class Slack(Platform):
         self.app: AsyncApp = AsyncApp(
             client=self._client,
             signing_secret=signing_secret,
-            process_before_response=True,  # Slack hears that it was taken when it is kept
+            process_before_response=True,  # acknowledged when it is stored
         )
 
     def update(self, body: dict[str, Any]) -> Update | None:
-        """What was said in an event; None where nobody said anything to us."""
+        """The message in an event; None if it contains no message to the bot."""
         event = body["event"]
         spoken = event.get("subtype") in (None, "file_share") and not event.get("bot_id")
         direct = event.get("channel_type") == "im"
@@ -88,7 +88,7 @@ class Slack(Platform):
         )
 
     async def send(self, update: Update, message: Message) -> None:
-        """Send a message of the reply where it was asked; a long one in pieces."""
+        """Send a message of the reply to where the question came from; a long one in pieces."""
         texts = [
             message.text[start : start + LONGEST_TEXT].translate(_AS_TEXT)
             for start in range(0, len(message.text), LONGEST_TEXT)
@@ -116,8 +116,8 @@ def slack_webhook(
     """A route for a FastAPI application that Slack calls: POST /webhooks/slack.
 
     It is the Request URL of the app's event subscriptions `message.im` and `app_mention`. Requests
-    that Slack has not signed are refused; an event is acknowledged when it is kept, and one that is
-    delivered again is known by its id. `session(update)` chooses the session.
+    that Slack has not signed are refused; an event is acknowledged when it is stored, and repeated
+    deliveries are recognised by their id. `session(update)` chooses the session.
     """
     from slack_bolt.adapter.fastapi.async_handler import AsyncSlackRequestHandler
 
@@ -135,7 +135,7 @@ def slack_webhook(
 
     @routes.post("/webhooks/slack", response_class=Response)
     async def webhook(request: Request) -> Response:
-        """Take an event; the reply is sent when it is made."""
+        """Accept an event; the reply is sent when it is ready."""
         return await handler.handle(request)
 
     return routes

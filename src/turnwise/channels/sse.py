@@ -21,14 +21,14 @@ HEARTBEAT = 15.0
 
 
 LATER = "turnwise.later"
-"""Where in a request's scope a stream leaves itself for somebody further out to send it: the
-framework's frames on the way here would cost half of the memory of an idle stream."""
+"""The key in a request's scope under which a stream is passed to the outer application, which
+sends it: the framework's stack frames would take half of the memory of an idle stream."""
 
 
 class EventStream(Response):
     """Streams `reader` until its turn ends, it is closed, or the token `expires`.
 
-    A client that accepts no bytes for `send_timeout` seconds is dropped; it can resume with
+    A client that accepts no bytes for `send_timeout` seconds is disconnected; it can resume with
     Last-Event-ID.
     """
 
@@ -54,14 +54,14 @@ class EventStream(Response):
         await self.stream(receive, send)
 
     async def stream(self, receive: Receive, send: Send) -> None:
-        """Send the events, until there are no more."""
+        """Send the events until there are no more."""
         loop = asyncio.get_running_loop()
         leaving = loop.create_task(self._until_disconnect(receive))
         watch = Watch(self._reader, self._send_timeout, self._expires)
         try:
             await self._stream(send, watch)
         except (TimeoutError, Damaged):
-            pass  # the client does not read, or the log cannot be read: the connection just ends
+            pass  # the client does not read, or the log cannot be read: close the connection
         finally:
             watch.stop()
             self._reader.close()
@@ -94,7 +94,7 @@ class EventStream(Response):
 
 
 def _chunks(found: list[Event]) -> Iterator[bytes]:
-    """Events as bodies of some 64 kB: each waits until the client has taken the one before."""
+    """Events in chunks of about 64 kB; each is sent after the client accepted the one before."""
     body: list[bytes] = []
     size = 0
     for event in found:
@@ -108,10 +108,10 @@ def _chunks(found: list[Event]) -> Iterator[bytes]:
 
 
 class Watch:
-    """Looks after a stream every few seconds, so that sending itself costs nothing extra.
+    """Checks a stream every few seconds, so that sending itself has no extra cost.
 
     A send that hangs for `send_timeout` seconds is cancelled and raises TimeoutError; a reader
-    that was silent for HEARTBEAT is nudged; when `expires` has passed it is shut.
+    that was silent for HEARTBEAT is woken; after `expires` it is closed.
     """
 
     def __init__(self, reader: Reader, send_timeout: float, expires: float | None) -> None:
@@ -136,7 +136,7 @@ class Watch:
             raise TimeoutError
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._timer.cancel()
 
     def _pause(self) -> float:

@@ -1,4 +1,4 @@
-"""Telegram: a bot there, asked for updates or called by Telegram.
+"""Telegram: a bot on Telegram, which polls for updates or receives them by webhook.
 
     telegram = Telegram(token)
     async with runtime, Polling(runtime, telegram): ...            # no public address needed
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from aiogram import types
 
 LONGEST_TEXT = 4096
-"""Characters of one message that Telegram takes."""
+"""Maximum number of characters that Telegram accepts in one message."""
 WAIT = 25.0
-"""Seconds that Telegram holds a question for updates open."""
+"""Seconds that Telegram keeps a request for updates open."""
 SECRET = "X-Telegram-Bot-Api-Secret-Token"
 
 
 class Telegram(PolledPlatform):
-    """A bot on Telegram. `api` is another Bot API server than Telegram's own."""
+    """A bot on Telegram. `api` is the URL of a Bot API server other than Telegram's."""
 
     name = "telegram"
 
@@ -50,7 +50,7 @@ class Telegram(PolledPlatform):
         try:
             self._bot: aiogram.Bot = aiogram.Bot(token, session=AiohttpSession(api=server))
         except TokenValidationError as error:
-            raise ConfigurationError(f"This is no token of a Telegram bot: {error}") from None
+            raise ConfigurationError(f"This is not the token of a Telegram bot: {error}") from None
         self._offset = 0
 
     async def close(self) -> None:
@@ -58,7 +58,7 @@ class Telegram(PolledPlatform):
         await self._bot.session.close()
 
     async def updates(self) -> Sequence[Update]:
-        """The next updates, within 25 seconds; asking for the next confirms the last."""
+        """The next updates, within 25 seconds; each request confirms the previous updates."""
         found = await self._bot.get_updates(
             offset=self._offset,
             timeout=int(WAIT),
@@ -70,7 +70,7 @@ class Telegram(PolledPlatform):
         return [update for one in found if (update := self.update(one)) is not None]
 
     def update(self, given: types.Update) -> Update | None:
-        """What was said in an update; None where nobody said anything to us."""
+        """The message in an update; None if it contains no message to the bot."""
         message = given.message
         if message is None:
             return None
@@ -94,7 +94,7 @@ class Telegram(PolledPlatform):
         )
 
     async def send(self, update: Update, message: Message) -> None:
-        """Send a message of the reply; a long one in pieces, an image by its address."""
+        """Send a message of the reply; a long text in pieces, an image by its URL."""
         text = message.text
         for start in range(0, len(text), LONGEST_TEXT):
             await self._bot.send_message(update.to, text[start : start + LONGEST_TEXT])
@@ -110,8 +110,8 @@ def telegram_webhook(
 ) -> APIRouter:
     """A route for a FastAPI application that Telegram calls: POST /webhooks/telegram.
 
-    It answers as soon as the update is kept. `secret` is what `setWebhook` was told as
-    `secret_token`; a call without it is refused. `session(update)` chooses the session.
+    It answers as soon as the update is stored. `secret` is the `secret_token` that was passed to
+    `setWebhook`; a call without it is refused. `session(update)` chooses the session.
     """
     if not secret:
         raise ConfigurationError("A Telegram webhook needs a secret.")
@@ -120,7 +120,7 @@ def telegram_webhook(
 
     @routes.post("/webhooks/telegram", response_class=Response)
     async def webhook(request: Request) -> Response:
-        """Take an update; the reply is sent when it is made."""
+        """Accept an update; the reply is sent when it is ready."""
         given = request.headers.get(SECRET, "").encode("utf-8", "replace")
         if not compare_digest(given, secret.encode()):
             raise Unauthorized()
@@ -138,4 +138,4 @@ def _parsed(body: bytes) -> types.Update:
     try:
         return types.Update.model_validate_json(body)
     except ValidationError:
-        raise Invalid("This is no update of Telegram's.") from None
+        raise Invalid("This is not a Telegram update.") from None

@@ -1,8 +1,8 @@
 """The terminal: talk to a bot in a shell, in this process or on a server.
 
-The conversation runs on an event loop in a thread of its own; the main thread reads lines and
+The conversation runs on an event loop in a separate thread; the main thread reads lines and
 prints. So Ctrl-C, which Python delivers to the main thread, stops the turn and not the program.
-What others wrote is shown with its control characters taken out: text must not drive a terminal.
+Control characters are removed from received text: it must not control the terminal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TERMINAL = ("turn.completed", "turn.failed", "turn.cancelled")
 
 
 class Line(Protocol):
-    """One session, near or far."""
+    """One session, in this process or on a server."""
 
     async def submit(self, text: str) -> int: ...
 
@@ -77,7 +77,7 @@ class LocalLine:
 
 
 class RemoteLine:
-    """A session on a server at `url`, opened by `token`; the stream resumes when it breaks."""
+    """A session on the server at `url`, opened with `token`; a broken stream is resumed."""
 
     def __init__(self, url: str, session_id: str, token: str) -> None:
         self._client = httpx2.AsyncClient(
@@ -88,7 +88,7 @@ class RemoteLine:
 
     @classmethod
     async def open(cls, url: str, *, token: str | None, session_id: str | None) -> RemoteLine:
-        """A line to a session there; without a token a new one is made."""
+        """Connect to a session on the server; without a token, create one."""
         if token is not None:
             return cls(url, session_id or _session_in(token), token)
         try:
@@ -148,18 +148,18 @@ def _checked(response: httpx2.Response) -> dict[str, Any]:
 
 
 def _session_in(token: str) -> str:
-    """The session a token is for; the server checks the signature."""
+    """The session that a token names; the server checks the signature."""
     import jwt
 
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
         return str(claims["sub"])
     except (jwt.PyJWTError, KeyError):
-        raise Unauthorized("This is no session token.") from None
+        raise Unauthorized("This is not a session token.") from None
 
 
 class Terminal:
-    """Reads lines, sends them on `line`, and prints what comes back as it comes."""
+    """Reads lines, sends them through `line`, and prints the replies as they arrive."""
 
     def __init__(self, line: Line, loop: asyncio.AbstractEventLoop, console: Console) -> None:
         self._line = line
@@ -167,11 +167,11 @@ class Terminal:
         self._console = console
 
     def run(self) -> None:
-        """Talk until the end of input. Call it in the main thread, the loop in another."""
+        """Run until the end of input. Call it in the main thread, with the loop in another."""
         self._show_history()
         tell = Text(HELP, style="dim")
         while True:
-            try:  # all that takes time is in here, so that no Ctrl-C leaves the program
+            try:  # everything slow is in here, so that Ctrl-C never ends the program
                 if tell:
                     self._console.print(tell)
                     tell = Text()
@@ -211,7 +211,7 @@ class Terminal:
 
     @contextmanager
     def _stopping(self, turn: int) -> Iterator[None]:
-        """Inside, Ctrl-C cancels the turn and interrupts nothing else."""
+        """Within this context, Ctrl-C cancels the turn and interrupts nothing else."""
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             asyncio.run_coroutine_threadsafe(self._line.cancel(turn), self._loop)
@@ -233,13 +233,13 @@ class Terminal:
             arrivals.put(error)
 
     def _show(self, event: Mapping[str, Any], streamed: bool) -> bool:
-        """Print one event; returns whether text has been streamed that a message repeats."""
+        """Print one event; returns whether text was streamed that the next message repeats."""
         kind = event["type"]
         if kind == "turn.started" and event["attempt"] > 1:
             self._console.print("\n(again)", style="dim")
             return False
         if kind == "lost":
-            self._console.print("\n(the connection is lost; trying again)", style="dim")
+            self._console.print("\n(the connection is lost; reconnecting)", style="dim")
         if kind == "delta":
             self._print(event["text"])
             return True
@@ -268,7 +268,7 @@ class Terminal:
 
 
 def printable(text: str) -> str:
-    """`text` without the control characters that could drive a terminal."""
+    """`text` without the characters that could control a terminal."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
     )

@@ -1,8 +1,8 @@
 """WebSocket: a session's events out, messages in, on one connection.
 
-The token comes in the Authorization header, in the subprotocol list (`turnwise.v1`,
-`token.<token>`) or in a first frame; never in the URL, which servers log. A bad frame gets an
-`error` frame and the socket stays open. Close codes:
+The client sends the token in the Authorization header, in the subprotocol list (`turnwise.v1`,
+`token.<token>`) or in the first frame; never in the URL, which servers log. An invalid frame is
+answered with an `error` frame and the connection stays open. Close codes:
 
     1001/1012  the server restarts: connect again and resume     4401  no valid token (any more)
     1013       too many open streams                             4404  no such session (any more)
@@ -40,14 +40,14 @@ from turnwise.settings import Settings
 
 PROTOCOL = "turnwise.v1"
 AUTH_PATIENCE = 10.0
-"""Seconds to send the token in a first frame."""
+"""Seconds within which the token must arrive in the first frame."""
 MAX_UNKNOWN = 1_000
-"""Open sockets of one process that have not said yet who they are."""
+"""Maximum number of open sockets per process that have not sent a token yet."""
 CLOSES = {"gone": 4404, "token": 4401, "shutdown": 1012}
 
 
 class WebSocketChannel:
-    """The WebSocket door: adds its route to `routes`."""
+    """The WebSocket channel: adds its route to `routes`."""
 
     def __init__(
         self,
@@ -84,11 +84,11 @@ class WebSocketChannel:
         except TurnwiseError as error:
             await self._refuse(socket, error)
             return
-        except HTTPException as error:  # the host's `authorize` says no in its own way
+        except HTTPException as error:  # the host's `authorize` refuses with its own status
             with contextlib.suppress(WebSocketDisconnect, RuntimeError):
                 await socket.close(_close_code(error.status_code), str(error.detail)[:120])
             return
-        except Exception:  # and here it has failed: the host's own tools should see that
+        except Exception:  # `authorize` failed: the host's own tools should see that
             with contextlib.suppress(WebSocketDisconnect, RuntimeError):
                 await socket.close(1011)
             raise
@@ -100,7 +100,7 @@ class WebSocketChannel:
 
     @contextlib.contextmanager
     def _strangers(self) -> Iterator[None]:
-        """Around the time in which a socket has not said who it is: not too many at once."""
+        """Limits how many sockets may wait for their token at once."""
         if self._unknown >= MAX_UNKNOWN:
             raise TooManyStreams()
         self._unknown += 1
@@ -123,11 +123,11 @@ class WebSocketChannel:
             async with asyncio.timeout(AUTH_PATIENCE):
                 frame = _decoded(await socket.receive(), self._settings.max_body)
         except TimeoutError:
-            raise Unauthorized("The token did not come in time.") from None
+            raise Unauthorized("The token did not arrive in time.") from None
         except Rejected:
             raise Unauthorized() from None
         if frame.get("type") != "auth" or not isinstance(frame.get("token"), str):
-            raise Unauthorized("The first frame must be the token.")
+            raise Unauthorized("The first frame must contain the token.")
         token: str = frame["token"]
         return token
 
@@ -143,7 +143,7 @@ class WebSocketChannel:
 
 
 class Connection:
-    """One open socket: a loop that sends, and beside it one that receives."""
+    """One open socket: one loop sends, another receives."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class Connection:
         except Damaged:
             code = 1011
         except (WebSocketDisconnect, RuntimeError):
-            return  # the client has gone
+            return  # the client has disconnected
         finally:
             self._watch.stop()
             receiving.cancel()
@@ -206,7 +206,7 @@ class Connection:
             self._reader.shut("left")
 
     async def _handle(self, received: Any) -> None:
-        """Do what one frame asks; what is wrong with it is told and changes nothing."""
+        """Process one frame; an invalid frame is answered with an error and changes nothing."""
         key = None
         try:
             frame = _decoded(received, self._max_frame)
@@ -222,17 +222,17 @@ class Connection:
         elif kind == "cancel":
             n = frame.get("turn")
             if not isinstance(n, int) or not 1 <= n <= 2**53:
-                raise Invalid("cancel names a turn by its number.")
+                raise Invalid("cancel must name a turn by its number.")
             await self._gateway.cancel(self._session_id, n, patience=0.0)
         elif kind == "ping":
             await self._answer('{"type":"pong"}')
         else:
-            raise Invalid("A frame's type is message, cancel or ping.")
+            raise Invalid("A frame's type must be message, cancel or ping.")
 
     async def _submit(self, frame: dict[str, Any]) -> None:
         key = frame.get("key")
         if key is not None and not isinstance(key, str):
-            raise Invalid("A key is a string.")
+            raise Invalid("A key must be a string.")
         content = {k: v for k, v in frame.items() if k in TurnIn.model_fields}
         with self._access.speaking(self._principal, self._session_id) as counted:
             body = validated(TurnIn, content)
@@ -258,7 +258,7 @@ def _decoded(received: Any, limit: int) -> dict[str, Any]:
         raise WebSocketDisconnect(received.get("code", 1000))
     text = received.get("text")
     if text is None:
-        raise Invalid("Frames are text.")
+        raise Invalid("Frames must be text frames.")
     if len(text) > limit:
         raise TooLarge(f"A frame has at most {limit} characters.")
     try:
@@ -266,7 +266,7 @@ def _decoded(received: Any, limit: int) -> dict[str, Any]:
     except (orjson.JSONDecodeError, UnicodeEncodeError):
         raise BadJSON("The frame is not valid JSON.") from None
     if not isinstance(frame, dict):
-        raise Invalid("A frame is a JSON object.")
+        raise Invalid("A frame must be a JSON object.")
     return frame
 
 

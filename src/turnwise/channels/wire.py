@@ -1,4 +1,4 @@
-"""What goes over HTTP: bodies in, problems out, and the shapes that OpenAPI shows.
+"""The HTTP wire format: request bodies, problems, and the schemas that OpenAPI shows.
 
 Errors are RFC 9457 problems with a `code` for programs and `retryable`.
 """
@@ -60,7 +60,7 @@ class SlowBody(Rejected):
 
 
 class JSON(Response):
-    """JSON that is encoded already, never to be stored by anybody on the way."""
+    """JSON that is already encoded; intermediaries must never cache it."""
 
     def __init__(self, content: bytes, status: int = 200, **headers: str) -> None:
         self.status_code = status
@@ -97,16 +97,16 @@ class SessionIn(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Holiday plans"}]})
 
     name: str | None = Field(None, max_length=200)
-    metadata: dict[str, Any] | None = Field(None, description="JSON of your own, up to 16 kB.")
+    metadata: dict[str, Any] | None = Field(None, description="Your own JSON, up to 16 kB.")
     ttl: float | None = Field(
-        None, ge=1, le=315_360_000, description="Seconds to live after the last turn."
+        None, ge=1, le=315_360_000, description="Seconds from the last turn until it expires."
     )
 
 
 class TurnIn(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"text": "Hello!"}]})
 
-    text: str = Field("", description="What the person says.")
+    text: str = Field("", description="The text of the user's message.")
     role: Literal["user"] = "user"
     attachments: list[AttachmentIn] = Field(default_factory=list, max_length=20)
     metadata: dict[str, Any] = Field(default_factory=dict)
@@ -120,18 +120,18 @@ class ErrorOut(BaseModel):
 
 class MessageOut(BaseModel):
     id: str
-    seq: int | None = Field(description="Its place in the history; null while its turn is open.")
+    seq: int | None = Field(description="Position in the history; null while the turn is open.")
     turn: int
     role: Literal["user", "assistant", "system", "tool"]
     text: str
     attachments: list[AttachmentIn]
     metadata: dict[str, Any]
     created_at: str = Field(examples=["2026-01-31T12:00:00.000Z"])
-    partial: bool = Field(False, description="The text of a reply that was cancelled.")
+    partial: bool = Field(False, description="True for the text of a cancelled reply.")
     status: Literal["completed", "failed", "cancelled"] | None = Field(
-        None, description="How its turn ended: on a person's message in the history."
+        None, description="How its turn ended; only on user messages in the history."
     )
-    error: ErrorOut | None = Field(None, description="Why its turn failed.")
+    error: ErrorOut | None = Field(None, description="Why the turn failed.")
 
 
 class ReplyOut(BaseModel):
@@ -145,7 +145,7 @@ class TurnOut(BaseModel):
     n: int
     status: Literal["queued", "running", "completed", "failed", "cancelled"]
     attempt: int
-    position: int | None = Field(None, description="Unfinished turns before a queued one.")
+    position: int | None = Field(None, description="Unfinished turns that precede a queued one.")
     message: MessageOut | None
     reply: ReplyOut | None = None
     error: ErrorOut | None = None
@@ -167,7 +167,7 @@ class SessionOut(BaseModel):
 
 
 class SessionCreated(SessionOut):
-    token: str = Field(description="Opens this session and no other.")
+    token: str = Field(description="Gives access to this session only.")
 
 
 class TokenOut(BaseModel):
@@ -178,7 +178,7 @@ class MessagesOut(BaseModel):
     messages: list[MessageOut]
     has_more: bool
     open: list[TurnOut]
-    cursor: int = Field(description="Follow /events after it: nothing is missed or doubled.")
+    cursor: int = Field(description="Follow /events `after` it: no event is missed or repeated.")
 
 
 class TurnsOut(BaseModel):
@@ -188,7 +188,7 @@ class TurnsOut(BaseModel):
 
 class EventsOut(BaseModel):
     events: list[dict[str, Any]]
-    next: int = Field(description="The `after` of the next request.")
+    next: int = Field(description="The value of `after` for the next request.")
 
 
 class Problem(BaseModel):
@@ -222,7 +222,7 @@ TITLES = {
 def problem(
     status: int, code: str, detail: str, *, retryable: bool = False, retry_after: float = 0
 ) -> Response:
-    """An RFC 9457 answer."""
+    """An RFC 9457 response."""
     body = {
         "type": "about:blank",
         "title": TITLES.get(status, "Error"),
@@ -242,7 +242,7 @@ def problem(
 
 
 def as_problem(error: Exception) -> Response:
-    """The problem that an exception is to a client; what is unexpected says nothing of itself."""
+    """The problem for an exception; an unexpected exception reveals no details to the client."""
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
@@ -265,29 +265,29 @@ def as_problem(error: Exception) -> Response:
 
 
 def _for_strangers(error: TurnwiseError) -> str:
-    """An error's own words; of a store only that it is away, since its address is private."""
+    """The error's message; for a store only that it is unavailable: its address is private."""
     if isinstance(error, StoreUnavailable) and not error.perhaps_done:
         return StoreUnavailable().message
     return error.message
 
 
 class ProblemRoute(APIRoute):
-    """A route whose own errors are problems. What a host application's dependencies raise goes on
-    to the host's own handlers, as it was raised."""
+    """A route whose own errors become problems. Exceptions that a host application's dependencies
+    raise reach the host's own handlers unchanged."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         return answering(super().get_route_handler(), OURS)
 
 
 OURS = (TurnwiseError, RequestValidationError)
-"""What our own code raises for a client's mistake or a store's."""
+"""Exceptions that our own code raises for a client's mistake or a store's failure."""
 
 
 def answering(
     handle: Callable[[Request], Awaitable[Response]],
     errors: type[Exception] | tuple[type[Exception], ...],
 ) -> Callable[[Request], Awaitable[Response]]:
-    """`handle`, with a problem for an answer where it raises one of `errors`."""
+    """`handle`, which answers with a problem if it raises one of `errors`."""
 
     async def handler(request: Request) -> Response:
         try:
@@ -306,9 +306,9 @@ def answering(
 async def read_body(
     request: Request, model: type[M], alarms: Alarms, *, limit: int, timeout: float
 ) -> M:
-    """The request's JSON body, never more than `limit` bytes of it, within `timeout` seconds.
+    """The request's JSON body: at most `limit` bytes, received within `timeout` seconds.
 
-    Raises TooLarge, WrongType, BadJSON, SlowBody, Invalid. An empty body is an empty object.
+    Raises TooLarge, WrongType, BadJSON, SlowBody, Invalid. An empty body counts as an empty object.
     """
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limit:
@@ -335,7 +335,7 @@ async def read_body(
 
 @contextmanager
 def _in_time(alarms: Alarms, seconds: float) -> Iterator[None]:
-    """Raises SlowBody when what is inside takes longer."""
+    """Raises SlowBody if the block takes longer than `timeout`."""
     task, late = asyncio.current_task(), False
     assert task is not None
 
@@ -356,7 +356,7 @@ def _in_time(alarms: Alarms, seconds: float) -> Iterator[None]:
 
 
 def validated(model: type[M], content: dict[str, Any]) -> M:
-    """`content` as a `model`. Raises Invalid that names the first field that is wrong."""
+    """`content` as a `model`. Raises Invalid, which names the first invalid field."""
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -6,8 +6,8 @@
 
         async def pass_time(self, store, seconds): ...
 
-It needs pytest with pytest-asyncio in auto mode, and walks the table of a turn's states: every
-arrow is taken through the store's acts, and what is no arrow is refused.
+It needs pytest with pytest-asyncio in auto mode, and checks the table of a turn's states: every
+transition is made with the store's acts, and all other transitions are refused.
 """
 
 from turnwise.conformance.claims import ClaimConformance
@@ -17,4 +17,4 @@ from turnwise.conformance.turns import TurnConformance
 
 
 class StoreConformance(TurnConformance, ClaimConformance, SessionConformance, ReadingConformance):
-    """Subclass it, give it a `store` fixture, and say how time passes there (`pass_time`)."""
+    """Subclass it, add a `store` fixture, and define how time passes (`pass_time`)."""

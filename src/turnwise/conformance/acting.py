@@ -1,4 +1,4 @@
-"""What every part of the suite needs: desks, words, and a few acts in one line."""
+"""Shared by all parts of the suite: desks, texts, and short forms of some acts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may write: leases that lapse, turns that are stopped, sessions that are held."""
+"""The right to write: leases that expire, turns that are stopped, sessions that are held."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from turnwise.stores.notices import Notice, Signal
 
 
 class ClaimConformance(Acting):
-    """Arrows that a claim takes, and what is refused to one that is gone."""
+    """Transitions under a claim, and what is refused after a claim is lost."""
 
     # The claim
 
     async def test_a_lapsed_lease_is_taken_over_and_the_old_claim_is_dead(
         self, store: Store
     ) -> None:
-        """After the lease another worker goes on with attempt 2; the first can write nothing."""
+        """After the lease another worker starts attempt 2; the first can no longer write."""
         await self.made(store)
         await self.say(store, "hi")
         old = await self.claimed(store, desk("w1", lease=10.0))
@@ -53,7 +53,7 @@ class ClaimConformance(Acting):
         await store.finish(claim, answer("ok"))
 
     async def test_attempts_are_used_up(self, store: Store) -> None:
-        """A turn whose workers die each time fails, and the session goes on."""
+        """A turn whose workers die each time fails, and the session continues."""
         await self.made(store)
         await self.say(store, "poison")
         await self.say(store, "fine")
@@ -70,7 +70,7 @@ class ClaimConformance(Acting):
         assert (await self.types(store)).count("turn.failed") == 1
 
     async def test_a_release_does_not_count(self, store: Store) -> None:
-        """A turn handed back is claimed again at once, with the same attempt number."""
+        """A released turn is claimed again at once, with the same attempt number."""
         await self.made(store)
         await self.say(store, "hi")
         for _ in range(5):
@@ -90,7 +90,7 @@ class ClaimConformance(Acting):
         assert texts((await store.history("s")).messages_json) == ["hi", "ok"]
 
     async def test_the_keeper_comes_first_for_a_moment(self, store: Store) -> None:
-        """A session that a worker keeps is left to it, and falls to others within a second."""
+        """A session cached by a worker is reserved for it, but others get it within a second."""
         await self.made(store)
         await self.say(store, "one")
         outcome = answer("1")
@@ -159,7 +159,7 @@ class ClaimConformance(Acting):
         assert claim.turn == 2
 
     async def test_cancel_asks_a_running_turn_to_stop(self, store: Store) -> None:
-        """The holder hears of it in three ways, and finishes it as cancelled."""
+        """The holder is notified in three ways, and finishes it as cancelled."""
         heard: list[Notice] = []
         unlisten = store.listen(heard.append)
         await self.made(store)
@@ -230,7 +230,7 @@ class ClaimConformance(Acting):
         assert (await self.claimed(store)).turn == 2
 
     async def test_a_hold_lapses(self, store: Store) -> None:
-        """Whoever died holding a session does not keep it."""
+        """A process that dies while it holds a session does not keep it."""
         await self.made(store)
         held = await store.hold("s", "me", 1.0)
         assert held is not None

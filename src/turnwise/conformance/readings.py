@@ -1,4 +1,4 @@
-"""What is read: history, turns, the log, and what listeners hear."""
+"""Readings: history, turns, the log, and the notices that listeners receive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ReadingConformance(Acting):
     """Pages and cursors, and notices."""
 
     async def test_history_by_pages(self, store: Store) -> None:
-        """The latest, those before and those after a seq, with word of more."""
+        """The latest, those before and those after a seq, and whether there are more."""
         await self.made(store)
         for i in range(5):
             await self.say(store, f"m{i}")
@@ -78,7 +78,7 @@ class ReadingConformance(Acting):
         assert [event.id for event in second.events] == [5, 6, 7, 8]
 
     async def test_listeners_hear_events_once_and_in_order(self, store: Store) -> None:
-        """What is appended in this process is heard as it is committed."""
+        """Appends of this process are delivered when they are committed."""
         heard: list[Notice] = []
         unlisten = store.listen(heard.append)
         await self.made(store)

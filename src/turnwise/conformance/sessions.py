@@ -1,4 +1,4 @@
-"""Sessions: made, changed, emptied, deleted, expired."""
+"""Sessions: created, changed, emptied, deleted, expired."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from turnwise.stores.notices import Notice, Signal
 
 
 class SessionConformance(Acting):
-    """What becomes of a whole session."""
+    """The life cycle of a session."""
 
     # Reset, delete, expiry
 
@@ -70,7 +70,7 @@ class SessionConformance(Acting):
         assert await self.types(store, "user1") == []
 
     async def test_expiry_slides_with_each_turn(self, store: Store) -> None:
-        """A session lives `ttl` seconds after its last turn, and then is as if never made."""
+        """A session expires `ttl` seconds after its last turn, as if it had never existed."""
         await self.made(store, ttl=10.0)
         for _ in range(3):
             await self.pass_time(store, 8.0)
@@ -86,7 +86,7 @@ class SessionConformance(Acting):
         assert await self.types(store) == []
 
     async def test_a_session_with_open_turns_does_not_expire(self, store: Store) -> None:
-        """What was accepted is answered, however short the session's life."""
+        """An accepted message is answered, however short the session's ttl is."""
         await self.made(store, ttl=1.0)
         await self.say(store, "hi")
         await self.pass_time(store, 5.0)
@@ -108,7 +108,7 @@ class SessionConformance(Acting):
         assert await self.status(store, 2) == "failed"
 
     async def test_old_events_are_trimmed_and_never_in_mid_turn(self, store: Store) -> None:
-        """The sweep forgets events past their retention, but none of an open turn."""
+        """The sweep deletes events past their retention, but none of an open turn."""
         await self.made(store)
         await self.say(store, "one")
         await store.finish(await self.claimed(store), answer("1"))
@@ -127,14 +127,14 @@ class SessionConformance(Acting):
     # Sessions, tokens, creation on first use
 
     async def test_create_is_idempotent(self, store: Store) -> None:
-        """Making a session that is there returns it as it is."""
+        """Creating a session that exists returns it unchanged."""
         first = await store.create("s", name="a", metadata=b'{"x":1}', ttl=100.0)
         again = await store.create("s", name="b", metadata=b"{}", ttl=5.0)
         assert (again.name, again.metadata, again.ttl) == ("a", {"x": 1}, 100.0)
         assert again.created_at == first.created_at
 
     async def test_a_session_is_made_on_first_use_if_asked(self, store: Store) -> None:
-        """`create` in the submission makes it; without, there is no such session."""
+        """With `create` the submission creates it; without, NotFound is raised."""
         with pytest.raises(NotFound):
             await self.say(store, "hi")
         record = await self.say(store, "hi", create=True, ttl=100.0)

@@ -1,4 +1,4 @@
-"""The way of a turn: submitted, answered, in order, once."""
+"""The life cycle of a turn: submitted, answered, in order, once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from turnwise.stores.base import Store, Submission
 
 
 class TurnConformance(Acting):
-    """Arrows from queued to completed, the order of arrival, and keys."""
+    """Transitions from queued to completed, the order of arrival, and keys."""
 
     # queued -> running -> completed
 
     async def test_a_turn_passes_from_queued_to_completed(self, store: Store) -> None:
-        """submit, claim, append, finish: the history and the log tell the same story."""
+        """submit, claim, append, finish: the history and the log agree."""
         await self.made(store)
         record = await self.say(store, "hi")
         assert (record.status, record.position, record.attempt) == ("queued", 0, 0)
@@ -50,7 +50,7 @@ class TurnConformance(Acting):
         assert (later.turn.status, later.turn.position) == ("queued", 1)
 
     async def test_finish_claims_the_next_turn(self, store: Store) -> None:
-        """With a desk in its outcome, `finish` goes on with the session's next turn."""
+        """With a desk in its outcome, `finish` claims the session's next turn."""
         await self.made(store)
         for text in ("one", "two"):
             await self.say(store, text)
@@ -64,7 +64,7 @@ class TurnConformance(Acting):
         assert await store.finish(following, answer("2")) is None
 
     async def test_the_state_is_committed_with_the_reply(self, store: Store) -> None:
-        """A finished turn's state is what the next claim holds; a failed one's is not kept."""
+        """The next claim holds the state of a finished turn; that of a failed one is not stored."""
         await self.made(store)
         await self.say(store, "one")
         claim = await self.claimed(store)
@@ -141,7 +141,7 @@ class TurnConformance(Acting):
         assert (again.turn.n, again.turn.status, again.turn.message_json) == (1, "cancelled", None)
 
     async def test_fifty_at_once_with_one_key(self, store: Store) -> None:
-        """Concurrent requests with one key make one turn."""
+        """Concurrent requests with one key create one turn."""
         await self.made(store)
         wish = Submission("s", question("hi"), key="k", fingerprint="f")
         made = await asyncio.gather(*(store.submit(wish) for _ in range(50)))

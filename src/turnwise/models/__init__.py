@@ -1,4 +1,4 @@
-"""Clients of language models: OpenAI, Azure OpenAI, and every server that speaks like them."""
+"""Clients of language models: OpenAI, Azure OpenAI, and compatible servers."""
 
 from turnwise.models.openai_chat import AzureOpenAIChat, OpenAIChat
 

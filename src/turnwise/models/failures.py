@@ -1,9 +1,9 @@
-"""Failures: what a model server's error means, as a code for programs and words for people.
+"""Failures: maps a model server's error to a code for programs and a text for users.
 
-Servers agree on neither statuses nor shapes: a template that refuses a conversation answers 400 or
-500, a conversation that is too long 400, 413 or 422, an empty account 402 or 429. So first the
-words decide, then the status. The server's own words may quote what people said; they go to the
-log where that is asked for, and never to the person.
+Servers use different statuses and formats: if a chat template refuses a conversation, the status is
+400 or 500; if a conversation is too long, 400, 413 or 422; if an account is empty, 402 or 429. So
+the text is examined first, then the status. The server's text may quote users' messages; it is
+logged if that is enabled, and never sent to the user.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from turnwise.errors import ModelError
 
 Meaning = tuple[str, str, bool]
-"""Our code, our words for people, and whether trying again may help."""
+"""Our code, our text for users, and whether a retry may help."""
 
 QUOTA: Meaning = ("model_quota", "The language model's account has no credit left.", False)
 BUSY: Meaning = (
@@ -41,8 +41,8 @@ AUTH: Meaning = ("model_auth", "The language model refused the server's key.", F
 LATE: Meaning = ("model_timeout", "The language model took too long.", True)
 OTHER: Meaning = ("model_error", "The language model ran into an error.", True)
 
-# What servers say, in the order in which it is looked for: "too many tokens" is a matter of the
-# rate, of money or of the length, and only the other words tell which.
+# Texts of servers, in the order in which they are searched: "too many tokens" may concern the
+# rate, the account or the length, and only the other words show which.
 _WORDS: tuple[tuple[Meaning, tuple[str, ...]], ...] = (
     (QUOTA, (
         "insufficient_quota", "exceeded your current quota", "billing", "credit balance",
@@ -99,16 +99,16 @@ _PATTERNS = tuple((meaning, re.compile("|".join(words), re.I)) for meaning, word
 
 
 class ServerError(Exception):
-    """A model server's own words; they are the cause of a ModelError."""
+    """A model server's own error text; it is the cause of a ModelError."""
 
 
 def explained(status: int | None, body: Any) -> ModelError:
-    """What an error's status and body (of any shape) mean."""
+    """The meaning of an error's status and body (in any format)."""
     words = _words(body)
     if isinstance(body, dict) and status is None:
         status = _status(body)
     meaning = _STATUSES.get(status or 0, OTHER)
-    if meaning is not AUTH:  # what is refused for its key may name anything
+    if meaning is not AUTH:  # the text of a refused key may contain anything
         said = (found for found, pattern in _PATTERNS if pattern.search(words))
         meaning = next(said, meaning)
     error = failed(meaning)
@@ -117,13 +117,13 @@ def explained(status: int | None, body: Any) -> ModelError:
 
 
 def failed(meaning: Meaning) -> ModelError:
-    """The error that ends a turn so."""
+    """The error that ends a turn with this meaning."""
     code, message, retryable = meaning
     return ModelError(message, code=code, retryable=retryable)
 
 
 def _words(body: Any) -> str:
-    """All that a body says, flat: messages are texts, lists, objects, or JSON within a text."""
+    """All texts of a body, flattened: they may be in lists, objects, or JSON within a text."""
     if isinstance(body, bytes):
         body = body.decode("utf-8", "replace")
     if isinstance(body, str):

@@ -1,8 +1,8 @@
-"""OpenAIChat: answers with a chat model of OpenAI's, of Azure's, or of a server that speaks alike.
+"""OpenAIChat: answers with a chat model of OpenAI, of Azure, or of a compatible server.
 
 It is a reply handler (`Bot(OpenAIChat(model="gpt-4o-mini"))`), or works inside one:
 `async for piece in model.stream(turn): yield piece`. When the turn is cancelled the request to
-the model is closed. Errors end the turn as failed, with a code that says what to do.
+the model is closed. Errors end the turn as failed, with a code that identifies the cause.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("turnwise.models")
 
 FIRST_PAUSE = 0.5
-"""Seconds before the first repetition of a request; each further pause is twice as long."""
+"""Seconds before the first retry of a request; each further pause is twice as long."""
 
 UNREACHABLE: Meaning = ("model_unreachable", "The language model cannot be reached.", True)
 EMPTY: Meaning = ("model_empty", "The language model gave no answer.", True)
@@ -40,15 +40,15 @@ class OpenAIChat:
     """Answers with a chat model behind an OpenAI-compatible server.
 
     `base_url` and `api_key` default to OPENAI_BASE_URL and OPENAI_API_KEY; a local server needs no
-    key. `system` is put before the conversation, of which the last `history` messages are sent,
-    and no more than `max_prompt` characters (or what `count`, for example a tokenizer, makes of a
-    text). With `images=False` the model is told of images instead of being sent them.
+    key. `system` precedes the conversation, of which the last `history` messages are sent, limited
+    to `max_prompt` characters (or units of `count`, for example a tokenizer). With `images=False`
+    the model gets a note about each image instead of the image.
 
-    `timeout` is the seconds for which the model may be silent: before its first word, all tries
-    included, and between two words. Errors that may pass are tried again, `max_retries` times.
-    `options` go with each request (`temperature=0.2`). Raises MissingExtra without the extra:
-    pip install 'turnwise[openai]'; ConfigurationError where the environment names a proxy or a key
-    that cannot be used.
+    `timeout`: seconds that the model may be silent, before its first word (all attempts together)
+    and between two words. Temporary errors are retried, `max_retries` times. `options` are sent
+    with each request (`temperature=0.2`). Raises MissingExtra without the extra: pip install
+    'turnwise[openai]'; ConfigurationError if the environment names a proxy or a key that cannot be
+    used.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class OpenAIChat:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _connected(self) -> AsyncOpenAI:
-        _openai()  # first: it may be missing
+        _openai()  # first, because it may be missing
         try:
-            return self._connect(**self._how, max_retries=0)  # we try again ourselves
+            return self._connect(**self._how, max_retries=0)  # this module does the retries
         except (ImportError, ValueError) as error:
             raise ConfigurationError(
                 f"The environment's proxy cannot be used ({_proxies()}): {error}"
@@ -91,21 +91,21 @@ class OpenAIChat:
 
     def _connect(self, **how: Any) -> AsyncOpenAI:
         if how["api_key"] is None and not os.environ.get("OPENAI_API_KEY", "").strip():
-            how["api_key"] = "none"  # servers of one's own ask for no key, the client does
+            how["api_key"] = "none"  # local servers need no key, but the client does
         client: AsyncOpenAI = _openai().AsyncOpenAI(**how)
         return client
 
     async def __call__(self, turn: Turn) -> AsyncIterator[str]:
-        """Answer a turn: the pieces of the model's text, its usage kept on the reply."""
+        """Answer a turn: yields the pieces of the model's text; the reply stores its usage."""
         async for piece in self.stream(turn):
             yield piece
 
     async def stream(self, conversation: Turn | Sequence[Message]) -> AsyncIterator[str]:
         """The pieces of the model's answer to a turn or to any messages.
 
-        Raises ModelError if nothing was said. With a turn, `turn.usage` is what the model says it
-        cost, and where the text is not whole `turn.metadata["ended"]` says why: `length` (the
-        longest answer allowed), `filtered`, `cut` (the connection ended) or `error`.
+        Raises ModelError if there was no text. With a turn, `turn.usage` is the usage that the
+        model reports, and if the text is incomplete `turn.metadata["ended"]` is the reason:
+        `length` (the maximum length), `filtered`, `cut` (the connection ended) or `error`.
         """
         turn = conversation if isinstance(conversation, Turn) else None
         messages = conversation.messages if isinstance(conversation, Turn) else conversation
@@ -128,8 +128,8 @@ class OpenAIChat:
                 raise failure
 
     def prompt(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """The messages as the model is sent them: alternating, beginning with the person, no
-        longer than allowed. What the model cannot read of a message is named in it."""
+        """The messages as sent to the model: alternating, beginning with the user, within the
+        length limit. An attachment that the model cannot read is named in the text."""
         start = 0 if self._history is None else max(0, len(messages) - self._history)
         prompt = prompt_of(
             messages[start:],
@@ -141,7 +141,7 @@ class OpenAIChat:
         return prompt if self._takes_system else without_system(prompt)
 
     async def aclose(self) -> None:
-        """Close the connections to the model. A bot that ends does this; they open again."""
+        """Close the connections to the model. A bot does this at its end; they can reopen."""
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -151,7 +151,7 @@ class OpenAIChat:
     async def _pieces(
         self, prompt: list[dict[str, Any]], answer: Answer, until: float
     ) -> AsyncIterator[str]:
-        """The pieces of one try. Raises ModelError."""
+        """The pieces of one attempt. Raises ModelError."""
         loop = asyncio.get_running_loop()
         try:
             async with self._response(prompt, until) as response:
@@ -164,19 +164,19 @@ class OpenAIChat:
                     thought = answer.thought
                     if piece := answer.hear(document):
                         yield piece
-                    if piece or answer.thought > thought:  # an idle line says nothing
+                    if piece or answer.thought > thought:  # keep-alive lines do not count
                         until = loop.time() + self._timeout
         except ModelError:
             raise
         except TimeoutError as error:
             raise failed(LATE) from error
-        except Exception as error:  # the line broke, whatever the client makes of it
+        except Exception as error:  # the connection broke, whatever the client raises
             raise _broken(error) from error
 
     @asynccontextmanager
     async def _response(self, prompt: list[dict[str, Any]], until: float) -> AsyncIterator[Any]:
-        """The server's answer to a request. What this server does not take is left out, once and
-        from then on."""
+        """The server's answer to a request. Parameters that this server does not accept are
+        omitted, now and in later requests."""
         openai = _openai()
         for _ in range(4):
             create: Any = self._here().chat.completions.with_streaming_response.create
@@ -199,7 +199,7 @@ class OpenAIChat:
         raise failed(UNREACHABLE)
 
     def _here(self) -> AsyncOpenAI:
-        """The client, made anew where it was closed or belongs to another event loop."""
+        """The client, created again if it was closed or belongs to another event loop."""
         loop = asyncio.get_running_loop()
         if self._client is None or (self._loop is not None and self._loop is not loop):
             self._client = self._connected()
@@ -207,10 +207,10 @@ class OpenAIChat:
         return self._client
 
     def _adapt(self, prompt: list[dict[str, Any]], words: str) -> bool:
-        """Whether something can be left out that the server's words complain of."""
+        """Whether a parameter that the server rejects can be omitted."""
         words = words.lower()
         if "stream_options" in words and "stream_options" in self._options:
-            del self._options["stream_options"]  # an older server, which cannot say what it cost
+            del self._options["stream_options"]  # an older server, which cannot report usage
         elif "max_completion_tokens" in words and "max_tokens" in self._options:
             self._options["max_completion_tokens"] = self._options.pop("max_tokens")
         elif (
@@ -226,7 +226,7 @@ class OpenAIChat:
     # How it ended
 
     async def _may_try_again(self, failure: ModelError, tries_left: int, until: float) -> bool:
-        """Whether a failure may pass; returns after the pause that the server asked for."""
+        """Whether to retry after a failure; returns after the pause that the server requested."""
         tried = self._max_retries - tries_left
         pause = failure.retry_after or FIRST_PAUSE * 2**tried
         left = until - asyncio.get_running_loop().time()
@@ -236,7 +236,7 @@ class OpenAIChat:
         return True
 
     def _note_end(self, turn: Turn | None, answer: Answer, failure: ModelError | None) -> None:
-        """Some text was said: it stays, with a mark where it is not whole."""
+        """Some text was sent: keep it, and mark it if it is incomplete."""
         if answer.trouble is not None:
             failure = explained(None, answer.trouble)
         ended = "error" if answer.trouble is not None else "cut" if failure else answer.ended
@@ -289,10 +289,10 @@ def _proxies() -> str:
 
 
 def _checked_key(key: str | None) -> str | None:
-    """A key as it can be a header's value. Raises ConfigurationError, without the key."""
+    """A key that is valid as a header's value. The ConfigurationError omits the key."""
     found = key if key is not None else os.environ.get("OPENAI_API_KEY")
     if found is not None and not found.strip().isascii():
-        raise ConfigurationError("The language model's key holds characters that no key has.")
+        raise ConfigurationError("The language model's key contains characters that no key has.")
     return found.strip() if found and found != found.strip() else key
 
 
@@ -302,7 +302,7 @@ def _broken(error: Exception) -> ModelError:
 
 
 def _nothing_said(answer: Answer) -> ModelError | None:
-    """What it means that an answer came and there is no text in it."""
+    """The meaning of an answer without text."""
     if answer.said:
         return None
     if answer.trouble is not None:
@@ -322,12 +322,12 @@ def _nothing_said(answer: Answer) -> ModelError | None:
 
 
 def _body(error: Any) -> Any:
-    """An error's body; where the client could not read it, the text as it came."""
+    """An error's body; if the client could not parse it, the raw text."""
     return error.body if error.body is not None else error.response.text
 
 
 def _learn_pause(failure: ModelError, headers: Any) -> None:
-    """Remember how long the server asks to wait."""
+    """Store how long the server asks the client to wait."""
     as_number: Callable[[str], float] = float
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:

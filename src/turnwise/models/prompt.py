@@ -1,10 +1,10 @@
-"""Prompt: the part of a conversation that a language model is sent, in a form that every server
+"""Prompt: the part of a conversation that is sent to a language model, in a form that every server
 accepts.
 
-Many servers refuse two messages of one role in a row, a conversation that begins with an answer, an
-empty text, or a system's message in the middle. So a prompt always alternates and begins with the
-person: questions that were never answered are joined with the next one, answers in several messages
-are one, and what a server has refused before is left out, or it would be refused for ever.
+Many servers refuse two consecutive messages of one role, a conversation that begins with an answer,
+an empty text, or a system message in the middle. So a prompt always alternates and begins with the
+user: unanswered questions are joined with the next one, several messages of an answer become one,
+and messages that a server has refused are omitted, because it would refuse them every time.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from turnwise.conversation import Attachment, Message
 Count = Callable[[str], int]
 
 REFUSED = frozenset({"model_filtered", "model_bad_request", "model_attachment", "refused"})
-"""Why a question is left out of later prompts: a server would refuse it again, or the bot has
-refused to have it answered."""
+"""Errors after which a question is omitted from later prompts: a server would refuse it again, or
+the bot refused to answer it."""
 IMAGE_COST = 1_000
-"""What an image counts for in `max_prompt`."""
+"""The length that an image counts in `max_prompt`."""
 
 Part = dict[str, Any]
 
@@ -33,10 +33,10 @@ def prompt_of(
     count: Count = len,
     images: bool = True,
 ) -> list[dict[str, Any]]:
-    """The messages as a model is sent them; the last one is the question.
+    """The messages as sent to a model; the last one is the question.
 
-    `max_prompt` bounds what `count` (characters, or a tokenizer's tokens) makes of the system's
-    text and the messages: the oldest are left out first, the last one never is.
+    `max_prompt` limits the total `count` (characters, or a tokenizer's tokens) of the system text
+    and the messages: the oldest are omitted first, the last one never.
     """
     told = [system] if system else []
     told += [m.text for m in messages if m.role == "system" and m.text.strip()]
@@ -48,7 +48,7 @@ def prompt_of(
 
 
 def without_system(prompt: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same for a model that knows no system: its text goes before the first question."""
+    """The same for a model without a system role: its text precedes the first question."""
     if not prompt or prompt[0]["role"] != "system":
         return prompt
     system, first, *rest = prompt if len(prompt) > 1 else (*prompt, {"role": "user", "content": ""})
@@ -85,7 +85,7 @@ def _was_refused(message: Message) -> bool:
 
 
 def _parts(message: Message, images: bool) -> list[Part]:
-    """Text and images. What the model cannot take is told to it, so that it can say so."""
+    """Text and images. Unreadable attachments are named, so that the model can mention them."""
     assistant = message.role == "assistant"
     text = message.text.rstrip() if assistant else message.text
     parts = [_text(text)] if text.strip() else []
@@ -110,14 +110,14 @@ def _text(text: str) -> Part:
 
 
 def _content(parts: list[Part]) -> str | list[Part]:
-    """Plain text where it is nothing else: not every server takes parts."""
+    """Plain text if there is nothing else: not every server accepts parts."""
     if all(part["type"] == "text" for part in parts):
         return "\n\n".join(part["text"] for part in parts)
     return parts
 
 
 def _newest(turns: Turns, room: int, count: Count) -> Turns:
-    """As many of the newest as there is room for, still beginning with the person."""
+    """The newest messages that fit, still beginning with the user."""
     kept = 0
     for _, parts in reversed(turns):
         room -= sum(_cost(part, count) for part in parts)

@@ -1,9 +1,9 @@
 """Reading: a model server's answer as pieces of text, whatever form it has.
 
-Servers that speak like OpenAI's differ in everything that is not the simplest answer: chunks
-without choices or without text, errors inside a stream that began well, one JSON document although
-a stream was asked for, a page of HTML from a proxy, lines that no stream should have. Nothing of it
-may lose what was said.
+OpenAI-compatible servers differ in everything but the simplest answer: chunks without choices or
+without text, errors inside a stream that started well, one JSON document although a stream was
+requested, a page of HTML from a proxy, lines that are invalid in a stream. None of this may lose
+text that was received.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from typing import Any
 
 DONE = object()
-"""What stands for `data: [DONE]`."""
+"""Represents `data: [DONE]`."""
 MOST_STRANGE = 100_000
 """Characters kept of an answer that is not a stream."""
 
@@ -34,8 +34,8 @@ class Strange(str):
 
 
 async def documents(lines: AsyncIterable[str]) -> AsyncIterator[Any]:
-    """The JSON documents of a stream of server-sent events, or of a body that is something else;
-    DONE at the mark of its end, and a Strange text where there was no JSON at all."""
+    """The JSON documents of a stream of server-sent events, or of another kind of body; DONE for
+    its end marker, and a Strange text if there was no JSON at all."""
     data: list[str] = []
     strange: list[str] = []
     size, found = 0, False
@@ -65,7 +65,7 @@ async def documents(lines: AsyncIterable[str]) -> AsyncIterator[Any]:
 
 
 def _parsed(text: str) -> Iterator[Any]:
-    """The documents in a text, one or several; what is not JSON is passed over."""
+    """The documents in a text, one or several; text that is not JSON is skipped."""
     decoder, place = json.JSONDecoder(), 0
     while place < len(text):
         if text.startswith("[DONE]", place) or text.startswith("[done]", place):
@@ -83,7 +83,7 @@ def _parsed(text: str) -> Iterator[Any]:
 
 
 class Answer:
-    """What has been heard of an answer so far."""
+    """The received part of an answer."""
 
     def __init__(self) -> None:
         self.said = False
@@ -96,11 +96,11 @@ class Answer:
         self.model: str | None = None
         self.usage: dict[str, int] | None = None
         self.trouble: Any = None
-        """An error that came where an answer should be: its body."""
+        """The body of an error that arrived instead of an answer."""
 
     @property
     def ended(self) -> str | None:
-        """Why the text is not whole: length, filtered, error or cut; None for a whole one."""
+        """Why the text is incomplete: length, filtered, error or cut; None if it is complete."""
         if self.trouble is not None:
             return "error"
         if self.finish is None:
@@ -135,7 +135,7 @@ class Answer:
         if text or self.said:
             return text
         whole = choice.get("message")
-        if isinstance(whole, dict):  # one document although a stream was asked for
+        if isinstance(whole, dict):  # one document although a stream was requested
             self.done = True
             return self._text(whole)
         return choice["text"] if isinstance(choice.get("text"), str) else ""
@@ -164,7 +164,7 @@ class Answer:
         return part["text"] if isinstance(part.get("text"), str) else ""
 
     def _count(self, usage: Any) -> None:
-        """Some servers tell the cost so far with each chunk: the last word counts."""
+        """Some servers report the usage so far in each chunk: the last one counts."""
         if not isinstance(usage, dict):
             return
         names = {
@@ -184,7 +184,7 @@ def _tokens(number: Any) -> int | None:
 
 
 def _error_in(document: dict[str, Any]) -> Any:
-    """The error that a document is, or None. Some servers wrap it and some do not."""
+    """The error in a document, or None. Some servers wrap it, others do not."""
     if document.get("error"):
         return document["error"]
     if document.get("choices"):

@@ -1,8 +1,8 @@
 """Conditions: what must hold for a transition to be taken.
 
-A condition of ours is asked with `check(context)`, at once and without waiting. Any function
-`(context) -> bool` is a condition too, a coroutine function as well; the engine asks for it to be
-called. `Any`, `All` and `Not` are made of conditions of both kinds.
+A built-in condition is evaluated with `check(context)`, at once and without waiting. Any function
+`(context) -> bool`, also a coroutine function, is a condition too; the engine requests its result
+from its driver. `Any`, `All` and `Not` combine conditions of both kinds.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Condition(ABC):
 
 
 class Always(Condition):
-    """Holds always: what a transition without a condition has."""
+    """Always holds: the default condition of a transition."""
 
     def check(self, context: Context) -> bool:
         return True
 
 
 class Exact(Condition):
-    """What was said is this text; or, given a Message, agrees in the fields that it has."""
+    """The message is this text; or, given a Message, agrees in the fields that are set."""
 
     def __init__(self, message: str | Message, *, ignore_case: bool = False) -> None:
         self.message = message
@@ -54,7 +54,7 @@ class Exact(Condition):
 
 
 class Has(Condition):
-    """What was said contains this text."""
+    """The message contains this text."""
 
     def __init__(self, text: str, *, ignore_case: bool = False) -> None:
         self.text = text
@@ -67,13 +67,13 @@ class Has(Condition):
 
 
 class Regexp(Condition):
-    """The pattern is found somewhere in what was said; a message without text has it never."""
+    """The pattern matches somewhere in the message; never in a message without text."""
 
     def __init__(self, pattern: str, *, ignore_case: bool = False) -> None:
         try:
             self.pattern = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
         except re.error as error:
-            raise ConfigurationError(f"{pattern!r} is no regular expression: {error}") from None
+            raise ConfigurationError(f"{pattern!r} is not a regular expression: {error}") from None
 
     def check(self, context: Context) -> bool:
         text = context.text
@@ -100,7 +100,7 @@ class LastLabels(Condition):
 
 
 class SlotsExtracted(Condition):
-    """These slots are filled: all of them, or with `any` one of them."""
+    """These slots are filled: all of them, or with `any` at least one."""
 
     def __init__(self, *names: str, any: bool = False) -> None:
         self.names = names
@@ -115,7 +115,7 @@ Asked = Condition | Callable[[Context], Anything]
 
 
 class Composite:
-    """A condition made of others."""
+    """A condition that combines others."""
 
     def __init__(self, *members: Asked) -> None:
         self.members = members

@@ -1,4 +1,4 @@
-"""Context: all that a script's functions see of the conversation."""
+"""Context: everything that a script's functions can see of the conversation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from turnwise.errors import TurnwiseError
 
 
 class Label(NamedTuple):
-    """Where in a script a conversation is: a flow and a node."""
+    """The position of a conversation in a script: a flow and a node."""
 
     flow: str
     node: str
@@ -21,7 +21,7 @@ class Label(NamedTuple):
 
 
 class Past(Sequence[Label]):
-    """The nodes visited, as the state keeps them; labels are made of those that are looked at."""
+    """The visited nodes in the state's format; labels are created only on access."""
 
     def __init__(self, kept: Sequence[Sequence[str]]) -> None:
         self.kept = kept
@@ -41,23 +41,23 @@ class Past(Sequence[Label]):
         return Label(*self.kept[index])
 
     def then(self, label: Label, remembered: int) -> Past:
-        """The same and one more, the last `remembered` of them."""
+        """A copy with one more node, limited to the last `remembered`."""
         return Past([*self.kept, [*label]][-remembered:])
 
 
 class NothingSaid(TurnwiseError):
-    """Nobody has said anything in this dialog yet."""
+    """There is no message in this dialog yet."""
 
     code = "nothing_said"
 
 
 @dataclass
 class Context:
-    """What conditions, priorities, destinations, responses and services of a script are given.
+    """The argument of a script's conditions, priorities, destinations, responses and services.
 
-    `past` are the nodes visited, the current one last; `slots` what was extracted; `state` the
-    session's JSON dict, `misc` the node's own data. `turn` is the Turn, or None where a step is
-    looked at without one.
+    `past` are the visited nodes, the current one last; `slots` the extracted values; `state` the
+    session's JSON dict, `misc` the node's own data. `turn` is the Turn, or None if a step is
+    evaluated without one.
     """
 
     message: Message | None
@@ -74,18 +74,18 @@ class Context:
 
     @property
     def request(self) -> Message:
-        """What was said last. Raises NothingSaid in an empty dialog."""
+        """The last message. Raises NothingSaid in an empty dialog."""
         if self.message is None:
             raise NothingSaid()
         return self.message
 
     @property
     def text(self) -> str:
-        """The text of what was said last; raises NothingSaid."""
+        """The text of the last message; raises NothingSaid."""
         return self.request.text
 
     def slot(self, path: str) -> Any:
-        """A slot by its name, in a group by `group.name`; None where it is not filled."""
+        """A slot by its name, in a group by `group.name`; None if it is not filled."""
         found: Any = self.slots
         for name in path.split("."):
             found = found.get(name) if isinstance(found, Mapping) else None

@@ -1,12 +1,12 @@
-"""The engine of scripts: which transition is taken, decided without any waiting or calling.
+"""The engine of scripts: decides which transition is taken, without any waiting or calling.
 
-`choose` is a generator. It decides what it can by itself, and yields a `Question` for each function
-of the user's that it has to know the result of; whoever drives it calls the function and sends the
-result in, or throws what was raised. So the same engine runs in a turn, in a test without a loop,
-and in a picture of the dialog.
+`choose` is a generator. It evaluates built-in conditions, and yields a `Question` for each user
+function whose result it needs; its driver calls the function and sends the result, or throws what
+it raised. So the same engine runs in a turn, in a test without a loop, and in a diagram of the
+dialog.
 
-- Transitions are asked by priority, the highest first, equals in the order node, LOCAL, GLOBAL; the
-  first whose condition holds and whose destination exists is taken, and no other is asked.
+- Transitions are checked by priority, the highest first, equal ones in the order node, LOCAL,
+  GLOBAL; the first whose condition holds and whose destination exists is taken, the rest skipped.
 - A transition whose condition, priority or destination raises is dropped, alone.
 - When none is left, the conversation goes to the fallback node.
 """
@@ -36,7 +36,7 @@ log = logging.getLogger("turnwise.script")
 
 
 class Question(NamedTuple):
-    """A function of the user's whose result the engine has to know, and what it is about."""
+    """A user function whose result the engine needs, and its context."""
 
     function: Callable[[Context], Any]
     what: str
@@ -48,7 +48,7 @@ Asking = Generator[Question, Any, Any]
 def choose(dialog: Dialog, context: Context) -> Generator[Question, Any, Label]:
     """The label that the conversation goes to from `context.at`."""
     node = dialog.nodes.get(context.at)
-    if node is None:  # the script has changed under the conversation
+    if node is None:  # the script has changed since the last turn
         log.warning("%s is not in the script any more", context.at)
         return dialog.fallback
     ranked: list[tuple[float, To]] = []
@@ -56,7 +56,7 @@ def choose(dialog: Dialog, context: Context) -> Generator[Question, Any, Label]:
         priority = yield from _priority(dialog, to)
         if priority is not None:
             ranked.append((priority, to))
-    ranked.sort(key=lambda pair: -pair[0])  # stable: equals stay in their order
+    ranked.sort(key=lambda pair: -pair[0])  # stable: equal ones stay in order
     for _, to in ranked:
         target = yield from _target(dialog, context, to)
         if target is not None:
@@ -78,7 +78,7 @@ def _priority(dialog: Dialog, to: To) -> Generator[Question, Any, float | None]:
     if priority is False:
         return None
     if not isinstance(priority, int | float):
-        _dropped(to, TypeError(f"{_name(to.priority)} gave {priority!r}, which is no priority"))
+        _dropped(to, TypeError(f"{_name(to.priority)} gave {priority!r}, which is not a priority"))
         return None
     return float(priority)
 
@@ -150,12 +150,12 @@ def _resolve(dialog: Dialog, context: Context, destination: Any) -> Label | None
         case Forward() | Backward():
             return dialog.beside(destination, context.at)
         case _:
-            raise TypeError(f"{destination!r} is no destination")
+            raise TypeError(f"{destination!r} is not a destination")
     return label if label in dialog.nodes else None
 
 
 def _dropped(to: To, error: Exception) -> None:
-    """Its own words may quote what was said, so they are left out."""
+    """The error's text may quote a message, so it is not logged."""
     told = error if isinstance(error, LookupError | TypeError) else type(error).__name__
     log.warning("the transition to %s is dropped: %s", _name(to.destination), told)
 

@@ -1,8 +1,8 @@
-"""Scripts as YAML files: their shape, and what they come to.
+"""Scripts as YAML files: their schema, and their conversion to flows.
 
-A file holds data only: where it needs code it names a function that the program registered, never
-a module. Whatever is wrong is told with file, line, flow and node. `schema()` is the JSON Schema
-of such files, for editors.
+A file contains data only: for code it names a function that the program registered, never a module.
+Errors are reported with file, line, flow and node. `schema()` is the JSON Schema of such files, for
+editors.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class ResponseIn(_OneOf):
 
 
 class BeforeIn(_OneOf):
-    """What is done before a transition or a response."""
+    """A function or extraction that runs before a transition or a response."""
 
     extract: list[str] | None = None
     call: str | None = Field(None, description="a registered function")
@@ -107,8 +107,8 @@ class NodeIn(_Strict):
 
 
 class SlotIn(_OneOf):
-    """What can be taken out of a text: by a pattern (its first group, if it has one), by a
-    function, or several things at once."""
+    """A value extracted from a text: by a pattern (its first group, if it has one), by a function,
+    or a group of several slots."""
 
     regexp: str | None = None
     call: str | None = Field(None, description="a registered function")
@@ -134,7 +134,7 @@ def schema() -> dict[str, Any]:
 
 
 class File:
-    """A file that was read, with the line of everything in it."""
+    """A parsed file, with the line numbers of its elements."""
 
     def __init__(self, path: Path, functions: Functions) -> None:
         self.path = path
@@ -156,12 +156,12 @@ class File:
             raise self.wrong(where, str(wrong["msg"])) from None
 
     def line(self, where: tuple[Any, ...]) -> int:
-        """The line of what is at this path, or of the nearest thing around it."""
+        """The line of the element at this path, or of the nearest enclosing one."""
         node, line = self._root, 1
         for part in where:
             found = _child(node, part)
             if found is None:
-                continue  # a name of the shape's, that the file has not
+                continue  # a name of the schema that is not in the file
             key, node = found
             line = key.start_mark.line + 1
         return line
@@ -177,7 +177,7 @@ class File:
         words = words.removeprefix("Value error, ")
         return ConfigurationError(": ".join([*place, *([named] if named else []), words]))
 
-    # What it comes to
+    # Conversion
 
     def build(self) -> dict[str, Any]:
         """The arguments of the Script. Raises ConfigurationError."""
@@ -205,7 +205,7 @@ class File:
         return built
 
     def _check_targets(self, name: str, node: str) -> None:
-        """Unknown destinations are told with their line, before the dialog finds them."""
+        """Report unknown destinations with their line, before Dialog does without."""
         one = self.script.flows[name][node]
         for i, transition in enumerate(one.transitions if one else ()):
             if isinstance(transition.to, str) and not transition.to.startswith("@"):
@@ -342,7 +342,7 @@ class File:
 
 
 def _is_name(part: Any) -> bool:
-    """Whether a part of a path stands in the file, and is not a name of a shape."""
+    """Whether a part of a path is in the file, and not only a name of the schema."""
     return not (
         isinstance(part, str) and (part.endswith("In") or part in ("str", "function-after"))
     )

@@ -1,10 +1,10 @@
-"""Flow: what a script is made of, and what it comes to: nodes with all they inherit.
+"""Flow: the parts of a script, and the resulting nodes with everything they inherit.
 
     flow -> node -> response, transitions, pre_transition, pre_response, misc
 
-GLOBAL (of the script) and LOCAL (of a flow) are inherited by every node under them: transitions
-are appended (the node's, then LOCAL's, then GLOBAL's), the response only where the node has none,
-and of names that both have, the nearer one counts.
+Every node inherits from GLOBAL (of the script) and LOCAL (of its flow): transitions are appended
+(the node's, then LOCAL's, then GLOBAL's), the response is used only if the node has none, and if a
+name exists in both, the nearer one is used.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Forward:
 
 @dataclass(frozen=True)
 class Backward:
-    """To the node before it in this flow."""
+    """To the previous node of this flow."""
 
     loop: bool = False
 
@@ -71,7 +71,7 @@ Priority = float | bool | None | Callable[[Context], Any]
 
 @dataclass(frozen=True)
 class To:
-    """A transition: to `destination` when `when` holds; the highest `priority` is asked first."""
+    """A transition to `destination` if `when` holds; the highest `priority` is checked first."""
 
     destination: Destination
     when: Asked | Composite = field(default_factory=Always)
@@ -80,7 +80,7 @@ class To:
 
 @dataclass(frozen=True)
 class Choice:
-    """A response: one of these, at random."""
+    """A response: one of these, chosen at random."""
 
     options: Sequence[str | Message]
 
@@ -93,7 +93,7 @@ class Template:
 
 
 class Together:
-    """Functions before a transition or a response that run at the same time."""
+    """Functions that run concurrently before a transition or a response."""
 
     def __init__(self, *functions: Callable[[Context], Any]) -> None:
         self.functions = functions
@@ -108,8 +108,8 @@ class Node:
     """A node: what it answers, and where to go from it.
 
     `pre_transition` and `pre_response` are functions `(context)` by name, run in this order before
-    the transition from here is chosen and before the response is made. With `pass_through` the
-    conversation does not wait here: the response is said and the next transition chosen at once.
+    the transition from here is chosen and before the response is created. With `pass_through` the
+    conversation does not wait here: the response is sent and the next transition chosen at once.
     """
 
     response: Response = None
@@ -124,9 +124,9 @@ Flows = Mapping[str, "Node | Mapping[str, Node | Mapping[str, Any]]"]
 
 
 class Dialog:
-    """A script's nodes with all they inherit; refuses what cannot work, naming flow and node.
+    """A script's nodes with everything they inherit; reports errors with flow and node.
 
-    `warnings` are words on what works and can hardly be meant.
+    `warnings` describe what works but is probably a mistake.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Dialog:
             if flow == GLOBAL:
                 continue
             if not isinstance(nodes, Mapping):
-                raise ConfigurationError(f"Flow {flow} is a mapping of nodes.")
+                raise ConfigurationError(f"Flow {flow} must be a mapping of nodes.")
             local = _node(nodes.get(LOCAL, Node()), f"{flow}/{LOCAL}")
             self.order[flow] = [name for name in nodes if name != LOCAL]
             for name in self.order[flow]:
@@ -176,7 +176,7 @@ class Dialog:
         return label if label in self.nodes else None
 
     def _warn_of_shadows(self, label: Label, node: Node) -> None:
-        """What is asked after a transition that is always taken is never asked."""
+        """Transitions after one that is always taken are never checked."""
         fixed = [(p, to) for to in node.transitions if (p := self._fixed(to)) is not None]
         taken = False
         for _, to in sorted(fixed, key=lambda pair: -pair[0]):
@@ -205,7 +205,7 @@ class Dialog:
                 self.warnings.append(f"{label}: nothing leads to this node.")
 
     def targets(self, destination: Destination, at: Label) -> list[Label]:
-        """Where a destination may lead to, as far as can be known without a conversation."""
+        """The possible targets of a destination that are known without a conversation."""
         match destination:
             case str() | tuple():
                 found = self.find(destination, at)
@@ -255,17 +255,17 @@ def _node(given: Any, where: str) -> Node:
         if not (
             isinstance(to.destination, str | Relative) or callable(to.destination)
         ) and not _is_pair(to.destination):
-            raise ConfigurationError(f"{where}: {to.destination!r} is no destination.")
+            raise ConfigurationError(f"{where}: {to.destination!r} is not a destination.")
         if not (hasattr(to.when, "check") or isinstance(to.when, Composite) or callable(to.when)):
-            raise ConfigurationError(f"{where}: {to.when!r} is no condition.")
+            raise ConfigurationError(f"{where}: {to.when!r} is not a condition.")
         if not (
             to.priority is None or isinstance(to.priority, int | float) or callable(to.priority)
         ):
-            raise ConfigurationError(f"{where}: {to.priority!r} is no priority.")
+            raise ConfigurationError(f"{where}: {to.priority!r} is not a priority.")
     response = given.response
     known = response is None or isinstance(response, str | Message | Choice | Template)
     if not known and not callable(response):
-        raise ConfigurationError(f"{where}: {response!r} is no response.")
+        raise ConfigurationError(f"{where}: {response!r} is not a response.")
     return given
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a dialog: Mermaid for documents, SVG for looking at, with a conversation's path."""
+"""Diagrams of a dialog: Mermaid for documents, SVG for viewing, with a conversation's path."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def mermaid(dialog: Dialog, path: Sequence[Label] = ()) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A label. Mermaid knows characters by number; quotes, brackets and pipes would end it."""
+    """A label; quotes, brackets and pipes would end it, so Mermaid gets them by number."""
     short = text if len(text) <= 40 else text[:39] + "…"
     safe = (c if c.isalnum() or c in " .,_-~=…'?!" else f"#{ord(c)};" for c in short)
     return f'"{"".join(safe)}"'
 
 
 def svg(dialog: Dialog, path: Sequence[Label] = ()) -> str:
-    """The dialog as an SVG: rows by the steps from the start; what `path` went is marked."""
+    """The dialog as an SVG: rows by the steps from the start; nodes on `path` are marked."""
     places = _places(dialog)
     columns = max((x for x, _ in places.values()), default=0) + 1
     rows = max((y for _, y in places.values()), default=0) + 1

@@ -1,8 +1,8 @@
 """Script: plays a dialog as the reply handler of a bot.
 
 The order within a turn: the functions before the transition, the choice of the transition (the
-engine's), the functions before the response, the response. Where the conversation is and what
-its slots hold is in the session's state and is committed with the reply, or not at all.
+engine's), the functions before the response, the response. The conversation's position and its
+slots are in the session's state and are committed with the reply, or not at all.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from turnwise.turn import Turn
 log = logging.getLogger("turnwise.script")
 
 REMEMBERED = 32
-"""Nodes that a conversation remembers having visited."""
+"""Maximum number of visited nodes that a conversation remembers."""
 PASSES = 20
-"""Nodes that one turn may pass through."""
+"""Maximum number of nodes that one turn may pass through."""
 SORRY = "Sorry, something went wrong here. Please try again."
 _FIELD = re.compile(r"\{([A-Za-z_][\w.]*)\}")
 
@@ -40,12 +40,12 @@ _FIELD = re.compile(r"\{([A-Za-z_][\w.]*)\}")
 class Script:
     """A dialog as a reply handler: `Bot(Script(flows, start=("flow", "node")))`.
 
-    `flows` maps flows to nodes, each a Node or a dict of its keywords. `fallback` is where the
-    conversation goes when no transition fits (default: `start`); `priority` what a transition has
-    that names none; `slots` what can be extracted. A condition, priority, destination or function
-    before them may take `timeout` seconds. When a response raises, `error_reply` is said and the
-    conversation stays where it was. Raises ConfigurationError for a script that cannot work, and
-    keeps words on what can hardly be meant in `warnings`.
+    `flows` maps flows to nodes, each a Node or a dict of its keywords. `fallback` is the node to go
+    to if no transition fits (default: `start`); `priority` the default priority of transitions;
+    `slots` the slots that can be extracted. A condition, priority, destination or function before
+    them may take `timeout` seconds. If a response raises, `error_reply` is sent and the
+    conversation stays at its node. Raises ConfigurationError for a script that cannot work;
+    `warnings` lists probable mistakes.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class Script:
 
     @property
     def warnings(self) -> list[str]:
-        """What works and can hardly be meant: nodes nothing leads to, transitions never taken."""
+        """Probable mistakes: nodes that nothing leads to, transitions that are never taken."""
         return self.dialog.warnings
 
     async def aclose(self) -> None:
-        """Close what responses hold open: the connections of models."""
+        """Close the resources of responses: the connections of models."""
         for node in self.dialog.nodes.values():
             options = node.response.options if isinstance(node.response, Choice) else ()
             for response in (node.response, *options):
@@ -126,7 +126,7 @@ class Script:
         return there
 
     async def _choose(self, context: Context) -> Label:
-        """Drive the engine: call what it asks for, tell it what came of that."""
+        """Drive the engine: call the functions it asks for and send it the results."""
         try:
             asking = choose(self.dialog, context)
             question = next(asking)
@@ -145,7 +145,7 @@ class Script:
             return self.dialog.fallback
 
     async def _called(self, context: Context, function: Callable[[Context], Any]) -> Any:
-        """The result of a function of the user's, in time; a plain one runs in its thread."""
+        """The result of a user function, within the timeout; a plain one runs in the thread."""
         async with asyncio.timeout(self._timeout):
             if context.turn is not None and not handlers.is_async(function):
                 result = await context.turn.in_thread(function, context)
@@ -156,7 +156,7 @@ class Script:
     # Before a transition or a response
 
     async def _before(self, context: Context, functions: Mapping[str, Before]) -> None:
-        """Run them in order; one that raises is told in the log and hurts no other."""
+        """Run them in order; one that raises is logged and does not affect the others."""
         for name, function in functions.items():
             if isinstance(function, Together):
                 await asyncio.gather(
@@ -177,7 +177,7 @@ class Script:
             log.error("%s: %s raised %s", context.at, name, type(error).__name__)
 
     async def _extract(self, context: Context, path: str) -> None:
-        """Look for the slot `path`; one that is not found keeps what it had."""
+        """Extract the slot `path`; one that is not found keeps its value."""
         slot: Any = self.slots
         for name in path.split("."):
             slot = slot.slots.get(name) if isinstance(slot, Group) else slot.get(name)
@@ -216,7 +216,7 @@ class Script:
         if isinstance(response, str):
             await turn.say(Message(response))
         elif isinstance(response, Message):
-            # A message of its own each time: what is done to it does not change the script.
+            # A copy each time: changes to it must not change the script.
             fresh = Message(response.text, role=response.role)
             fresh.attachments = copy.deepcopy(response.attachments)
             fresh.metadata = copy.deepcopy(response.metadata)
@@ -228,7 +228,7 @@ class Script:
 
 
 def filled(text: str, context: Context) -> str:
-    """`text` with each `{slot}` replaced by its value; one that is not filled leaves nothing."""
+    """`text` with each `{slot}` replaced by its value; an empty slot becomes an empty text."""
 
     def value(found: re.Match[str]) -> str:
         value = context.slot(found.group(1))
@@ -238,8 +238,8 @@ def filled(text: str, context: Context) -> str:
 
 
 def _wants_turn(response: Callable[..., Any]) -> bool:
-    """A function of the script's takes the context; what answers whole turns (a model client, an
-    object with `__call__`, a parameter named turn) takes the turn."""
+    """A script's function takes the context; a handler of whole turns (a model client, an object
+    with `__call__`, a function with a parameter named turn) takes the turn."""
     if not (inspect.isfunction(response) or inspect.ismethod(response)):
         return True
     return next(iter(inspect.signature(response).parameters), "") == "turn"

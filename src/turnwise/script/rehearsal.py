@@ -1,4 +1,4 @@
-"""Rehearsal: a dialog file of expected exchanges, and what differs when it is played.
+"""Rehearsal: plays a dialog file of expected exchanges and reports the differences.
 
     # a comment
     > Hi
@@ -11,7 +11,7 @@
     > anything else
     Ooops
 
-What follows a line that begins with `>` is the reply that is expected, line by line.
+The lines after a line that begins with `>` are the expected reply, line by line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Say = Callable[[str, str], Awaitable[str]]
 
 @dataclass
 class Exchange:
-    """What is said, the reply that is expected, and the line of the file."""
+    """A message, its expected reply, and the line of the file."""
 
     said: str
     line: int
@@ -61,7 +61,7 @@ def read(path: Path) -> list[list[Exchange]]:
 
 
 async def play(path: Path, conversations: list[list[Exchange]], say: Say) -> list[str]:
-    """What differs, each difference as readable lines; empty when all replies are as expected.
+    """The differences, each as readable lines; empty if all replies are as expected.
 
     `say(session, text)` returns the reply.
     """
@@ -78,5 +78,5 @@ async def play(path: Path, conversations: list[list[Exchange]], say: Say) -> lis
                 lines = [f"  {line.rstrip()}" for line in compared]
                 where = f"{path}:{exchange.line}: > {exchange.said}"
                 differences.append("\n".join([where, *lines]))
-                break  # what follows in this conversation says nothing any more
+                break  # the rest of this conversation is no longer meaningful
     return differences

@@ -1,4 +1,4 @@
-"""Slots: values taken out of what was said, kept in the session's state."""
+"""Slots: values extracted from messages and stored in the session's state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RegexpSlot:
         try:
             self.pattern = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
         except re.error as error:
-            raise ConfigurationError(f"{pattern!r} is no regular expression: {error}") from None
+            raise ConfigurationError(f"{pattern!r} is not a regular expression: {error}") from None
         if not 0 <= group <= self.pattern.groups:
             raise ConfigurationError(f"{pattern!r} has no group {group}.")
         self._group = group
@@ -36,7 +36,7 @@ class FunctionSlot:
 
 
 class Group:
-    """Slots within a slot, each found by itself."""
+    """Slots within a slot, each extracted separately."""
 
     def __init__(self, slots: Mapping[str, Slot]) -> None:
         self.slots = dict(slots)
@@ -46,12 +46,12 @@ Slot = RegexpSlot | FunctionSlot | Group
 
 
 class Extract:
-    """Done before or after a transition: look for these slots in what was said.
+    """Runs before or after a transition: extracts these slots from the message.
 
-    A slot that is not found keeps what it had.
+    A slot that is not found keeps its value.
     """
 
     def __init__(self, *names: str) -> None:
         if not names:
-            raise ConfigurationError("Extract names the slots to look for.")
+            raise ConfigurationError("Extract must name the slots to look for.")
         self.names = names

@@ -1,1 +1,1 @@
-"""Stores: where sessions, mailboxes and event logs are kept. One promise, several homes."""
+"""Stores hold sessions, mailboxes and event logs. One promise, several implementations."""

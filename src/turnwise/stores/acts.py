@@ -1,6 +1,6 @@
-"""The acts of the SQLite store on turns: submit, claim, append, finish, and the ways back.
+"""The acts of the SQLite store on turns: submit, claim, append, finish, release, cancel.
 
-Nothing here grows with the length of a conversation: a row by its key, a few appended rows.
+The cost of an act does not grow with the conversation: a row by its key, a few appended rows.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Acts(SessionActs):
         return TurnRow(*found)
 
     def _held(self, claim: Claim) -> Row:
-        """The row of a session whose claim this is. Raises ClaimLost."""
+        """The row of the session that this claim holds. Raises ClaimLost."""
         found = self._one("session", claim.session)
         row = Row(*found) if found is not None else None
         if row is None or row.token != claim.token:
@@ -81,7 +81,7 @@ class Acts(SessionActs):
     def _enter(
         self, row: Row, wish: Submission, desk: Desk | None, now: float
     ) -> tuple[Submitted, Claim | None]:
-        """Queue the message; with an idle session and a fitting desk, start its turn as well."""
+        """Queue the message; if the session is idle and the desk suitable, also start its turn."""
         row.last_turn = n = row.last_turn + 1
         position, first_event = row.open, row.last_event + 1
         message = placed(wish.message, n, None)
@@ -140,7 +140,7 @@ class Acts(SessionActs):
         now: float,
         first_event: int = 0,
     ) -> Claim:
-        """Give `desk` the session: the row is changed, the caller saves it."""
+        """Assign the session to `desk`: the row is changed, the caller saves it."""
         row.running, row.ready_at = n, None
         row.token = f"{desk.worker}.{operation()}"
         row.lease_until, row.owner = now + desk.lease, self._origin
@@ -172,8 +172,8 @@ class Acts(SessionActs):
     def _line_up(self, row: Row, now: float) -> TurnRow | None:
         """Find the session's next queued turn and mark since when it is ready for a worker.
 
-        Workers take sessions in the order they became ready, so one that sends a hundred
-        messages at once holds up nobody else.
+        Workers take sessions in the order they became ready, so a session that sends a hundred
+        messages at once does not delay the others.
         """
         found = self._one("next_turn", row.id, row.head) if row.open else None
         turn = TurnRow(*found) if found else None
@@ -182,7 +182,7 @@ class Acts(SessionActs):
         return turn
 
     def claim(self, desk: Desk, limit: int, dead: Sequence[int] = ()) -> list[Claim]:
-        """`dead` are processes that hold leases and live no more."""
+        """`dead` are processes that hold leases but are no longer alive."""
         now = self._clock()
         for owner in dead:
             for (session,) in self._all("orphans", owner):
@@ -199,7 +199,7 @@ class Acts(SessionActs):
         return claims
 
     def _start(self, row: Row, desk: Desk, now: float) -> Claim | None:
-        """Start the session's next turn; one whose attempts are used up fails, and the next is."""
+        """Start the session's next turn; one without attempts left fails, and the next starts."""
         while (turn := self._line_up(row, now)) is not None:
             assert turn.message is not None
             after(turn.status, "claim")
@@ -214,7 +214,7 @@ class Acts(SessionActs):
         return None
 
     def _lapse(self, row: Row, now: float) -> None:
-        """The lease ran out: the attempt counts, and the turn goes back (or ends, if stopped)."""
+        """The lease expired: the attempt counts; the turn is queued again (or ends, if stopped)."""
         n = row.running
         self._let_go(row)
         if n:
@@ -253,7 +253,7 @@ class Acts(SessionActs):
         return claimed
 
     def _close(self, row: Row, n: int, question: bytes, outcome: Outcome, now: float) -> None:
-        """Write question and replies into the history and end the turn; the caller saves."""
+        """Write question and replies into the history and end the turn. The caller saves."""
         first = row.last_seq + 1
         error = outcome.error_json
         bodies = [concluded(question, outcome.status, error), *outcome.replies]

@@ -1,18 +1,18 @@
-"""What every store promises.
+"""The promise of every store.
 
-Each method of `Store` that changes something is one atomic act: it happens whole or not at all,
-and once it has returned it is as durable as the store can make it. An act that raises has changed
-nothing. Acts on one session happen in one order that every process sees; acts on different
+Each method of `Store` that changes data is one atomic act: it happens completely or not at all, and
+once it has returned, its result is as durable as the store can make it. An act that raises has
+changed nothing. All processes see the acts on one session in the same order; acts on different
 sessions never wait for each other's turns.
 
 A *claim* is the exclusive right to run a session's next turn: a lease, and a token that is
-compared for equality inside every act that uses it. An act with a token that is no longer the
-session's raises ClaimLost and changes nothing.
+compared for equality inside every act that uses it. An act with a token that is no longer valid
+for the session raises ClaimLost and changes nothing.
 
-A *listener* hears what was committed, in this process at once, from other processes soon (SQLite:
-within about 20 ms); of the others' events only those of sessions that somebody here follows. What
-it hears is true but may come twice or, from other processes, out of order: events carry numbers,
-and the log is what counts.
+A *listener* receives notices of commits: of this process at once, of other processes soon (SQLite:
+within about 20 ms) and their events only for sessions that are followed in this process. A notice
+is true but may arrive twice or, from other processes, out of order: events have numbers, and the
+log is authoritative.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from turnwise.identity import operation
 from turnwise.stores.notices import Listener
 
 AFFINITY = 0.4
-"""Seconds that a turn waits for the worker that keeps its session, before any may take it."""
+"""Seconds that a turn waits for the worker that caches its session; then any may take it."""
 RESERVATION = 3.0
-"""Seconds that a session starts no new turn after someone asked in vain to hold it."""
+"""Seconds that a session starts no new turn after a failed request for exclusive access."""
 EXHAUSTED = {
     "code": "attempts_exhausted",
     "message": "The bot stopped working each time it tried to answer this message.",
@@ -38,15 +38,15 @@ EXHAUSTED = {
 }
 
 Epoch = tuple[float, int]
-"""A session's life since it was made or last reset: what was remembered of another is void."""
+"""A session's period since its creation or last reset; data cached in another is invalid."""
 NO_EPOCH: Epoch = (0.0, 0)
 
 
 class Desk(NamedTuple):
-    """A worker's wish to run turns: who asks, for how long, and what it has at hand.
+    """A worker's request for turns: the worker, the lease, and what it has cached.
 
-    `lease` is in seconds. `history` is how many messages a handler sees; `known(session)` tells
-    the `seq` up to which the worker holds that session's messages already, and of which epoch.
+    `lease` is in seconds. `history` is how many messages a handler sees; `known(session)` returns
+    the `seq` up to which the worker has cached that session's messages, and their epoch.
     """
 
     worker: str
@@ -61,9 +61,9 @@ class Claim:
     """The exclusive right to run one turn (or, with `turn` 0, to change the state).
 
     `history` are the session's last messages whose `seq` is above `history_from`, placed and
-    encoded, up to `seq`; not `whole` when there are more that the worker did not ask for or may
-    know. `written` counts the events written under the claim. `incarnation` changes when the store
-    was out of sight: it may have come back without what was last told of it.
+    encoded, up to `seq`; it is not `whole` if there are more that the worker did not request or may
+    have cached. `written` counts the events written under the claim. `incarnation` changes when the
+    store was unreachable: it may have lost the latest data that was read from it.
     """
 
     session: str
@@ -91,8 +91,8 @@ class Outcome:
     """How a turn ended. `replies` are encoded messages; `drafts` events to append before them.
 
     `state` is the new state, or None where it did not change. `next_desk` asks to claim the
-    session's next turn in the same act; `keep` says that this worker holds the session's `local`.
-    An outcome is one operation, however often it is tried.
+    session's next turn in the same act; `keep`: this worker holds the session's `local`.
+    An outcome is one operation, however often it is retried.
     """
 
     status: Literal["completed", "failed", "cancelled"]
@@ -111,7 +111,7 @@ class Outcome:
         return dumps(self.error) if self.error is not None else None
 
     def record(self, claim: Claim, seq: int, finished_at: float) -> TurnRecord:
-        """The turn that ended so, its question at `seq` of the history."""
+        """The turn with this outcome, its question at `seq` of the history."""
         n = claim.turn
         question = concluded(claim.message, self.status, self.error_json)
         return TurnRecord(
@@ -132,11 +132,11 @@ class Outcome:
 
 @dataclass(slots=True)
 class Submission:
-    """A message that wants to be a turn. `message` is encoded.
+    """A message to be submitted as a turn. `message` is encoded.
 
-    `key` makes the act idempotent: the same key and `fingerprint` give the turn that is there.
-    `generation` is the token's, checked inside the act (None: the caller is trusted). `create`
-    makes the session when it does not exist yet. `limit` bounds the mailbox.
+    `key` makes the act idempotent: the same key and `fingerprint` return the existing turn.
+    `generation` is the token's, checked inside the act (None: the caller is trusted). `create`:
+    create the session if it does not exist. `limit` is the maximum size of the mailbox.
     """
 
     session: str
@@ -150,15 +150,15 @@ class Submission:
 
 
 class Submitted(NamedTuple):
-    """The answer to a submission: the turn and whether this call made it."""
+    """The result of a submission: the turn and whether this call created it."""
 
     turn: TurnRecord
     created: bool
 
 
 class Renewal(NamedTuple):
-    """The answer to a renewal: the tokens that are lost, the turns someone wants stopped, and the
-    tokens of which the store could not tell."""
+    """The result of a renewal: the lost tokens, the turns that should stop, and the tokens whose
+    state is unknown to the store."""
 
     lost: frozenset[str]
     cancelled: frozenset[str]
@@ -166,17 +166,17 @@ class Renewal(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A stretch of a session's history or turns, oldest first, and whether there is more."""
+    """A page of a session's history or turns, oldest first, and whether there are more."""
 
     items: list[bytes]
     has_more: bool
 
 
 class History(NamedTuple):
-    """The history, what is still open, and the event number to follow from.
+    """The history, the open turns, and the event number to follow from.
 
-    The events after `cursor` show all that the running turn has said and whatever comes next, and
-    nothing of the messages that are in the history already.
+    The events after `cursor` contain the whole output of the running turn and all later events, but
+    none of the messages that are already in the history.
     """
 
     messages_json: list[bytes]
@@ -191,7 +191,7 @@ class History(NamedTuple):
 
 
 class Log(NamedTuple):
-    """A stretch of a session's event log, from one moment.
+    """A page of a session's event log, read as one snapshot.
 
     `events` are those after the cursor that was asked for; the log holds events from `floor` + 1
     to `last`. A cursor below `floor` or above `last` cannot be continued: that is a gap.
@@ -203,10 +203,10 @@ class Log(NamedTuple):
 
 
 class Store(ABC):
-    """Keeps sessions, mailboxes and event logs. All times are seconds by the store's clock."""
+    """Stores sessions, mailboxes and event logs. All times are seconds of the store's clock."""
 
     durability: str = ""
-    """What an acknowledgement is worth here, in a sentence for people."""
+    """How durable acknowledged data is in this store, in a sentence."""
 
     # Life
 
@@ -216,37 +216,37 @@ class Store(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what is under way and disconnect."""
+        """Finish the pending acts and disconnect."""
 
     @abstractmethod
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` for every notice until the function returned is called."""
+        """Call `listener` for every notice until the returned function is called."""
 
-    def follow(self, session: str) -> None:  # noqa: B027 a store that hears everything need not
-        """Someone here follows `session`: the events that others append to it are told."""
+    def follow(self, session: str) -> None:  # noqa: B027 optional: a store may deliver all notices
+        """Start to deliver the events that other processes append to `session`."""
 
     def unfollow(self, session: str) -> None:  # noqa: B027
         """One follower of `session` less."""
 
     @abstractmethod
     async def secret(self) -> bytes:
-        """The 32 bytes that sign tokens: made on first use, the same for every process."""
+        """The 32 bytes that sign tokens: created on first use, the same for all processes."""
 
     @abstractmethod
     async def sweep(self, *, retention: float, limit: int = 200) -> int:
         """Delete sessions that expired and events older than `retention` seconds.
 
-        Events of a turn that is not finished stay. Returns how many sessions were deleted; at
-        most about `limit` a call, so that nobody waits long.
+        Events of an unfinished turn stay. Returns how many sessions were deleted; at most about
+        `limit` per call, so that no other caller waits long.
         """
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return when the store can keep a message. Raises StoreUnavailable."""
+        """Return when the store can write. Raises StoreUnavailable."""
 
     @abstractmethod
     async def waiting(self) -> int:
-        """How many sessions have a turn that is ready and waits for a worker."""
+        """The number of sessions with a turn that is ready and waits for a worker."""
 
     @abstractmethod
     async def facts(self) -> dict[str, str]:
@@ -258,7 +258,7 @@ class Store(ABC):
     async def create(
         self, session: str, *, name: str | None, metadata: bytes, ttl: float
     ) -> Session:
-        """Make a session, or return the one that is there. It expires `ttl` after its last turn."""
+        """Create a session, or return the existing one. It expires `ttl` after its last turn."""
 
     @abstractmethod
     async def session(self, session: str) -> Session | None:
@@ -278,11 +278,11 @@ class Store(ABC):
 
     @abstractmethod
     async def reset(self, session: str) -> Session:
-        """Forget messages, state, mailbox and log; open turns are cancelled; numbers go on."""
+        """Delete messages, state, mailbox and log; cancel open turns; numbers continue."""
 
     @abstractmethod
     async def delete(self, session: str) -> bool:
-        """Leave nothing of the session. Returns whether it was there."""
+        """Delete the session and all its data. Returns whether it existed."""
 
     # Turns
 
@@ -295,18 +295,18 @@ class Store(ABC):
     ) -> Submitted:
         """Put a message into the mailbox; claim it for `desk` if the session is idle.
 
-        `take` is called exactly once when `desk` is given: with the claim after the commit, even
-        if the caller is gone by then, or with None. Raises NotFound, Unauthorized (the
-        generation is not the session's), KeyReused, QueueFull.
+        If `desk` is given, `take` is called exactly once: with the claim after the commit, even if
+        the caller was cancelled, or with None. Raises NotFound, Unauthorized (the generation is
+        not the session's), KeyReused, QueueFull.
         """
 
     @abstractmethod
     async def claim(self, desk: Desk, limit: int) -> list[Claim]:
-        """Claim up to `limit` sessions, longest waiting first; lapsed leases count as waiting."""
+        """Claim up to `limit` sessions, longest waiting first; expired leases count as waiting."""
 
     @abstractmethod
     async def append(self, claim: Claim, drafts: Sequence[Draft]) -> bool:
-        """Append events of the running turn; returns whether someone wants the turn stopped."""
+        """Append events of the running turn; returns whether the turn should stop."""
 
     @abstractmethod
     async def finish(self, claim: Claim, outcome: Outcome) -> Claim | None:
@@ -317,31 +317,31 @@ class Store(ABC):
 
     @abstractmethod
     async def release(self, claim: Claim) -> None:
-        """Give the turn back to the mailbox; the attempt does not count. Not an error if lost."""
+        """Return the turn to the mailbox; the attempt does not count. Not an error if lost."""
 
     @abstractmethod
     async def renew(self, claims: Sequence[Claim], lease: float) -> Renewal:
-        """Hold the leases of `claims` for `lease` seconds from now."""
+        """Extend the leases of `claims` to `lease` seconds from now."""
 
     @abstractmethod
     async def hold(self, session: str, owner: str, lease: float) -> Claim | None:
         """Claim the session itself, between turns; None while a turn runs.
 
-        A hold that came back None keeps its place: no new turn starts for the next seconds.
+        After a result of None no new turn starts for some seconds, so that a retry succeeds.
         Raises NotFound.
         """
 
     @abstractmethod
     async def save(self, claim: Claim, state: bytes | None) -> None:
-        """End a hold; write `state` unless it is None."""
+        """Release a held session; write `state` unless it is None."""
 
     @abstractmethod
     async def forget(self, worker: str, sessions: Sequence[str]) -> None:
-        """`worker` no longer keeps these sessions: any worker may take their next turn at once."""
+        """`worker` no longer caches these sessions: any worker may take their next turn at once."""
 
     @abstractmethod
     async def cancel(self, session: str, turn: int) -> TurnRecord:
-        """Withdraw a queued turn, ask a running one to stop, leave a finished one as it is.
+        """Withdraw a queued turn or ask a running one to stop; a finished turn does not change.
 
         Raises NotFound.
         """
@@ -354,7 +354,7 @@ class Store(ABC):
 
     @abstractmethod
     async def turn_by_key(self, session: str, key: str) -> TurnRecord | None:
-        """The turn that a submission with this key made, or None."""
+        """The turn that a submission with this key created, or None."""
 
     @abstractmethod
     async def turns(
@@ -372,7 +372,7 @@ class Store(ABC):
     async def history(
         self, session: str, *, before: int | None = None, after: int | None = None, limit: int = 50
     ) -> History:
-        """The latest messages (or those around a `seq`), with what is open, from one moment."""
+        """The latest messages (or those around a `seq`) and the open turns, as one snapshot."""
 
     @abstractmethod
     async def state(self, session: str) -> bytes:

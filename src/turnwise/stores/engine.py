@@ -1,20 +1,20 @@
-"""The engine under the SQLite store: connections, transactions, and what other processes wrote.
+"""The engine under the SQLite store: connections, transactions, and other processes' writes.
 
 How it works, and why:
 
 - All statements run on the event loop's thread, only COMMIT (which waits for the disk) in a
-  thread of its own. A statement takes microseconds; in a second thread each would wait for the
-  interpreter's lock, up to 5 ms a statement while the loop is busy.
-- What is deleted is overwritten (secure_delete), and a second later the write-ahead log is emptied.
-- Acts that arrive while a COMMIT is under way share the next transaction (group commit), so one
-  wait for the disk serves many turns.
-- While others write too, processes write one after another (line.py). Then COMMIT runs on the loop
-  if the disk is quick: a thread would keep the lock while it waits for the interpreter. BEGIN
-  IMMEDIATE never waits inside SQLite: should it find the lock taken all the same, the loop tries
-  again every millisecond.
-- Every process looks every 10 ms whether another has committed (`PRAGMA data_version`, 2 us, on
-  the connection that writes, for which its own commits do not count) and, if so, reads what the
-  others appended since. Nothing is asked per reader, and what nobody follows here is not unpacked.
+  separate thread. A statement takes microseconds; in a second thread each would wait for the
+  interpreter's lock, up to 5 ms per statement while the loop is busy.
+- Deleted data is overwritten (secure_delete), and a second later the write-ahead log is emptied.
+- Acts that arrive during a COMMIT share the next transaction (group commit), so one wait for the
+  disk serves many turns.
+- If several processes write, they write one after another (line.py). Then COMMIT runs on the loop
+  if the disk is fast: a thread would keep the lock while it waits for the interpreter. BEGIN
+  IMMEDIATE never waits inside SQLite: if the lock is taken nevertheless, the loop retries every
+  millisecond.
+- Every process checks every 10 ms whether another has committed (`PRAGMA data_version`, 2 us, on
+  the connection that writes, for which its own commits do not count) and, if so, reads the entries
+  appended since. There is no query per reader, and entries without followers are not unpacked.
 """
 
 from __future__ import annotations
@@ -51,29 +51,29 @@ log = logging.getLogger("turnwise.store")
 Act = Callable[[Acts], Any]
 
 TAIL_PERIOD = 0.01
-"""Seconds between two looks at what other processes wrote."""
+"""Seconds between two checks for other processes' writes."""
 TAIL_PAGE = 1000
-"""Rows read at one look."""
+"""Rows read per check."""
 COMPANY = 1.0
-"""Seconds after another process wrote in which we stand in line to write."""
+"""Seconds after another process's write during which we queue to write."""
 BRISK = 0.001
-"""Seconds that the disk may make a COMMIT wait, as a rule, for the loop to wait for it."""
+"""COMMIT runs on the loop only if the disk usually needs less than this many seconds."""
 CHECKPOINT = 4000
-"""Pages of the write-ahead log at which they are brought into the file."""
+"""Pages in the write-ahead log at which a checkpoint copies them into the file."""
 ERASE_DELAY = 1.0
-"""Seconds after which what was deleted is in no file any more, unless others read that long."""
+"""Seconds until deleted data is erased from all files, unless a reader still runs."""
 WATCH = 1.0
-"""Seconds between two looks at what an outsider may have done to the files."""
+"""Seconds between two checks for outside changes to the files."""
 LOCK_PATIENCE = 1.5
-"""Seconds to wait for another process's write lock before saying that the store is away."""
+"""Seconds to wait for another process's write lock before raising StoreUnavailable."""
 
 
 class Engine:
-    """One process's way to the file at `path`.
+    """One process's access to the file at `path`.
 
-    `clock` returns seconds since 1970; `observe` is told of each transaction; `settle(act,
-    result)` is called for each act after its transaction, with its result or its error, whoever
-    still waits for it.
+    `clock` returns seconds since 1970; `observe` is called for each transaction; `settle(act,
+    result)` is called for each act after its transaction, with its result or its error, even if
+    no caller waits any longer.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class Engine:
         self._observe = observe
         self._settle = settle
         self._origin = 0
-        """Which process this is, of those that share the file: drawn when the store opens."""
+        """This process's random number among those that share the file, chosen on opening."""
         self._listeners = Listeners()
         self.followed: Counter[str] = Counter()
-        """How many follow each session here: what others append to it is told."""
+        """The number of followers per session: they receive what other processes append."""
         self._tail: asyncio.TimerHandle | None = None
         self._version = 0
         self._committing = False
@@ -148,7 +148,7 @@ class Engine:
         return db
 
     async def stop(self) -> None:
-        """Finish what is under way and close the file."""
+        """Finish the pending acts and close the file."""
         if self._tail is not None:
             self._tail.cancel()
         await self._batcher.aclose()
@@ -159,18 +159,18 @@ class Engine:
         self._locks.close()
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Tell `listener` every notice until the function returned is called."""
+        """Call `listener` for every notice until the returned function is called."""
         return self._listeners.add(listener)
 
     # Writing
 
     async def act(self, act: Callable[[Acts], T]) -> T:
-        """Run `act` in a transaction; one that has begun runs to its end whoever waits for it."""
+        """Run `act` in a transaction; once started, it completes even if its caller gives up."""
         result: T = await self._batcher.submit(act)
         return result
 
     def submit(self, act: Act) -> asyncio.Future[Any]:
-        """The same as a future, for one who wants to know when it is given up."""
+        """The same as a future, for callers that need to know about its cancellation."""
         return self._batcher.submit(act)
 
     async def _commit(self, acts: list[Act]) -> list[Any]:
@@ -179,7 +179,7 @@ class Engine:
         for act, result in zip(acts, results, strict=True):
             try:
                 self._settle(act, result)
-            except Exception:  # what is committed stays committed
+            except Exception:  # the commit is not affected
                 log.exception("cannot settle an act")
         return results
 
@@ -222,40 +222,40 @@ class Engine:
         return results
 
     def _brisk(self) -> bool:
-        """Whether to COMMIT on the loop: others write too, the disk is quick, and there was time
-        for something else since the last one."""
+        """Whether to COMMIT on the loop: other processes write too, the disk is fast, and other
+        tasks could run since the last one."""
         now = time.monotonic()
         chores = self._wal_pages >= CHECKPOINT or self._erase_is_due()
         rested = now - self._ended > self._took
         return now < self._company and self._disk < BRISK and rested and not chores
 
     def _end_here(self) -> None:
-        """COMMIT on the loop, and learn how long the disk makes it wait."""
+        """COMMIT on the loop, and measure how long the disk takes."""
         began, worked = time.monotonic(), time.thread_time()
         self._end_transaction()
         self._took = time.monotonic() - began
         self._disk += (self._took - (time.thread_time() - worked) - self._disk) / 8
 
     def _end_in_thread(self) -> None:
-        """COMMIT in the thread, and do what may take longer."""
+        """COMMIT in the thread, and run the slower tasks."""
         self._end_transaction()
         self._disk *= 0.99  # now and then the loop tries the disk again
         if self._erase_is_due():
             self._erase()
         elif self._wal_pages >= CHECKPOINT:
-            with suppress(apsw.Error):  # then the next one does
+            with suppress(apsw.Error):  # then the next commit does it
                 self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
         self._line.leave()
 
     def _end_transaction(self) -> None:
-        """COMMIT, and let the next process write: from the thread, the loop may hear of it much
-        later. Not yet, where what follows would never catch up with the others."""
+        """COMMIT, and let the next process write: in the thread, because the loop may learn of the
+        commit much later. Not yet, if this process would then never catch up with the others."""
         self._writer.execute("COMMIT")
         if self._wal_pages < 2 * CHECKPOINT and not self._erase_is_due():
             self._line.leave()
 
     def _grown(self, db: apsw.Connection, name: str, pages: int) -> int:
-        """Told by SQLite after each COMMIT: so many pages are in the write-ahead log."""
+        """Called by SQLite after each COMMIT with the number of pages in the write-ahead log."""
         self._wal_pages = pages
         return apsw.SQLITE_OK
 
@@ -263,10 +263,10 @@ class Engine:
         return 0 < self._erase_at < time.monotonic()
 
     def _erase(self) -> None:
-        """Empty the write-ahead log: its old pages still hold the words that were deleted."""
+        """Empty the write-ahead log: its old pages still contain deleted text."""
         try:
             busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
-        except apsw.Error:  # what was committed is committed all the same
+        except apsw.Error:  # the commits are not affected
             busy = True
         self._erase_at = time.monotonic() + ERASE_DELAY if busy else 0.0
 
@@ -291,18 +291,18 @@ class Engine:
                 return
             except apsw.BusyError:
                 self._company = time.monotonic() + COMPANY
-                # Who waits behind a batch that was locked out is told at once.
+                # Acts queued behind a locked-out batch fail at once.
                 if self._locked_out or time.monotonic() > patience:
                     self._locked_out = True
                     raise StoreUnavailable("Another process holds the store's lock.") from None
             await asyncio.sleep(random.uniform(0.001, 0.002))
 
-    # What other processes wrote
+    # Other processes' writes
 
     def _follow_others(self) -> None:
         loop = asyncio.get_running_loop()
         self._tail = loop.call_later(TAIL_PERIOD, self._follow_others)
-        if not self._committing:  # else the next transaction looks as it begins
+        if not self._committing:  # else the next transaction checks when it starts
             self._look_for_others()
             if self._erase_is_due():
                 self._erase_soon()
@@ -311,7 +311,7 @@ class Engine:
             self._watch()
 
     def _watch(self) -> None:
-        """See what an outsider did to the files."""
+        """Check for outside changes to the files."""
         self._locks.renew()
         with suppress(StoreUnavailable):  # it is logged once, and every act is refused
             self._files.check()
@@ -334,14 +334,14 @@ class Engine:
             self._version = 0  # look again next time
 
     def _read_tail(self) -> None:
-        """Tell what others appended since the last look, from one moment."""
+        """Deliver what others appended since the last check, as one snapshot."""
         self._reader.execute("BEGIN")
         try:
             if self._reader.execute(STATEMENTS["tail_position"]).get < self._end:
                 self._restored()
             entries = self._foreign("entries", self._position)
             signals = self._foreign("signals", self._signal_position)
-            # Where all was read, the next look starts behind our own rows as well.
+            # If everything was read, the next check starts after our own rows as well.
             self._position = self._end_of(entries, "tail_position")
             self._end = max(self._end, self._position)
             self._signal_position = self._end_of(signals, "tail_signal_position")
@@ -359,7 +359,7 @@ class Engine:
         self._listeners.tell([*notices, Ready()] if queued else notices)
 
     def _restored(self) -> None:
-        """The file has come back with less than it had: what is remembered of it is void."""
+        """The file was restored with less data: everything cached from it is invalid."""
         log.warning("%s holds less than before: it was restored from a backup.", self.path)
         self._position = self._signal_position = self._end = 0
         self._acts.incarnation += 1
@@ -379,9 +379,9 @@ class Engine:
     # Reading
 
     def read(self, read: Callable[[Readings], T], *, together: bool = True) -> T:
-        """Read, on the loop too, because readers never wait for writers.
+        """Read, also on the loop, because readers never wait for writers.
 
-        All from one moment, unless `together` is false: for a reading that is right without.
+        One snapshot, unless `together` is false: for a reading that is correct without one.
         """
         try:
             if not together:
@@ -395,7 +395,7 @@ class Engine:
             raise _unavailable(error) from error
 
     def dead(self) -> list[int]:
-        """The processes that hold leases and have died, looked for twice a second at most."""
+        """The dead processes that hold leases, checked at most twice a second."""
         now = time.monotonic()
         if now < self._next_look:
             return []
@@ -408,7 +408,7 @@ class Engine:
         self._files.check_space()
 
     async def quick_check(self) -> str:
-        """What SQLite finds wrong with the file: "ok", or the first thing."""
+        """SQLite's integrity check of the file: "ok", or the first error."""
 
         def look() -> str:
             db = apsw.Connection(os.fspath(self.path), flags=apsw.SQLITE_OPEN_READONLY)
@@ -450,7 +450,7 @@ def _unavailable(error: Exception) -> StoreUnavailable:
 
 
 def words(error: Exception) -> str:
-    """What an error of SQLite's or of the system's means for who runs this."""
+    """Explains an error of SQLite or of the system to the operator."""
     if isinstance(error, apsw.NotADBError):
         return "it is not a SQLite file, or its first page is damaged. Restore it from a backup."
     if isinstance(error, apsw.CorruptError):

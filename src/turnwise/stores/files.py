@@ -1,9 +1,9 @@
-"""Files: what an outsider can do to the store's file, and how it is noticed.
+"""Files: detects outside changes to the store's files.
 
-A process that writes to a file which was deleted or replaced would acknowledge messages that nobody
-ever finds again. So each transaction first looks whether the names still lead to the files that
-were opened (two `stat` calls, some microseconds for a group of acts), and the store refuses to
-write from then on. What was accepted before is in the file that was opened.
+A process that writes to a deleted or replaced file would acknowledge messages that are lost. So
+each transaction first checks that the names still lead to the files that were opened (two `stat`
+calls, some microseconds for a group of acts); if not, the store refuses all further writes.
+Messages accepted before are in the file that was opened.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger("turnwise.store")
 
 Identity = tuple[int, int]
 LEAST_SPACE = 1_000_000
-"""Bytes that must be free on the disk for the store to call itself ready."""
+"""Free bytes that the disk must have for the store to report that it is ready."""
 
 
 class StoreFiles:
@@ -30,7 +30,7 @@ class StoreFiles:
         self._names = (self._path, f"{self._path}-wal")
         self._opened: dict[str, Identity] = {}
         self.trouble: str | None = None
-        """Why nothing can be kept any more, in a sentence."""
+        """Why the store can no longer write, in a sentence."""
 
     def make_private(self) -> bool:
         """Create the file, readable by its owner only, if there is none; returns whether it was
@@ -43,27 +43,27 @@ class StoreFiles:
         return True
 
     def _check_kind(self) -> None:
-        """Raises ConfigurationError for what cannot hold a store safely."""
+        """Raises ConfigurationError if the file cannot hold a store safely."""
         found = os.stat(self._path)
         if stat.S_ISDIR(found.st_mode):
             raise ConfigurationError(f"{self._path} is a folder.")
         if found.st_nlink > 1:
             raise ConfigurationError(
                 f"{self._path} has several names (hard links). Two processes that open it by two "
-                "names would each write a log of their own and lose messages: leave it one name."
+                "names would each write a separate log and lose messages: leave it one name."
             )
         if _is_mounted(self._path):
             raise ConfigurationError(
                 f"{self._path} is mounted as a single file, so its write-ahead log would not be "
-                "kept with it. Mount the folder that it is in."
+                "kept with it. Mount its folder instead."
             )
 
     def remember(self) -> None:
-        """From now on these are the files, once there has been a write."""
+        """Remember the opened files; call it after the first write."""
         self._opened = {name: found for name in self._names if (found := _identity(name))}
 
     def check(self) -> None:
-        """Raises StoreUnavailable when one of them was deleted or replaced; logs it once."""
+        """Raises StoreUnavailable if one of them was deleted or replaced; logs it once."""
         for name, opened in self._opened.items():
             found = _identity(name)
             if found != opened:
@@ -74,7 +74,7 @@ class StoreFiles:
     def _refuse(self, name: str, what: str) -> None:
         if self.trouble is None:
             self.trouble = (
-                f"{name} was {what} while it was open: nothing more can be kept. "
+                f"{name} was {what} while it was open: nothing more can be stored. "
                 "Restart the process once the right file is in its place."
             )
             log.error("%s", self.trouble)
@@ -90,7 +90,7 @@ class StoreFiles:
 
 
 def _is_mounted(path: str) -> bool:
-    """Whether exactly this path is a mount point (Linux tells; elsewhere: no)."""
+    """Whether exactly this path is a mount point (known on Linux only; elsewhere: no)."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
             return any(line.split(" ")[4] == path.replace(" ", "\\040") for line in mounts)

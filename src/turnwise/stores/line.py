@@ -1,12 +1,12 @@
 """Line: the processes that share a file write one after another, each when the last one is done.
 
-SQLite's own lock would be tried again and again, a millisecond apart, and the luckiest would get
-it. Here the kernel wakes the next one, with two locks on bytes of the file beside the store's:
-`next` is held by the process whose turn comes, which waits for `now`. All others wait behind it.
+SQLite's own lock would be polled every millisecond, and a random process would get it. Here the
+kernel wakes the next process, with two locks on bytes of the lock file beside the store's file: the
+next process holds `next` and waits for `now`. All others wait for `next`.
 
-The line is a courtesy. What keeps the file whole is SQLite's lock. A process that stops while it
-stands in line (a debugger, SIGSTOP) does not hold up the others for long, because a process that
-has waited `PATIENCE` seconds goes without.
+The queue is only an optimisation; SQLite's lock protects the file. A process that stops while it
+waits (a debugger, SIGSTOP) does not block the others for long, because a process that has waited
+`PATIENCE` seconds writes without the queue's lock.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from turnwise.stores.locks import LockFile
 from turnwise.threads import Threads
 
 PATIENCE = 0.1
-"""Seconds in line before a process goes without."""
-_NEXT, _NOW = 2**31 + 1, 2**31 + 2  # behind the bytes by which processes show that they are alive
+"""Seconds in the queue before a process writes without its lock."""
+_NEXT, _NOW = 2**31 + 1, 2**31 + 2  # after the bytes that show which processes are alive
 
 
 class Line:
-    """This process's place in the line at `locks`."""
+    """This process's place in the queue at `locks`."""
 
     def __init__(self, locks: LockFile) -> None:
         self._locks = locks
@@ -32,7 +32,7 @@ class Line:
         self._inside = False
 
     def close(self) -> None:
-        """Leave for good."""
+        """Leave the queue permanently."""
         if self._threads is not None:
             self._threads.end()
 
@@ -50,13 +50,13 @@ class Line:
             self._wanted = False
 
     def leave(self) -> None:
-        """We have written: let the next one. From any thread; not an error if we went without."""
+        """After a write: release the lock, from any thread; not an error if we do not hold it."""
         if self._inside:
             self._inside = False
             self._locks.give(_NOW)
 
     def _slip_in(self) -> bool:
-        """Enter at once if nobody is there; else begin to wait."""
+        """Enter at once if the queue is empty; else start to wait."""
         first = self._locks.take(_NEXT)
         if first and self._locks.take(_NOW):
             self._locks.give(_NEXT)
@@ -79,5 +79,5 @@ class Line:
         if waiting.cancelled() or waiting.exception() is not None:
             return  # the file is closed
         self._inside = True
-        if not self._wanted:  # we went without meanwhile
+        if not self._wanted:  # it gave up waiting in the meantime
             self.leave()

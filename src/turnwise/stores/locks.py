@@ -1,13 +1,13 @@
 """Locks: single bytes of a small file beside the store's that processes lock.
 
-The locks are those of Linux that belong to an open file (F_OFD_SETLK), so the kernel releases them
-when the process ends, however it ends. They are a help and never a condition: without them (another
-system, a file share that has none, a side file that cannot be opened) every process is taken to be
-alive and nobody stands in line; leases and SQLite's own lock decide, as they always do in the end.
+They are Linux's open file description locks (F_OFD_SETLK), so the kernel releases them when the
+process ends, however it ends. They are an optimisation, not a requirement: without them (another
+system, a file share that has none, a lock file that cannot be opened) every process is assumed to
+be alive and writers do not queue; correctness depends only on leases and SQLite's own lock.
 
-The file itself may be removed by an outsider at any time. Whoever holds a lock in it notices that
-within a second and locks its byte in the file that is there now (`renew`); what is not found in a
-file that was just made is not trusted until the others have had that second.
+The lock file may be removed at any time. A process that holds a lock in it detects that within a
+second and locks its byte in the current file (`renew`); until then, a missing lock in a new file
+does not mean that a process is dead.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ log = logging.getLogger("turnwise.store")
 
 _FLOCK = "@hhqqi0q"  # struct flock: type, whence, start, length, pid
 _NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM}
-"""What a kernel or a file share without locks of open files answers."""
+"""The errors of a kernel or a file share without open file description locks."""
 TRUST = 3.0
-"""Seconds after a new file was made until what is not locked in it counts as not alive."""
+"""Seconds after the creation of a lock file until a missing lock means a dead process."""
 
 _open_files: weakref.WeakSet[LockFile] = weakref.WeakSet()
 
@@ -55,8 +55,8 @@ class LockFile:
         return self._file is not None
 
     def open(self, *, trusted: bool = False) -> None:
-        """Open or create the file; `trusted` says that nobody can have had another one before.
-        Where there can be no locks, this logs one warning."""
+        """Open or create the file; `trusted` means that no process can hold locks in an earlier
+        one. If locks are not possible, this logs one warning."""
         if fcntl is None:
             return
         try:
@@ -75,13 +75,13 @@ class LockFile:
                 os.utime(file, (0, 0))
         except FileExistsError:
             file = os.open(self._path, flags, 0o600)
-        # Nothing is ever written to it, so this is when it was made, by whomever.
+        # Nothing is ever written to it, so this is the time of its creation.
         age = time.time() - os.fstat(file).st_mtime
         self._trusted_from = time.monotonic() + min(TRUST, max(0.0, TRUST - age))
         return file
 
     def close(self) -> None:
-        """Give back every lock."""
+        """Release all locks."""
         _open_files.discard(self)
         self._held.clear()
         self.close_files()
@@ -94,10 +94,10 @@ class LockFile:
                 os.close(file)
 
     def renew(self) -> None:
-        """If the file was removed or replaced, lock the same bytes in the one that is there now."""
+        """If the file was removed or replaced, lock the same bytes in the current file."""
         if self._file is None or self._is_there():
             return
-        log.warning("%s was removed: it is made anew, and leases decide meanwhile.", self._path)
+        log.warning("%s was removed: it is created again, and leases decide meanwhile.", self._path)
         self._removed.append(self._file)  # a thread may be waiting in it
         self._file = None
         self.open()
@@ -113,7 +113,7 @@ class LockFile:
         return (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
 
     def take(self, byte: int, *, wait: bool = False) -> bool:
-        """Lock a byte; returns whether it is ours now."""
+        """Lock a byte; returns whether this process holds it now."""
         if self._set(byte, fcntl.F_WRLCK, wait=wait):
             self._held.add(byte)
             return True
@@ -125,7 +125,7 @@ class LockFile:
         self._set(byte, fcntl.F_UNLCK)
 
     def taken(self, byte: int) -> bool:
-        """Whether another process holds a byte; True where that cannot be known."""
+        """Whether another process holds a byte; True if that is unknown."""
         if self._file is None or time.monotonic() < self._trusted_from or not self._is_there():
             return True
         try:
@@ -159,7 +159,7 @@ class LockFile:
 
 
 def share_like(file: int, beside: Path) -> None:
-    """Give a new file the mode (and, as root, the owner) of the one `beside` it, if it is there."""
+    """Give a new file the mode (and, as root, the owner) of the file `beside` it, if it exists."""
     try:
         model = os.stat(beside)
     except OSError:

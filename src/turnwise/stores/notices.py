@@ -1,4 +1,4 @@
-"""Notices: what a store tells its listeners about what was committed."""
+"""Notices: the messages with which a store informs its listeners about commits."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Appended(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """A session's log ends with event `last` (None: perhaps further than was told)."""
+    """A session's log ends with event `last` (None: events may have been missed)."""
 
     session: str
     last: int | None = None
 
 
 class Ended(NamedTuple):
-    """A turn has ended, and this is its record. Told in the process that ended it, before its
-    last events are."""
+    """A turn has ended, and this is its record. It is delivered in the process that ended the turn,
+    before the turn's last events."""
 
     record: TurnRecord
 
@@ -38,11 +38,11 @@ class Ready(NamedTuple):
 
 
 class Signal(NamedTuple):
-    """Something that concerns whoever holds or follows a session, and is no event of its log.
+    """A notice for those that hold or follow a session, which is not an event of its log.
 
-    cancel: `turn` should stop. lost: the claim on `turn` was taken away. gone: the session was
-    deleted. token: its tokens were made anew; `turn` is their generation. From other processes it
-    comes late, when the session may be another of the same name already.
+    cancel: `turn` should stop. lost: the claim on `turn` was revoked. gone: the session was
+    deleted. token: its tokens were replaced; `turn` is their generation. From other processes it
+    arrives late: by then the id may belong to a new session.
     """
 
     kind: Literal["cancel", "lost", "gone", "token"]
@@ -55,18 +55,18 @@ Listener = Callable[[Notice], None]
 
 
 class Listeners:
-    """Those who hear a store's notices."""
+    """The listeners of a store."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
 
     def add(self, listener: Listener) -> Callable[[], None]:
-        """Tell `listener` every notice until the function returned is called."""
+        """Call `listener` for every notice until the returned function is called."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
     def tell(self, notices: Iterable[Notice]) -> None:
-        """Tell everyone. One who fails hurts nobody: what is committed stays committed."""
+        """Notify all listeners. One that fails does not affect the others or the commit."""
         for notice in notices:
             for listener in self._listeners:
                 try:

@@ -26,7 +26,7 @@ def open_store(url: str, *, observe: Callable[[Batch], None] | None = None) -> S
         return SQLiteStore(_file(url, scheme, rest), observe=observe)
     if scheme in ("redis", "rediss", "unix"):
         try:
-            from turnwise.stores.redis import RedisStore  # an extra: not everybody has it
+            from turnwise.stores.redis import RedisStore  # an extra: it may not be installed
         except ImportError as error:
             if (error.name or "").startswith("turnwise"):
                 raise
@@ -38,16 +38,16 @@ def open_store(url: str, *, observe: Callable[[Batch], None] | None = None) -> S
 
 
 def _meant_absolute(name: str) -> bool:
-    """Whether a slash is missing: the folder is not here, and it is at the root."""
+    """Whether a slash is missing: the folder exists at the root, but not here."""
     folder = Path(name).parent
     return not name.startswith("/") and not folder.exists() and Path("/", folder).exists()
 
 
 def _file(url: str, scheme: str, rest: str) -> str:
-    """The file that a SQLite URL names. What is no file's name is refused, not made."""
+    """The file that a SQLite URL names. Raises ConfigurationError for an unsuitable name."""
     name, why = rest[1:], ""
     if scheme != "sqlite":
-        why = f"Turnwise brings its own driver: write sqlite:// and not {scheme}://"
+        why = f"Turnwise has its own driver: write sqlite:// instead of {scheme}://"
     elif not rest.startswith("/"):
         why = "a relative file has three slashes and an absolute one four"
     elif not name or name.endswith("/"):
@@ -55,9 +55,9 @@ def _file(url: str, scheme: str, rest: str) -> str:
     elif name.startswith((":", "file:")):
         why = "sessions are kept in a file; for tests there is turnwise.testing.talk"
     elif "?" in name or "#" in name:
-        why = "a file's URL has no parameters"
+        why = "a file's URL must have no parameters"
     elif name.startswith("~"):
-        why = "a home folder is written out"
+        why = "a home folder must be written as a full path"
     elif _meant_absolute(name):
         why = f"there is no folder {name.rsplit('/', 1)[0]} here, an absolute path has four slashes"
     if why:

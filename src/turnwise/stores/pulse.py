@@ -1,8 +1,8 @@
 """Pulse: which of the processes that share a file are alive.
 
-Each process locks one byte, at its own number, of the file beside the store's. The kernel releases
-the lock when the process ends, so a turn whose process was killed does not have to wait for its
-lease to run out. A process that is only stopped still holds its lock: there the lease decides.
+Each process locks one byte, at its own number, of the lock file beside the store's file. The kernel
+releases the lock when the process ends, so a turn whose process was killed need not wait until its
+lease expires. A process that is only stopped still holds its lock: then the lease decides.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ class Pulse:
         self._number = number
 
     def start(self) -> None:
-        """Be alive from now on."""
+        """Take the lock: this process counts as alive."""
         if self._locks.usable:
             self._locks.take(self._number)
 
     def alive(self, number: int) -> bool:
-        """Whether the process that chose `number` is alive; True where that cannot be known."""
+        """Whether the process with this `number` is alive; True if that is unknown."""
         return number == self._number or self._locks.taken(number)

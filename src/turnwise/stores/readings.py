@@ -1,6 +1,6 @@
 """The rows of the SQLite store, and every reading of them.
 
-Nothing here grows with the length of a conversation: a row by its key, a page of rows.
+The cost of a reading does not grow with the conversation: a row by its key, a page of rows.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Readings:
         return [placed(body, turn, seq) for seq, turn, body in found]
 
     def _record(self, row: Row | None, turn: TurnRow) -> TurnRecord:
-        """A turn as others see it; `row` tells where a queued one stands."""
+        """A turn as callers see it; `row` gives the position of a queued one."""
         position = None
         if row is not None and turn.status == "queued":
             position = self._one("ahead", row.id, row.head, turn.n)[0]
@@ -156,7 +156,7 @@ class Readings:
             first_event=turn.first_event,
         )
 
-    # What the store answers
+    # The store's readings
 
     def owners(self) -> list[int]:
         """The processes that hold a lease."""
@@ -181,7 +181,7 @@ class Readings:
         return self._turn_in(session, self._one("turn_by_key", session, key))
 
     def _turn_in(self, session: str, found: Any) -> TurnRecord | None:
-        """`found` was read first: once finished, a turn does not change any more."""
+        """`found` was read first: a finished turn no longer changes."""
         if found is None:
             return None
         turn = TurnRow(*found)
@@ -238,7 +238,7 @@ class Readings:
             raise
 
     def _events(self, session: str, start: int, limit: int, turn: int | None) -> list[Event]:
-        """Up to `limit` events behind `start`; of one turn, up to its last."""
+        """Up to `limit` events after `start`; of one turn, up to its last."""
         found: list[Event] = []
         for last, body in self._execute(self._sql["log"], (session, start)):
             for event in self._unpacked(session, body, last):

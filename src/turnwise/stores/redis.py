@@ -1,7 +1,7 @@
 """The Redis store: many machines, one Redis or a Cluster.
 
-Each method is one script in lua/, sent to the session's partition. What an act causes is told here
-at once, and to other processes by the scripts, through Redis's channels.
+Each method is one script in lua/, sent to the session's partition. The effects of an act are
+delivered in this process at once, and to other processes by the scripts, through Redis's channels.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ log = logging.getLogger("turnwise.store")
 class RedisStore(Store):
     """Sessions in the Redis, or Cluster, at `url`: redis://, rediss:// or unix://.
 
-    Besides what redis-py reads from it the URL may say `?prefix=` (of all keys; "turnwise"),
-    `?partitions=` (1 on a single Redis, 16 on a Cluster; fixed when the store is first used) and
-    `?replicas=` (how many must have what is acknowledged; 0). `observe` is told of each
-    pipeline. `shift()` is added to Redis's clock, in seconds: for tests.
+    In addition to redis-py's parameters the URL may contain `?prefix=` (of all keys; default
+    "turnwise"), `?partitions=` (default 1 on a single Redis, 16 on a Cluster; fixed on first use)
+    and `?replicas=` (how many must confirm before data is acknowledged; default 0). `observe` is
+    called for each pipeline. `shift()` is added to Redis's clock, in seconds: for tests.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class RedisStore(Store):
         return list(heapq.merge(*pages, key=lambda session: session.id.encode()))[:limit]
 
     async def _listed(self, number: int, after: str, limit: int) -> list[Session]:
-        """The first `limit` sessions of a partition behind an id."""
+        """The first `limit` sessions of a partition after an id."""
         sessions: list[Session] = []
         last = after.encode()
         while len(sessions) < limit:
@@ -179,25 +179,25 @@ class RedisStore(Store):
         try:
             args = submit_args(submission, message, token, desk)
             future = self._redis.ask(number, "submit", ident, args, under_way.shape)
-        except BaseException:  # another event loop's, or closed: nothing began
+        except BaseException:  # another event loop, or closed: nothing was started
             under_way.never_began()
             raise
         future.add_done_callback(under_way.done)
-        if desk is None:  # the answer will come from elsewhere
+        if desk is None:  # another process will answer the turn
             self._redis.hurry(submission.session)
-        submitted: Submitted = await asyncio.shield(future)  # begun or not, it comes to its end
+        submitted: Submitted = await asyncio.shield(future)  # it completes in any case
         return submitted
 
     async def claim(self, desk: Desk, limit: int) -> list[Claim]:
-        # A caller that gives up must not leave claims that nobody runs.
+        # A caller that gives up must not leave claims that no worker runs.
         return await asyncio.shield(asyncio.ensure_future(self._claim(desk, limit)))
 
     async def _claim(self, desk: Desk, limit: int) -> list[Claim]:
-        """Ask the partitions where turns were announced, and now and then all of them."""
+        """Ask the partitions in which turns were announced, and from time to time all."""
         asked = self._redis.hinted()
         if len(asked) == 1:
             return await self._claim_in(asked.pop(), desk, limit)
-        # Who has waited longest comes first, wherever it is.
+        # The longest waiting session comes first, in whichever partition it is.
         order = sorted(asked)
         waiting = await those_that_answer(
             self._redis.ask(n, "waiting", b"", (limit,), partial(_since, n)) for n in order
@@ -231,7 +231,7 @@ class RedisStore(Store):
 
     async def finish(self, claim: Claim, outcome: Outcome) -> Claim | None:
         number, ident = self._redis.of(claim.session)
-        # The same outcome asks for the same claim, however often it is tried.
+        # A retry of the same outcome requests the same claim.
         desk = outcome.next_desk
         token = "" if desk is None else f"{desk.worker}.{outcome.operation}"
         args = finish_args(claim, outcome, token)

@@ -1,8 +1,8 @@
-"""Ear: hears what other processes did in one partition, on one connection.
+"""Ear: receives the notices of other processes in one partition, on one connection.
 
-Redis's channels are a hint and may lose what they carry. So whatever the ear hears names its place
-in the log, and when it could have missed something (a new subscription, a new connection) it says
-so, and whoever follows looks at the log. Besides, the store compares the ends of the logs of all
+Redis's channels are a hint and may lose messages. So each message names its position in the log,
+and if some could have been lost (a new subscription, a new connection) the ear notifies the
+followers, which then read the log. In addition, the store compares the ends of the logs of all
 followed sessions every few seconds.
 """
 
@@ -24,18 +24,18 @@ from turnwise.stores.redis_link import Routes
 log = logging.getLogger("turnwise.store")
 
 AGE = 0.02
-"""Seconds that a change of what is followed waits: a turn that is answered in this process in a
-moment costs Redis no subscription."""
+"""Seconds by which a subscription is delayed: a turn that this process answers faster needs no
+subscription in Redis."""
 SILENCE = 5.0
-"""Seconds of silence after which the ear asks whether the line still stands."""
+"""Seconds of silence after which the ear checks the connection."""
 PAUSE = 0.2
-"""Seconds until it tries again to connect."""
+"""Seconds between two attempts to connect."""
 
 
 class Ear:
     """The channels of the partition `base`. `tell` gets the notices; `origin` is our own number.
 
-    `sharded` is whether the Cluster has channels that stay in their slot.
+    `sharded` is whether the Cluster supports sharded channels.
     """
 
     def __init__(
@@ -63,15 +63,15 @@ class Ear:
 
     @property
     def followed(self) -> list[str]:
-        """The sessions somebody follows."""
+        """The followed sessions."""
         return list(self._followed)
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start to listen."""
         self._task = asyncio.get_running_loop().create_task(self._listen(), name="turnwise-ear")
 
     async def stop(self) -> None:
-        """Hear nothing more."""
+        """Stop listening."""
         if self._timer is not None:
             self._timer.cancel()
         for task in (self._writing, self._task):
@@ -81,10 +81,10 @@ class Ear:
         if self._connection is not None:
             await self._connection.disconnect()
 
-    # Who is followed
+    # Followed sessions
 
     def follow(self, session: str) -> None:
-        """Somebody follows `session`; what it misses until Redis has heard of it is told."""
+        """Follow `session`; a recheck covers the events before the subscription is active."""
         count = self._followed.get(session, 0)
         self._followed[session] = count + 1
         if not count:
@@ -99,7 +99,7 @@ class Ear:
             self._change(session)
 
     def hurry(self, session: str) -> None:
-        """Tell Redis now that `session` is followed."""
+        """Subscribe to `session` now."""
         if self._connection is not None and self._writing is None:
             self._tell_redis([session])
 
@@ -110,18 +110,18 @@ class Ear:
             self._timer = loop.call_later(AGE, self._flush)
 
     def _flush(self) -> None:
-        """Tell Redis what was due, as it is now."""
+        """Send the due subscription changes, by their current state."""
         loop = asyncio.get_running_loop()
         self._timer, now, changed = None, loop.time(), []
         if self._writing is None and self._connection is not None:
             while self._due and self._due[0][0] <= now:
                 changed.append(self._due.popleft()[1])
             self._tell_redis(changed)
-        if self._due and self._connection is not None:  # without one, all begins anew
+        if self._due and self._connection is not None:  # a new connection subscribes to all
             self._timer = loop.call_later(AGE / 2, self._flush)
 
     def _tell_redis(self, changed: Iterable[str]) -> None:
-        """Subscribe to those that are followed, unsubscribe from those that are no more."""
+        """Subscribe to followed sessions, unsubscribe from those that are no longer followed."""
         begun = {s for s in changed if s in self._followed} - self._subscribed
         ended = {s for s in changed if s not in self._followed} & self._subscribed
         self._subscribed |= begun
@@ -138,7 +138,7 @@ class Ear:
                 packed = connection.pack_commands(commands)
                 await connection.send_packed_command(packed, check_health=False)
         except (RedisError, OSError):
-            pass  # the listening task finds the line broken too, and begins anew
+            pass  # the listening task also notices the broken connection, and reconnects
         finally:
             self._writing = None
 
@@ -156,7 +156,7 @@ class Ear:
                 await self._hear_on()
             except (RedisError, OSError, TimeoutError) as error:
                 if not broken:
-                    log.warning("Redis is not heard: %s", error or type(error).__name__)
+                    log.warning("not listening to Redis: %s", error or type(error).__name__)
                 broken = True
                 self._routes.doubt()
             except Exception:
@@ -224,8 +224,8 @@ class Ear:
 
 
 def events_of(text: bytes) -> list[Event]:
-    """The events of an act, as an entry of the log has them: first number, type, turn, tail,
-    type, turn, tail ... in a line each."""
+    """The events of an act, in the format of a log entry: first number, type, turn, tail, type,
+    turn, tail ... on one line each."""
     first, *fields = text.split(b"\n")
     number = int(first)
     return [

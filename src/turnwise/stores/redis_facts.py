@@ -1,4 +1,4 @@
-"""What there is: the version, persistence and layout of a Redis, and what they are worth."""
+"""Diagnostics: the version, persistence and layout of a Redis, and their durability."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OLDEST = (6, 2)
 
 @dataclass
 class Found:
-    """What a look at a Redis found. `facts` are for `turnwise check`."""
+    """The result of examining a Redis. `facts` are for `turnwise check`."""
 
     version: str
     cluster: bool
@@ -39,7 +39,7 @@ async def look(routes: Routes) -> Found:
     valkey = info.get("valkey_version")
     number = valkey or info.get("redis_version", "0")
     version = f"{'Valkey' if valkey else 'Redis'} {number}{' Cluster' if cluster else ''}"
-    # Valkey began where Redis 7.2 ended, and says so.
+    # Valkey is a fork of Redis 7.2, and reports its own version.
     parts = tuple(int(part) for part in info.get("redis_version", "0.0").split(".")[:2])
     found = Found(
         version=version,
@@ -70,7 +70,7 @@ async def _ask(connection: Connection, *command: Any) -> Any:
 
 
 async def _info(connection: Connection) -> dict[str, str]:
-    """What INFO tells; where a user may not ask that, what HELLO tells everybody."""
+    """The answer to INFO; if the user has no permission for it, the answer to HELLO."""
     try:
         text = (await _ask(connection, "INFO")).decode(errors="replace")
     except ResponseError:
@@ -83,7 +83,7 @@ async def _info(connection: Connection) -> dict[str, str]:
 
 
 async def _config(connection: Connection) -> dict[str, str]:
-    """The settings that matter; empty where the server does not tell them."""
+    """The relevant settings; empty if the server does not reveal them."""
     config = {}
     for name in ("appendonly", "appendfsync", "save", "maxmemory-policy"):
         try:
@@ -110,7 +110,7 @@ def _persistence(info: dict[str, str], config: dict[str, str]) -> str:
 
 
 def _durability(info: dict[str, str], config: dict[str, str]) -> str:
-    """What an acknowledgement is worth, in words."""
+    """How durable acknowledged data is, as a text."""
     cluster = " A failover may lose what its replica did not have yet."
     more = cluster if info.get("cluster_enabled") == "1" else ""
     if info.get("aof_enabled") == "1":
@@ -164,8 +164,8 @@ def _limit(info: dict[str, str]) -> str:
 
 
 async def _layout(routes: Routes) -> str:
-    """The masters of a Cluster and what each keeps."""
+    """The masters of a Cluster and the slots of each."""
     lines = []
     for (host, port), slots, replicas in await routes.layout():
-        lines.append(f"{host}:{port} keeps {slots} slots, {replicas} replicas")
+        lines.append(f"{host}:{port} has {slots} slots, {replicas} replicas")
     return "\n".join(lines)

@@ -1,9 +1,8 @@
-"""Link: this process's one way to one partition of the sessions in Redis.
+"""Link: this process's connection to one partition of the sessions in Redis.
 
-Calls that are under way together travel in one pipeline. A call whose answer was lost is made
-again, marked so, until it is answered or `PATIENCE` is over: the scripts do nothing twice. Only
-when Redis has been away for that long a caller hears of it; who asks while it is away is told
-sooner.
+Concurrent calls share one pipeline. A call whose answer was lost is repeated, marked as repeated,
+until it is answered or `PATIENCE` is over: the scripts do nothing twice. Callers get
+StoreUnavailable after `PATIENCE`; while Redis is known to be unavailable, sooner.
 
 Nothing here waits for a reader: readers are served by the ear (redis_ear.py) and the log.
 """
@@ -43,18 +42,18 @@ from turnwise.urls import masked
 log = logging.getLogger("turnwise.store")
 
 PATIENCE = 1.4
-"""Seconds until a caller hears that Redis is away."""
+"""Seconds without an answer until a caller gets StoreUnavailable."""
 BRIEF = 0.4
-"""The same for those who ask while it is known to be."""
+"""The same while Redis is known to be unavailable."""
 PAUSE = 0.05
 """Seconds between two attempts."""
 LOOKS = (0.25, 1.0, 4.0)
-"""Seconds that one node of a Cluster has to say who keeps what, while others may know too; and if
-none did in time, then once more with more: behind TLS and a long line it takes its time."""
+"""Seconds that one node of a Cluster has to report the slots, while other nodes may also know them;
+if none answers in time, the second round allows more: TLS over a slow network takes longer."""
 BATCH = 16
-"""Calls in one pipeline at most: few enough that two links overlap, enough to share its cost."""
+"""Maximum calls per pipeline: few enough that two links overlap, enough to share its cost."""
 PASSING = (MovedError, AskError, TryAgainError, ClusterDownError, MasterDownError, ReadOnlyError)
-"""What a Cluster answers while it rearranges itself."""
+"""A Cluster's answers while it is being reconfigured."""
 
 
 class Unanswered(Exception):
@@ -73,7 +72,7 @@ class Script:
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
     def _with_what_it_uses(self, own: str) -> str:
-        """A script pays each time it runs for every function before it, so it gets no others."""
+        """Only the needed functions: each one before a script costs time on every run."""
         parts = [own]
         for part in reversed(self._common.split("\n\n")):
             names = re.findall(r"^local (?:function )?([\w, ]+)", part, re.M)
@@ -86,8 +85,8 @@ class Script:
 class Call(NamedTuple):
     """One act: its script, the session it is about, its arguments.
 
-    `settle` makes the result (or an exception) of what the script answered, or of the exception
-    that stands for it. It is called once the act is under way, whoever still waits for it.
+    `settle` converts the script's answer, or the exception instead of it, to the result or an
+    exception. It is called once for a started act, even if no caller waits any longer.
     """
 
     script: Script
@@ -97,10 +96,10 @@ class Call(NamedTuple):
 
 
 class Routes:
-    """Which server keeps which partition: one for all, or the masters of a Cluster.
+    """Which server holds which partition: one for all, or the masters of a Cluster.
 
-    `doubts` counts how often a line was lost. Whatever kept a partition before may have come back
-    without what it had last, so what we remember of it is worth nothing.
+    `doubts` counts lost connections. After each, the server of a partition may have lost its latest
+    data, so our cached knowledge of it is invalid.
     """
 
     def __init__(self, url: str) -> None:
@@ -114,7 +113,7 @@ class Routes:
             )
             self._make: type[Any] = pool.connection_class
             self._kwargs = dict(pool.connection_kwargs)
-            self._make(**self._kwargs)  # nothing is sent yet: it knows its parameters
+            self._make(**self._kwargs)  # sends nothing: it only checks its parameters
         except (TypeError, ValueError) as error:
             words = str(error).replace("AbstractConnection.__init__() got an ", "")
             raise ConfigurationError(f"{masked(url)!r}: {words}") from None
@@ -127,7 +126,7 @@ class Routes:
         self._stale = True
 
     async def connect(self, base: bytes | None = None) -> Connection:
-        """A connection to the server that keeps the partition `base`, or to any."""
+        """A connection to the server that holds the partition `base`, or to any server."""
         if base is None or not self.cluster:
             return await self._dial(None)
         await self._look()
@@ -136,15 +135,15 @@ class Routes:
             if first <= slot <= last:
                 return await self._dial(address)
         self._stale = True
-        raise ConnectionError("No server of the Cluster keeps this partition.")
+        raise ConnectionError("No server of the Cluster holds this partition.")
 
     def doubt(self) -> None:
-        """Look again who keeps what before the next connection is made."""
+        """Ask for the slots again before the next connection is opened."""
         self._stale = True
         self.doubts += 1
 
     async def layout(self) -> list[tuple[tuple[str, int], int, int]]:
-        """The masters of the Cluster, the slots each keeps, and how many replicas it has."""
+        """The masters of the Cluster, the slots of each, and how many replicas it has."""
         self.doubt()
         await self._look()
         found: dict[tuple[str, int], tuple[int, int]] = {}
@@ -165,10 +164,10 @@ class Routes:
         return connection
 
     async def _look(self) -> None:
-        """Ask the servers known, one after another, who keeps which slots, unless that is known.
+        """Ask the known servers, one by one, which master has which slots, unless that is known.
 
-        A server that is asked goes to the end of the line first: one that hangs is not asked again
-        and again.
+        A server that is asked is first moved to the end of the list, so that a hanging server is
+        not asked again and again.
         """
         async with self._looking:
             for patience in LOOKS:
@@ -204,7 +203,7 @@ class Routes:
             addresses = [((node[0] or b"").decode() or asked[0], int(node[1])) for node in nodes]
             known += addresses
             slots.append((int(first), int(last), addresses[0], len(addresses) - 1))
-        # Those that were known stay: one that is gone today may be the one that is left tomorrow.
+        # Known servers stay in the list: one that is down now may later be the only one left.
         self._known = list(dict.fromkeys([*known, *self._known]))[:50]
         self._slots = slots
         self._stale = False
@@ -213,11 +212,11 @@ class Routes:
 class Link:
     """Calls to the partition whose keys begin with `base`.
 
-    `origin` is this process's number, `publish` the command that scripts tell others with.
-    `replicas` is how many of them must have a batch before it counts. `repeated(session)` is told
-    of calls that were made again: what they caused the first time was heard by nobody here.
-    `observe` is told of each pipeline. `shift()` is added to Redis's clock, in seconds: for
-    tests. Calls go out in the order they came, one pipeline at a time.
+    `origin` is this process's number, `publish` the command with which scripts notify others.
+    `replicas` is how many must confirm a batch before it counts. `repeated(session)` is called for
+    repeated calls: the effects of their first run were not delivered in this process. `observe` is
+    called for each pipeline. `shift()` is added to Redis's clock, in seconds: for tests. Calls are
+    sent in order of arrival, one pipeline at a time.
     """
 
     def __init__(
@@ -245,11 +244,11 @@ class Link:
         self._sent = False
 
     def submit(self, call: Call) -> asyncio.Future[Any]:
-        """A future of what `call.settle` makes of the answer; of StoreUnavailable, if need be."""
+        """A future of the result of `call.settle`, or of StoreUnavailable."""
         return self._batcher.submit(call)
 
     async def close(self) -> None:
-        """Finish what is under way and hang up."""
+        """Finish the pending calls and disconnect."""
         await self._batcher.aclose()
         if self._connection is not None:
             await self._connection.disconnect()
@@ -264,7 +263,7 @@ class Link:
         return settled
 
     async def _insist(self, calls: list[Call]) -> tuple[list[Any], bool]:
-        """The answer of each call, or the last error, and whether calls were made again."""
+        """The answer of each call, or the last error, and whether calls were repeated."""
         until = time.monotonic() + (BRIEF if self._away else PATIENCE)
         answers: list[Any] = [None] * len(calls)
         left, again, lost = list(range(len(calls))), False, False
@@ -301,7 +300,7 @@ class Link:
             self._connection = await self._routes.connect(self._base)
         answers = await self._exchange(self._connection, calls, again)
         unknown = [i for i, a in enumerate(answers) if isinstance(a, NoScriptError)]
-        if unknown:  # after a restart or SCRIPT FLUSH; sent whole, Redis remembers them
+        if unknown:  # after a restart or SCRIPT FLUSH: send their source, Redis caches it
             sources = [calls[i] for i in unknown]
             found = await self._exchange(self._connection, sources, again, whole=True)
             for i, answer in zip(unknown, found, strict=True):
@@ -349,7 +348,7 @@ class Link:
 
 
 def _settled(call: Call, answer: Any) -> Any:
-    """What the caller gets. A fault in one call is no fault of its neighbours'."""
+    """What the caller gets. An error in one call does not affect other calls."""
     try:
         return call.settle(_told(answer))
     except Exception as error:

@@ -1,7 +1,7 @@
-"""Partitions: this process's lines to all parts of the sessions in Redis, and its ears there.
+"""Partitions: this process's links to all parts of the sessions in Redis, and its ears.
 
-A single Redis has one partition, a Cluster several, so that its servers share the work. Here is
-decided where a session is, what becomes of an act whose answer was lost, and what is told of it.
+A single Redis has one partition, a Cluster several, so that its servers share the work. This module
+decides where a session is, how to treat an act whose answer was lost, and what notices follow.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ SCRIPTS = {
 }
 SCHEMA = 1
 CLUSTER_PARTITIONS = 16
-"""Partitions on a Cluster that was not told how many."""
+"""The default number of partitions on a Cluster."""
 LINES = 2
-"""Links to a partition: while Redis works on one pipeline, the next is written."""
+"""Links per partition: while Redis executes one pipeline, the next is written."""
 FULL_LOOK = 0.4
 """Seconds after which a worker looks for work in all partitions, announced or not."""
 TAIL_CHECK = 5.0
-"""Seconds between two comparisons of what was heard with the ends of the logs."""
+"""Seconds between two comparisons of received events with the ends of the logs."""
 PAGE = 500
-"""Sessions asked for at once."""
+"""Sessions per request."""
 DOUBT = 5.0
-"""Seconds for which a claim that we may have, and never heard of, is given back."""
+"""Seconds during which a claim that we may hold without knowing is released."""
 
 
 class Partitions:
@@ -72,12 +72,12 @@ class Partitions:
         database = parts.path.strip("/")
         if parts.scheme != "unix" and database and not database.isdecimal():
             raise ConfigurationError(
-                f"{masked(url)!r}: what follows the server is the number of its database."
+                f"{masked(url)!r}: the path after the server must be a database number."
             )
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         self.prefix = query.pop("prefix", "turnwise")
         if not self.prefix or set("{}:") & set(self.prefix):
-            raise ConfigurationError("prefix= is a text without braces and colons.")
+            raise ConfigurationError("prefix= must be a text without braces and colons.")
         self._wanted = _number(query, "partitions", 1, 1024)
         self.replicas = _number(query, "replicas", 0, 16) or 0
         self._routes = Routes(urlunsplit(parts._replace(query=urlencode(query))))
@@ -95,12 +95,12 @@ class Partitions:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of partitions."""
         return self._names.partitions
 
     @property
     def incarnation(self) -> int:
-        """Another number whenever what we remember of Redis may be worth nothing any more."""
+        """A number that changes whenever our cached knowledge of Redis may be invalid."""
         return self._routes.doubts
 
     def of(self, session: str) -> tuple[int, bytes]:
@@ -110,7 +110,7 @@ class Partitions:
     # Life
 
     async def open(self) -> redis_facts.Found:
-        """Connect. Returns what is there; raises StoreUnavailable and ConfigurationError."""
+        """Connect. Returns the diagnostics; raises StoreUnavailable and ConfigurationError."""
         self._origin = secrets.token_hex(6).encode()
         try:
             async with asyncio.timeout(5.0):
@@ -148,7 +148,7 @@ class Partitions:
         return found
 
     async def _agree(self, cluster: bool) -> int:
-        """Read, or write first, what all processes share; returns the number of partitions."""
+        """Read, or create, the facts that all processes share; returns the partition count."""
         default = CLUSTER_PARTITIONS if cluster else 1
         fresh = {
             "schema": SCHEMA,
@@ -168,17 +168,17 @@ class Partitions:
             await connection.disconnect()
         if int(schema) > SCHEMA:
             raise ConfigurationError(
-                f"This Redis was written to by a newer Turnwise (schema {int(schema)})."
+                f"This Redis was written by a newer Turnwise (schema {int(schema)})."
             )
         if self._wanted not in (None, int(partitions)):
             raise ConfigurationError(
-                f"The sessions in this Redis are in {int(partitions)} partitions and not "
-                f"{self._wanted}; that is decided when a store is first used."
+                f"The sessions in this Redis are in {int(partitions)} partitions, not "
+                f"{self._wanted}; the number is fixed when a store is first used."
             )
         return int(partitions)
 
     async def look(self) -> redis_facts.Found:
-        """What is there now. Raises StoreUnavailable."""
+        """The current diagnostics. Raises StoreUnavailable."""
         try:
             async with asyncio.timeout(5.0):
                 return await redis_facts.look(self._routes)
@@ -186,7 +186,7 @@ class Partitions:
             raise StoreUnavailable(f"Cannot reach Redis: {error}") from error
 
     async def close(self) -> None:
-        """Finish what is under way and hang up."""
+        """Finish the pending calls and disconnect."""
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
@@ -207,9 +207,9 @@ class Partitions:
         args: Sequence[Any] = (),
         shape: Callable[[Any], Any] | None = None,
     ) -> asyncio.Future[Any]:
-        """The result of a script in a partition, as `shape` makes it."""
+        """The result of a script in a partition, converted by `shape`."""
         settle = partial(self._settle, number, shape)
-        # A session's calls keep to one link, so that they are done in the order they came.
+        # A session's calls use one link, so that they are executed in order of arrival.
         link = self._links[number][zlib.crc32(ident) // self.count % LINES]
         return link.submit(Call(SCRIPTS[name], ident, args, settle))
 
@@ -225,7 +225,7 @@ class Partitions:
         return [self.ask(number, name, b"", args) for number in range(self.count)]
 
     def _settle(self, number: int, shape: Callable[[Any], Any] | None, found: Any) -> Any:
-        """What a script's answer means. What it caused is told, whoever still waits for it."""
+        """Decode a script's answer and deliver its notices, even if no caller waits."""
         if isinstance(found, Exception):
             return found
         code, result, caused = found
@@ -239,7 +239,7 @@ class Partitions:
     # Telling
 
     def repeated(self, number: int, ident: bytes) -> None:
-        """A call about this session was made again; what it did at first was told to nobody."""
+        """A call for this session was repeated; the notices of its first run were lost."""
         told: list[Notice] = [Ready()]
         if ident:
             told.append(Moved(ident.decode("utf-8", "surrogatepass")))
@@ -252,11 +252,11 @@ class Partitions:
         self.listeners.tell(told)
 
     def hint(self, numbers: Iterable[int]) -> None:
-        """There is more to do in these."""
+        """There may be more turns in these partitions."""
         self._hinted.update(numbers)
 
     def hinted(self) -> set[int]:
-        """Where turns were announced since this was last asked; now and then, all."""
+        """The partitions in which turns were announced since the last call; sometimes all."""
         now, hinted = time.monotonic(), self._hinted
         self._hinted = set()
         if hinted and now - self._full_look <= FULL_LOOK:
@@ -267,7 +267,7 @@ class Partitions:
     # Following
 
     def follow(self, session: str) -> None:
-        """Hear what other processes do in `session`."""
+        """Receive the events of other processes in `session`."""
         if self._ears:
             self._ears[self.of(session)[0]].follow(session)
 
@@ -277,11 +277,11 @@ class Partitions:
             self._ears[self.of(session)[0]].unfollow(session)
 
     def hurry(self, session: str) -> None:
-        """Something is about to come from another process, if it is followed."""
+        """Events of another process are expected soon, if it is followed."""
         self._ears[self.of(session)[0]].hurry(session)
 
     async def _check_tails(self) -> None:
-        """Now and then, compare what was heard with the ends of the logs."""
+        """Regularly compare the received events with the ends of the logs."""
         while True:
             await asyncio.sleep(TAIL_CHECK)
             for number, ear in enumerate(self._ears):
@@ -304,27 +304,27 @@ class Partitions:
     # Doubt
 
     def doubt(self, number: int, token: str) -> None:
-        """A claim with this token was asked for, and no answer came: Redis may do it yet."""
+        """A claim with this token was requested without an answer: Redis may still grant it."""
         self._doubtful[token] = number, time.monotonic() + DOUBT
 
     async def _disown_forever(self) -> None:
-        """Give back what we may have claimed without hearing of it: else it waits for its lease."""
+        """Release claims that we may hold without knowing: else they last until the lease ends."""
         while True:
             await asyncio.sleep(0.5)
             for token, (number, until) in list(self._doubtful.items()):
                 try:
                     await self.ask(number, "disown", b"", (token,))
                 except StoreUnavailable:
-                    self.doubt(number, token)  # it can be done when Redis is back, not before
+                    self.doubt(number, token)  # retry when Redis is available again
                 except Exception:
-                    log.exception("cannot give a claim back")
+                    log.exception("cannot release a claim")
                 else:
                     if time.monotonic() > until:
                         self._doubtful.pop(token, None)
 
 
 async def those_that_answer(asked: Iterable[Awaitable[T]]) -> list[T]:
-    """The results of partitions that answer; raises StoreUnavailable only if none does."""
+    """The results of the partitions that answer; raises StoreUnavailable if none does."""
     found = await asyncio.gather(*asked, return_exceptions=True)
     good: list[T] = []
     for result in found:
@@ -343,5 +343,5 @@ def _number(query: dict[str, str], name: str, least: int, most: int) -> int | No
     if text is None:
         return None
     if not text.isdecimal() or not least <= int(text) <= most:
-        raise ConfigurationError(f"{name}= is a number from {least} to {most}, not {text!r}.")
+        raise ConfigurationError(f"{name}= must be from {least} to {most}, not {text!r}.")
     return int(text)

@@ -1,6 +1,6 @@
-"""What the scripts in lua/ answer, and what it is here.
+"""Decodes the answers of the scripts in lua/.
 
-The scripts speak in arrays of bytes and whole numbers; times are microseconds since 1970.
+The scripts answer with arrays of bytes and integers; times are microseconds since 1970.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ MICRO = 1_000_000
 
 
 class Names:
-    """Where things are: the one place that makes names of keys (with lua/common.lua, which adds
-    its suffixes to a partition's base).
+    """The names of all keys, defined only here (and in lua/common.lua, which adds its suffixes to
+    a partition's base).
 
-    All keys of a partition have the same hash tag, so a Cluster keeps them together.
+    All keys of a partition have the same hash tag, so a Cluster stores them on one server.
     """
 
     def __init__(self, prefix: str, partitions: int) -> None:
@@ -38,21 +38,21 @@ class Names:
         self.bases = [f"{prefix}:{{{prefix}.{i}}}:".encode() for i in range(partitions)]
 
     def partition(self, session: str) -> tuple[int, bytes]:
-        """A session's partition and its id as bytes, which end a key: any text has a place.
+        """A session's partition and its id as bytes, which end a key: any text is possible.
 
-        What may name a session is checked where sessions are made.
+        Session ids are validated where sessions are created.
         """
         ident = session.encode("utf-8", "surrogatepass")
         return (zlib.crc32(ident) % self.partitions if self.partitions > 1 else 0), ident
 
     @property
     def meta(self) -> bytes:
-        """The hash of what all processes share: the secret, the schema, how many partitions."""
+        """The hash with the shared facts: the secret, the schema, the number of partitions."""
         return self.bases[0] + b"meta"
 
 
 def refusal(code: bytes) -> TurnwiseError:
-    """The error that a script's refusal stands for."""
+    """The error for a script's refusal."""
     match code:
         case b"no_session":
             return NotFound("There is no such session.")
@@ -69,7 +69,7 @@ def refusal(code: bytes) -> TurnwiseError:
 
 
 def notices(found: Sequence[Any]) -> Iterator[Notice]:
-    """What an act caused for others."""
+    """The notices of an act."""
     for kind, *rest in found:
         if kind == b"events":
             session, text = rest
@@ -138,7 +138,7 @@ def turn_of(session: str, found: Sequence[Any]) -> TurnRecord:
 
 
 def claim_of(incarnation: int, found: Sequence[Any], question: bytes | None = None) -> Claim:
-    """A claim from `claimed` in lua/common.lua; `question` is its message where it was not told."""
+    """A claim from `claimed` in lua/common.lua; `question` is its message if not included."""
     ident, token, n, attempt, name, metadata, message, state, seq = found[:9]
     first, whole, created, base_seq, queued, started, first_event, stored = found[9:]
     return Claim(

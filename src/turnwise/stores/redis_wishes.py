@@ -1,6 +1,6 @@
-"""What the scripts in lua/ are told, in the order in which they read it.
+"""Encodes the arguments of the scripts in lua/, in the order in which they read them.
 
-What they answer is in redis_shapes.py.
+redis_shapes.py decodes their answers.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ def flat(drafts: Sequence[Draft]) -> list[Any]:
 
 
 def micro(seconds: float) -> int:
-    """Seconds as the scripts count them."""
+    """Seconds in the unit of the scripts."""
     return int(seconds * MICRO)
 
 
 class SubmissionUnderWay:
-    """A submission under way. Its claim goes to the worker even if the submitter has gone."""
+    """A pending submission. Its claim goes to the worker even if the caller was cancelled."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class SubmissionUnderWay:
         self._claim: Claim | None = None
 
     def shape(self, found: Sequence[Any]) -> Submitted:
-        """What the script answers: a turn that it made, or the one that was there."""
+        """Decode the script's answer: a new turn, or the existing one."""
         fresh, *rest, claim, made = found
         if claim:
             self._claim = self._claim_of(claim, self._message)
@@ -120,13 +120,13 @@ class SubmissionUnderWay:
         )
 
     def never_began(self) -> None:
-        """Tell the worker that there is no claim."""
+        """Notify the worker that there is no claim."""
         take, self._take = self._take, None
         if take is not None:
             take(None)
 
     def done(self, future: asyncio.Future[Submitted]) -> None:
-        """The act is done or has failed: tell the worker."""
+        """The act is done or has failed: notify the worker."""
         if self._take is not None:
             if isinstance(future.exception(), StoreUnavailable):
                 self._doubt()

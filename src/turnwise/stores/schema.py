@@ -32,14 +32,14 @@ MIGRATIONS, STATEMENTS = _load(resources.files(__package__).joinpath("sqlite.sql
 
 
 def prepare(db: apsw.Connection) -> None:
-    """Set a connection up and its file's schema to this version; waits for others' locks.
+    """Configure a connection and migrate its file to this version; waits for others' locks.
 
     Raises ConfigurationError if a newer version wrote the file, apsw's errors if it cannot be used.
     """
     db.set_busy_timeout(10_000)
     _check_owner(db)
     until = time.monotonic() + 10
-    while True:  # this one does not wait for other processes by itself
+    while True:  # this pragma does not wait for other processes
         try:
             db.execute("PRAGMA journal_mode = WAL")
             break
@@ -61,7 +61,7 @@ def _check_owner(db: apsw.Connection) -> None:
 
 
 def _migrate(db: apsw.Connection) -> None:
-    """Bring the schema up to this version, one migration after another, all or none."""
+    """Migrate the schema to this version: all migrations, in order, or none."""
     db.execute("BEGIN IMMEDIATE")
     try:
         version = db.pragma("user_version")

@@ -1,9 +1,9 @@
-"""The acts of the SQLite store on a session's life, and what all acts share.
+"""The acts of the SQLite store that create, change and delete sessions, and the base of all acts.
 
-An act checks before it writes, so one that raises a TurnwiseError has changed nothing and its
-neighbours in the same transaction stand. It reads the session's row, changes it in memory, and
-writes it back once. What it causes for others (events, a session that is ready, a signal) it
-leaves in `notices`, which the store tells its listeners after the commit.
+An act checks before it writes, so one that raises a TurnwiseError has changed nothing and does not
+affect the other acts in its transaction. It reads the session's row, changes it in memory, and
+writes it back once. Its effects (events, a session that is ready, a signal) are collected in
+`notices`, which the store delivers to its listeners after the commit.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from turnwise.stores.notices import Appended, Notice, Ready, Signal
 from turnwise.stores.readings import Readings, Row
 
 PROOF = 4096
-"""Bytes that a proof of readiness writes: as much as a turn, so that it needs room on the disk."""
+"""Bytes that a readiness check writes: as many as a turn, so that it needs space on the disk."""
 
 
 class SessionActs(Readings):
     """Making, changing, emptying and deleting sessions. `origin` is this process's number.
 
-    `erased` says that something was deleted, until the engine has seen to it.
+    `erased`: data was deleted and the engine has not handled it yet.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class SessionActs(Readings):
         self.notices: list[Notice] = []
         self.erased = False
         self.incarnation = 0
-        """Another number once the file has come back with less than it had."""
+        """A number that changes when the file is restored with less data."""
 
-    # What acts share
+    # Shared by all acts
 
     def _do(self, name: str, *values: Any) -> None:
         self._execute(self._sql[name], values)
@@ -72,8 +72,8 @@ class SessionActs(Readings):
         )
 
     def _slide(self, row: Row, now: float) -> None:
-        """The session lives on from now; what moves its end by less than a hundredth of its life
-        is not worth a write to the index of ends."""
+        """Extend the session's lifetime from now; if its end moves by less than a hundredth of its
+        lifetime, the index of ends is not written."""
         if abs(now + row.ttl - row.expires_at) > row.ttl / 100:
             row.expires_at = now + row.ttl
             self._do("save_expiry", row.expires_at, row.id)
@@ -94,7 +94,7 @@ class SessionActs(Readings):
             self.notices.append(Appended(row.id, appended))
 
     def _ready(self, row: Row, now: float) -> None:
-        """Tell every process's worker that a turn waits, where no event of the log says so."""
+        """Notify the workers of all processes that a turn waits, if no event of the log does."""
         if row.ready_at is not None:
             self._do("add_signal", "ready", row.id, 0, now, self._origin)
             self.notices.append(Ready())
@@ -120,7 +120,7 @@ class SessionActs(Readings):
         return row.as_session()
 
     def _go_on(self, row: Row, last: Row) -> None:
-        """Number on where an earlier session of this name ended: no number means two things."""
+        """Continue the numbers of an earlier session with this id, so that none is used twice."""
         row.last_event = row.floor = last.last_event
         row.last_turn = row.base_turn = last.last_turn
         row.last_seq = row.base_seq = last.last_seq
@@ -187,7 +187,7 @@ class SessionActs(Readings):
     # Housekeeping
 
     def sweep(self, retention: float, limit: int, start: int) -> tuple[int, int]:
-        """Returns how many sessions were deleted and where the next look at the log starts."""
+        """Returns how many sessions were deleted and where the next sweep of the log starts."""
         now = self._clock()
         expired = self._all("expired", now, limit)
         for (session,) in expired:
@@ -197,7 +197,7 @@ class SessionActs(Readings):
         return len(expired), self._trim(now - retention, start, limit * 10)
 
     def _trim(self, cutoff: float, start: int, limit: int) -> int:
-        """Forget old events, a stretch of the log a call, never those of an open turn."""
+        """Delete old events, a part of the log per call, never those of an open turn."""
         upto: dict[str, int] = {}
         rows = self._all("oldest_entries", start, limit)
         old = [row for row in rows if row[3] < cutoff]
@@ -222,10 +222,10 @@ class SessionActs(Readings):
         return kept
 
     def prove(self) -> None:
-        """Write something: whether that is possible is what readiness promises."""
+        """Write test data: readiness promises that writing is possible."""
         self._do("save_fact", "ready", secrets.token_bytes(PROOF))
 
 
 def _generation(now: float) -> int:
-    """The first generation of a session's tokens: above all of earlier sessions of its name."""
+    """The first generation of a session's tokens: higher than any earlier one of this id."""
     return int(now * 1000)

@@ -1,4 +1,4 @@
-"""The SQLite store: one file, several processes, durable when it says so.
+"""The SQLite store: one file, several processes, durable once acknowledged.
 
 Each method is an act (stores/acts.py) or a reading (stores/readings.py), which stores/engine.py
 runs in a transaction.
@@ -35,7 +35,7 @@ from turnwise.stores.notices import Listener
 class SQLiteStore(Store):
     """Sessions in one SQLite file at `path`; `clock` returns seconds since 1970.
 
-    `observe` is told of each transaction.
+    `observe` is called for each transaction.
     """
 
     durability = (
@@ -50,7 +50,7 @@ class SQLiteStore(Store):
         clock: Callable[[], float] = time.time,
         observe: Callable[[Batch], None] | None = None,
     ) -> None:
-        # One file has one name: the lock of the living stands beside the real one.
+        # Resolve links: the lock file of live processes is beside the real file.
         self.path = Path(path).resolve()
         self._engine = Engine(self.path, clock=clock, observe=observe, settle=_settle)
         self._trim_from = 0
@@ -127,14 +127,14 @@ class SQLiteStore(Store):
         under_way = _Submission(submission, desk, take)
         try:
             future: asyncio.Future[Submitted] = self._engine.submit(under_way)
-        except BaseException:  # another event loop's, or closed: nothing began
+        except BaseException:  # another event loop, or closed: nothing was started
             under_way.hand_over(committed=False)
             raise
         future.add_done_callback(under_way.given_up)
         return await future
 
     async def claim(self, desk: Desk, limit: int) -> list[Claim]:
-        # A caller that gives up must not leave claims that nobody runs.
+        # A caller that gives up must not leave claims that no worker runs.
         dead = self._engine.dead()
         return await asyncio.shield(self._engine.act(lambda acts: acts.claim(desk, limit, dead)))
 
@@ -202,7 +202,7 @@ class SQLiteStore(Store):
 
 
 class _Submission:
-    """A submission under way. Its claim goes to the worker even if the submitter has gone."""
+    """A pending submission. Its claim goes to the worker even if the caller was cancelled."""
 
     def __init__(
         self, wish: Submission, desk: Desk | None, take: Callable[[Claim | None], None] | None
@@ -215,19 +215,19 @@ class _Submission:
 
     def __call__(self, acts: Acts) -> Submitted:
         self._begun = True
-        # Without anybody to take it (the submitter left while the batch waited), no claim.
+        # If the caller was cancelled while the batch waited, do not claim.
         desk = self._desk if self._take is not None else None
         submitted, self._claim = acts.submit(self._wish, desk)
         return submitted
 
     def hand_over(self, *, committed: bool) -> None:
-        """Tell the worker once: with the claim after the commit, or that there is none."""
+        """Notify the worker once: with the claim after the commit, or that there is none."""
         take, self._take = self._take, None
         if take is not None:
             take(self._claim if committed else None)
 
     def given_up(self, future: asyncio.Future[Submitted]) -> None:
-        """The future is done; where the act never began, nothing was claimed."""
+        """The future is done; if the act never started, nothing was claimed."""
         if not self._begun:
             self.hand_over(committed=False)
 
