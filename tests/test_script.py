@@ -410,7 +410,7 @@ async def test_inheritance() -> None:
 
 def test_an_empty_dialog_has_no_last_request() -> None:
     """28: asking for it is a clear error."""
-    with pytest.raises(NothingSaid, match="Nobody has said anything"):
+    with pytest.raises(NothingSaid, match="There is no message in this dialog yet"):
         _ = Context(None, past_of("start")).text
 
 
@@ -438,8 +438,8 @@ def test_conditions_stop_at_the_first_that_holds() -> None:
         ({"a": Node(transitions=[To("nowhere")])}, "f/a: there is no node 'nowhere'"),
         ({"a": {"respnse": "x"}}, "f/a: a node has no respnse"),
         ({"a": Node(transitions=["b"])}, "f/a: a transition is a To"),  # type: ignore[list-item]
-        ({"a": Node(7)}, "f/a: 7 is no response"),  # type: ignore[arg-type]
-        ({"a": Node(transitions=[To(7)])}, "f/a: 7 is no destination"),  # type: ignore[arg-type]
+        ({"a": Node(7)}, "f/a: 7 is not a response"),  # type: ignore[arg-type]
+        ({"a": Node(transitions=[To(7)])}, "f/a: 7 is not a destination"),  # type: ignore[arg-type]
         ({"a": 7}, "f/a: a node is a Node or a dict"),
     ],
 )

@@ -119,7 +119,7 @@ async def test_a_file_with_everything(tmp_path: Path) -> None:
         (
             "start: f/a\nflows:\n  f:\n    a:\n      transitions:\n"
             "        - to: a\n          when: {regexp: '('}\n",
-            ":7: f/a: transitions.0.when.regexp: '(' is no regular expression",
+            ":7: f/a: transitions.0.when.regexp: '(' is not a regular expression",
         ),
         (
             "start: f/a\nflows:\n  f:\n    a: {response: {call: os.system}}\n",
