@@ -524,6 +524,7 @@ async def test_the_bot_closes_its_model(monkeypatch: pytest.MonkeyPatch) -> None
     [
         ("ALL_PROXY", "socks4://user:hunter2@127.0.0.1:1"),
         ("HTTPS_PROXY", "gopher://user:hunter2@127.0.0.1:1"),
+        ("HTTPS_PROXY", "::bad::"),
         ("OPENAI_API_KEY", "sk-\N{EM DASH}key"),
     ],
 )

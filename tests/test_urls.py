@@ -164,6 +164,15 @@ def test_variables_that_others_set(
     assert getattr(Settings(_env_file=None), field) == expected
 
 
+@pytest.mark.parametrize("name", ["TURNWISE_LEASE", "TURNWISE_GRACE", "TURNWISE_SESSION_TTL"])
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "soon"])
+def test_numbers_that_are_none(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A time has an end, and is a number."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=name.removeprefix("TURNWISE_").lower()):
+        Settings(_env_file=None)
+
+
 @pytest.mark.parametrize("keys", [",", " , ", "'k1,k2'", '"k1"'])
 def test_keys_that_are_none(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
     """A server that was meant to ask for keys does not start without a usable one."""

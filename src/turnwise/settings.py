@@ -26,6 +26,7 @@ class Settings(BaseSettings):
         env_file=".env",
         env_file_encoding="utf-8-sig",  # some editors write a byte order mark
         env_ignore_empty=True,
+        allow_inf_nan=False,
         extra="ignore",
     )
 

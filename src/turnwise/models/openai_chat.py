@@ -81,10 +81,12 @@ class OpenAIChat:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _connected(self) -> AsyncOpenAI:
-        _openai()  # first, because it may be missing
+        openai = _openai()
         try:
-            return self._connect(**self._how, max_retries=0)  # this module does the retries
-        except (ImportError, ValueError) as error:
+            return self._connect(**self._how, max_retries=0)  # the retries are our own
+        except openai.OpenAIError as error:
+            raise ConfigurationError(str(error)) from error
+        except Exception as error:  # whatever the HTTP client makes of a proxy's address
             raise ConfigurationError(
                 f"The environment's proxy cannot be used ({_proxies()}): {error}"
             ) from error
