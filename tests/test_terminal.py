@@ -65,6 +65,13 @@ def test_chatting_with_a_server(
     chat.type("zwei\r")
     chat.wait_for("ran into an error")
     chat.wait_for(PROMPT)
+    process.kill()
+    chat.type("7\r")  # while nobody is there: it is sent again, as one message
+    process.start()
+    chat.wait_for("6 7 ")
+    chat.wait_for(PROMPT)
+    chat.type("/history\r")
+    assert chat.wait_for(PROMPT).count("you: 7") == 1
     assert chat.end() == 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import secrets
 import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +26,10 @@ from turnwise.gateway import Gateway
 
 T = TypeVar("T")
 HELP = "Ctrl-C stops the answer, Ctrl-D leaves. /history, /reset, /help"
+PAUSE = 0.5
+"""Seconds between two requests to a server that is away."""
+FEW, TRIES = 20, 60
+"""How often a request, and the next part of an answer, is asked for while it is away."""
 _TERMINAL = ("turn.completed", "turn.failed", "turn.cancelled")
 
 
@@ -57,9 +62,8 @@ class LocalLine:
         record = await self._gateway.turn(self._session_id, turn)
         after = record.first_event - 1
         with self._gateway.follow(self._session_id, after, turn=turn) as reader:
-            while not (reader.ended or reader.closed):
-                for event in await reader.read():
-                    yield event.json()
+            async for event in reader:
+                yield event.json()
 
     async def cancel(self, turn: int) -> None:
         await self._gateway.cancel(self._session_id, turn)
@@ -99,7 +103,9 @@ class RemoteLine:
         return cls(url, made["id"], made["token"])
 
     async def submit(self, text: str) -> int:
-        turn = _checked(await self._client.post("turns", json={"text": text}))
+        # With a key a repeated request is the same turn, whatever became of the first one.
+        headers = {"Idempotency-Key": secrets.token_hex(16)}
+        turn = await self._insist("POST", "turns", json={"text": text}, headers=headers)
         n: int = turn["n"]
         return n
 
@@ -109,14 +115,14 @@ class RemoteLine:
             params = {"turn": turn, "after": after, "wait": 20}
             accept = {"Accept": "application/json"}
             try:
-                page = _checked(await self._client.get("events", params=params, headers=accept))
-            except httpx2.TransportError:
+                page = await self._send("GET", "events", params=params, headers=accept)
+            except StoreUnavailable:
                 failures += 1
                 if failures == 1:
                     yield {"type": "lost"}
-                if failures > 60:
-                    raise StoreUnavailable("The server is gone.") from None
-                await asyncio.sleep(0.5)
+                if failures > TRIES:
+                    raise
+                await asyncio.sleep(PAUSE)
                 continue
             failures, after = 0, page["next"]
             for event in page["events"]:
@@ -125,25 +131,44 @@ class RemoteLine:
                     return
 
     async def cancel(self, turn: int) -> None:
-        _checked(await self._client.post(f"turns/{turn}/cancel"))
+        await self._insist("POST", f"turns/{turn}/cancel")
 
     async def history(self) -> list[Mapping[str, Any]]:
-        page = _checked(await self._client.get("messages", params={"limit": 20}))
+        page = await self._insist("GET", "messages", params={"limit": 20})
         messages: list[Mapping[str, Any]] = page["messages"]
         return messages
 
     async def reset(self) -> None:
-        _checked(await self._client.post("reset"))
+        await self._send("POST", "reset")
+
+    async def _insist(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        """`_send`, repeated for a moment while the server is away; for requests that may be."""
+        for _ in range(FEW):
+            try:
+                return await self._send(method, path, **more)
+            except StoreUnavailable:
+                await asyncio.sleep(PAUSE)
+        return await self._send(method, path, **more)
+
+    async def _send(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        """The server's answer. Raises StoreUnavailable while it is away, TurnwiseError."""
+        try:
+            return _checked(await self._client.request(method, path, **more))
+        except httpx2.TransportError as error:
+            raise StoreUnavailable("The server cannot be reached.") from error
 
 
 def _checked(response: httpx2.Response) -> dict[str, Any]:
-    if response.is_success:
-        body: dict[str, Any] = response.json()
-        return body
+    """The body of a good answer. Raises what the answer says instead."""
     try:
-        detail = response.json()["detail"]
-    except (ValueError, KeyError):
+        body: dict[str, Any] = response.json()
+        if response.is_success:
+            return body
+        detail = str(body["detail"])
+    except (ValueError, KeyError, TypeError):  # not one of ours: a proxy's page
         detail = f"The server answered {response.status_code}."
+    if response.status_code in (502, 503, 504):
+        raise StoreUnavailable(detail)
     raise (Unauthorized if response.status_code == 401 else TurnwiseError)(detail)
 
 
