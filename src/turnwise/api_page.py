@@ -22,7 +22,7 @@ _HEAD = """<!doctype html>
   <link rel="stylesheet" href="{root}/page/docs.css">
 </head>
 <body>
-<header><h1>{title}</h1><p>{summary}</p>
+<header><h1>{title}</h1><p>{summary}</p><p>{description}</p>
 <p>The same as JSON: <a href="{root}/openapi.json">openapi.json</a></p></header>
 """
 
@@ -35,11 +35,14 @@ def api_page(document: Mapping[str, Any], root: str = "") -> str:
 def _page(document: Mapping[str, Any], root: str) -> Iterator[str]:
     info = document["info"]
     yield _HEAD.format(
-        title=escape(info["title"]), summary=escape(info.get("summary", "")), root=root
+        title=escape(info["title"]),
+        summary=escape(info.get("summary", "")),
+        root=root,
+        description=escape(info.get("description", "")),
     )
     routes = [
         (path, method, found[method])
-        for path, found in document["paths"].items()
+        for path, found in sorted(document["paths"].items(), key=_sessions_first)
         for method in METHODS
         if method in found
     ]
@@ -162,6 +165,11 @@ def _example(schema: Mapping[str, Any], schemas: Mapping[str, Any], depth: int) 
             return "…"
         case _:
             return {}
+
+
+def _sessions_first(item: tuple[str, Any]) -> tuple[bool, str]:
+    """In order of paths, the operations (health, metrics) last."""
+    return not item[0].startswith("/sessions"), item[0]
 
 
 def _route(method: str, path: str) -> str:

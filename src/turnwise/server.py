@@ -132,6 +132,11 @@ def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
     """
     app = Application(
         title="Turnwise",
+        description=(
+            "Create a session and send its token as `Authorization: Bearer <token>` with every "
+            "request about that session. Errors are problems (RFC 9457) with a `code` and "
+            "`retryable`."
+        ),
         summary="Stateful conversations: sessions, turns in order, replies that can be resumed.",
         lifespan=runtime.lifespan,
         docs_url=None,  # its page loads external scripts: ours is api_page.py
