@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
 from ipaddress import IPv6Address, ip_address, ip_network
 from secrets import compare_digest
 from typing import NamedTuple
@@ -85,7 +84,7 @@ class Access:
             raise NotFound("There is no such session.")
         return Principal(grant.generation, grant.expires)
 
-    def creating(self, connection: HTTPConnection) -> AbstractContextManager[Counted]:
+    def creating(self, connection: HTTPConnection) -> Counted:
         """Wraps the creation of a session: only a session that is created counts.
 
         Raises RateLimited if this address created too many.
@@ -94,7 +93,7 @@ class Access:
         address = connection.client.host if connection.client else ""
         return self._sessions.counting(None if trusted else _network(address))
 
-    def speaking(self, principal: Principal, session_id: str) -> AbstractContextManager[Counted]:
+    def speaking(self, principal: Principal, session_id: str) -> Counted:
         """Wraps the submission of a message: only an accepted message that is not a repeat counts.
 
         Raises RateLimited if too many messages were sent in this session.

@@ -362,6 +362,8 @@ def _path(request: Request) -> str:
     a proxy or a server may have removed."""
     scope = request.scope
     path, root = scope["path"], scope.get("root_path", "").rstrip("/")
+    if not root and (raw := scope.get("raw_path")):
+        return str(raw.decode("latin-1").rstrip("/"))
     if root and not (path == root or path.startswith(f"{root}/")):
         path = root + path
     return quote(path, safe="/:@").rstrip("/")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from turnwise.errors import RateLimited
 
@@ -14,9 +13,26 @@ FEW = 1_000
 
 
 class Counted:
-    """Whether the action counts."""
+    """One action of `key` (None: not counted), around which this is a context manager.
 
-    counts = True
+    It counts unless it raises or `counts` is set to False.
+    """
+
+    __slots__ = ("_key", "_rate", "counts")
+
+    def __init__(self, rate: Rate, key: str | None) -> None:
+        self._rate = rate
+        self._key = key
+        self.counts = True
+
+    def __enter__(self) -> Counted:
+        if self._key is not None:
+            self._rate.take(self._key)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._key is not None and (kind is not None or not self.counts):
+            self._rate.give_back(self._key)
 
 
 class Rate:
@@ -35,23 +51,9 @@ class Rate:
         self._rested: dict[str, float] = {}
         self._forget_at = FEW
 
-    @contextmanager
-    def counting(self, key: str | None) -> Iterator[Counted]:
-        """Count the block as one action of `key`, unless it raises or is marked as not counting.
-
-        Raises RateLimited. If `key` is None, nothing is counted.
-        """
-        if key is not None:
-            self.take(key)
-        counted = Counted()
-        try:
-            yield counted
-        except BaseException:
-            counted.counts = False
-            raise
-        finally:
-            if key is not None and not counted.counts:
-                self.give_back(key)
+    def counting(self, key: str | None) -> Counted:
+        """A context in which one action of `key` happens. Entering it raises RateLimited."""
+        return Counted(self, key)
 
     def give_back(self, key: str) -> None:
         """Undo one count."""
