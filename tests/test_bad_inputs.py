@@ -346,9 +346,9 @@ def test_markdown_is_harmless(text: str) -> None:
 )
 def test_markdown_takes_no_time(text: str) -> None:
     """Texts made to be slow are not; a million characters are shown as they are."""
-    began = time.monotonic()
+    began = time.thread_time()  # its own time, whatever else the machine does
     assert to_html(text)
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 5
 
 
 async def test_rendering_needs_a_token_and_has_a_limit(open_sqlite_door: Opener) -> None:

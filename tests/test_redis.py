@@ -147,7 +147,7 @@ async def test_facts(redis_server: RedisServer, redis_cluster: RedisCluster) -> 
     async with opened(prefixed(redis_cluster)) as store:
         facts = await store.facts()
         assert facts["partitions"] == "16"
-        assert facts["cluster"].count("keeps 546") == 3
+        assert facts["cluster"].count("has 546") == 3
 
 
 async def test_an_evicting_redis_is_warned_of(
