@@ -19,6 +19,9 @@ import pytest
 from conftest import HERE, Process, Talker, free_port
 from terminals import PROMPT, Terminal
 from turnwise import Bot, Runtime, Settings, Turn, TurnError, telemetry
+from turnwise.conversation import new_session_id
+from turnwise.errors import ConfigurationError
+from turnwise.models import OpenAIChat
 from turnwise.testing import talk
 
 ROOT = Path(__file__).parent.parent
@@ -198,6 +201,8 @@ async def test_a_failed_turn_is_found(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "turn 2 failed" in shown
     assert "handler_error" in shown
     assert "model_rate_limited, The model is busy." in shown
+    await asyncio.to_thread(run, "export", "--all", "-o", str(tmp_path / "all.jsonl"))
+    assert (tmp_path / "all.jsonl").stat().st_mode & 0o777 == 0o600
     exported = json.loads(await asyncio.to_thread(run, "export", "user 42"))
     ends = [(turn["n"], turn["status"]) for turn in exported["turns_ended"]]
     assert ends == [(1, "completed"), (2, "failed"), (3, "failed")]
@@ -354,3 +359,107 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
 def test_nothing_of_the_environment_reaches_the_tests() -> None:
     """Variables of the person who runs them are not there."""
     assert not [name for name in os.environ if name.startswith(("TURNWISE_", "OPENAI_"))]
+
+
+# What newcomers write
+
+
+def no_parameter() -> str:
+    return "hi"
+
+
+def test_a_handler_without_a_parameter() -> None:
+    """It is refused when it is registered, and not at each turn."""
+    with pytest.raises(ConfigurationError, match="one argument"):
+        Bot(no_parameter)  # type: ignore[arg-type]
+
+
+async def test_a_state_that_is_not_json(caplog: pytest.LogCaptureFixture) -> None:
+    """The log names the key."""
+
+    async def reply(turn: Turn) -> str:
+        turn.state["fine"] = 1
+        turn.state["seen"] = {turn.n}
+        return "ok"
+
+    async with talk(reply) as say:
+        with pytest.raises(TurnError, match="not JSON"):
+            await say("hi")
+    assert "state['seen'] is not JSON" in caplog.text
+
+
+async def test_a_handler_that_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """A forgotten `return` leaves a word in the log."""
+
+    async def reply(turn: Turn) -> None:
+        str(f"You said {turn.text}")
+
+    with caplog.at_level("INFO"):
+        async with talk(reply) as say:
+            assert (await say("hi")).text == ""
+    assert "nothing to say" in caplog.text
+
+
+TARGETS = {
+    "nowhere:bot": "no module 'nowhere' here",
+    "mine.bot": "written module:name",
+    "./mine.py": "turnwise serve mine:bot",
+    "{folder}/mine.py:bot": "in {folder}, turnwise serve mine:bot",
+    "mine:Kind": "is a class",
+    "mine:missing": "has no 'missing'",
+    "wrong:bot": "wrong.py:1: ",
+    "mine:app": "serve it with uvicorn",
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_targets_that_are_none(target: str, tmp_path: Path) -> None:
+    """One line that says how to write it."""
+    (tmp_path / "mine.py").write_text(
+        "from turnwise import Bot\nfrom fastapi import FastAPI\napp = FastAPI()\n"
+        "bot = Bot(lambda turn: 'hi')\nclass Kind:\n    def __call__(self, turn): ...\n"
+    )
+    (tmp_path / "wrong.py").write_text("bot = (\n")
+    named = target.format(folder=tmp_path)
+    _, err = turnwise("serve", named, cwd=tmp_path, status=1)
+    assert TARGETS[target].format(folder=tmp_path) in err
+    assert len(err.splitlines()) == 1
+
+
+def test_ids_never_look_like_options() -> None:
+    """A session's id can be given to every command as it is."""
+    assert not any(new_session_id().startswith("-") for _ in range(2000))
+
+
+def test_a_picture_of_another_kind(tmp_path: Path) -> None:
+    """`script draw -o x.png` writes no Mermaid into a picture."""
+    script = ROOT / "examples" / "toy_script.yaml"
+    _, err = turnwise("script", "draw", str(script), "-o", "x.png", cwd=tmp_path, status=1)
+    assert ".png is not supported" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_a_key_or_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI's own server needs a key, and an address begins with http."""
+    with pytest.raises(ConfigurationError, match="OPENAI_API_KEY"):
+        OpenAIChat("m")
+    with pytest.raises(ConfigurationError, match="http://"):
+        OpenAIChat("m", base_url="localhost:1234/v1")
+    assert OpenAIChat("m", base_url="http://localhost:1234/v1").model == "m"
+
+
+def test_a_model_named_in_a_file(tmp_path: Path) -> None:
+    """`.env` serves for OPENAI_ variables too, and the greeting names the model."""
+    (tmp_path / ".env").write_text("OPENAI_BASE_URL=http://127.0.0.1:9/v1\nOPENAI_MODEL=mine\n")
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "turnwise", "serve", "--port", str(port)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        assert "the model mine" in next(lines_of(process))
+    finally:
+        process.terminate()
+        process.wait(15)
+        assert process.stdout is not None
+        process.stdout.close()

@@ -541,3 +541,59 @@ async def test_slashes_at_the_end_lead_nowhere_else(open_sqlite_door: Opener) ->
         assert "evil" not in str(answer.headers)
         wrong = await door.client.put("/sessions", json={})
         assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+
+
+async def test_streams_that_are_never_sent_do_not_count(sqlite_url: str) -> None:
+    """A host's middleware that fails behind the endpoint leaves no open stream."""
+    settings = Settings(_env_file=None, max_streams=3)
+    runtime = Runtime(Bot(lambda turn: turn.text), sqlite_url, settings=settings)
+    app = host_of(runtime)
+
+    @app.middleware("http")
+    async def broken(request: Request, call_next: Any) -> Any:
+        answer = await call_next(request)
+        if request.headers.get("x-break"):
+            raise Mine("after the endpoint")
+        return answer
+
+    async with serving(app) as url, httpx.AsyncClient(base_url=f"{url}/ai", timeout=20) as client:
+        talker = await Talker.make(client)
+        headers = {"Accept": "text/event-stream", "X-Break": "yes"}
+        for _ in range(8):
+            await talker.call("POST", "/turns", json={"text": "a"}, headers=headers)
+        gc.collect()
+        fine = await talker.call(
+            "POST", "/turns", json={"text": "b"}, headers={"Accept": "text/event-stream"}
+        )
+        assert "turn.completed" in fine.text
+
+
+def test_batchers_work_behind_a_fork() -> None:
+    """A batcher of the module's, used before the fork and in the middle of a loop, serves the
+    child too: with a coroutine function, and with a plain one whose threads the child lacks."""
+    program = """
+import asyncio, os
+from turnwise import batched
+
+@batched(max_size=4, dedup=True)
+async def upper(texts): return [text.upper() for text in texts]
+
+@batched(max_size=4)
+def lower(texts): return [text.lower() for text in texts]
+
+async def both():
+    return await asyncio.wait_for(asyncio.gather(upper("a"), lower("B")), 5)
+
+async def main():
+    assert await both() == ["A", "b"]
+    if (child := os.fork()) == 0:
+        asyncio.events._set_running_loop(None)
+        os._exit(0 if asyncio.run(both()) == ["A", "b"] else 1)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, status
+    assert await both() == ["A", "b"]
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()

@@ -181,6 +181,12 @@ def test_keys_that_are_none(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
         Settings(_env_file=None)
 
 
+def test_settings_do_not_show_secrets() -> None:
+    """Neither keys nor a store's password stand in what is printed of them."""
+    shown = repr(Settings(api_keys="hunter1", store="redis://u:hunter2@h"))
+    assert "hunter" not in shown
+
+
 def test_a_settings_file_of_any_editor(tmp_path: Path) -> None:
     """With a mark of byte order, `export` and quotes."""
     (tmp_path / "env").write_text('\ufeffexport TURNWISE_PORT="8001"\n', encoding="utf-8")

@@ -12,7 +12,7 @@ import contextvars
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -272,9 +272,14 @@ class Attempt:
             state = orjson.dumps(turn.state)
             usage = orjson.dumps(turn.usage) if turn.usage is not None else None
         except (TypeError, ValueError) as bad:
+            where, session, n = _not_json(turn.state), *self._where()
+            log.error("session %s turn %d: state%s is not JSON: %s", session, n, where, bad)
             raise TurnError("The session's state is not JSON.", code="bad_state") from bad
         changed = None if state == self.claim.state else state
-        return self._ended("completed", replies=self._encoded(turn), state=changed, usage=usage)
+        replies = self._encoded(turn)
+        if not replies:
+            log.info("session %s turn %d: the handler returned nothing to say", *self._where())
+        return self._ended("completed", replies=replies, state=changed, usage=usage)
 
     def _encoded(self, turn: Turn | None, *, partial: bool = False) -> list[bytes]:
         metadata = turn.metadata if turn is not None else None
@@ -330,10 +335,22 @@ class Attempt:
         return self.kept.thread.run(fn, *args)
 
 
+def _not_json(state: Mapping[str, Any]) -> str:
+    """Which key of the state cannot be encoded, as an index expression."""
+    for key, value in state.items():
+        try:
+            orjson.dumps({key: value})
+        except (TypeError, ValueError):
+            return f"[{key!r}]"
+    return ""
+
+
 def _trace(error: BaseException | None, debug: bool) -> str:
     """Where an exception came from. Its text may quote a message, so it is omitted unless `debug`
     is set; the texts of our own errors quote no messages."""
     frames = traceback.extract_tb(error.__traceback__) if error is not None else []
     path = "".join(f"\n    {f.filename}:{f.lineno} in {f.name}" for f in frames)
-    words = f": {error}" if debug or isinstance(error, TurnwiseError) else ""
+    words = " (--debug logs its message)"
+    if debug or isinstance(error, TurnwiseError):
+        words = f": {error}"
     return f"{type(error).__name__}{words}{path}"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from turnwise import handlers
+from turnwise.callables import takes_one
 from turnwise.errors import ConfigurationError
 from turnwise.handlers import Handler as Handler
 from turnwise.output import Coalesce
@@ -69,6 +70,8 @@ class Bot:
             raise ConfigurationError("A reply handler must be a function or have __call__.")
         if self._handler is not None:
             raise ConfigurationError("This bot has a reply handler already.")
+        if not takes_one(handler):
+            raise ConfigurationError("A reply handler takes one argument: def reply(turn).")
         self._handler = handler
         self._threaded = not handlers.is_async(handler)
         return handler

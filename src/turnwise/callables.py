@@ -29,3 +29,14 @@ def _unwrapped(function: Callable[..., Any]) -> Any:
     while hasattr(function, "func"):
         function = function.func
     return getattr(function, "__func__", function)
+
+
+def takes_one(function: Callable[..., Any]) -> bool:
+    """Whether it can be called with one argument; True if its signature is unknown."""
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # built in
+        return True
+    return True

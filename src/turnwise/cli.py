@@ -22,6 +22,7 @@ from rich.markup import escape
 from turnwise import cli_script, cli_sessions, telemetry
 from turnwise.channels.terminal import LocalLine, RemoteLine, Terminal
 from turnwise.cli_flags import BotTarget, StoreUrl, err, option, out, settings_with
+from turnwise.demo import demo_name
 from turnwise.errors import ConfigurationError, TurnwiseError
 from turnwise.runtime import Runtime
 from turnwise.settings import Settings
@@ -33,6 +34,7 @@ T = TypeVar("T")
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_show_locals=False,  # they hold passwords and keys
     help="Turnwise: stateful conversations that lose nothing.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -148,11 +150,13 @@ def _announce(settings: Settings, listening: socket.socket, bot: str | None) -> 
     while not _answers(near, port):
         time.sleep(0.05)
     named = f"[{host}]" if ":" in host else host
-    where, what = escape(f"http://{named}:{port}/"), escape(bot or "the demo bot")
+    where, what = escape(f"http://{named}:{port}/"), escape(bot or demo_name())
     kept = f"Sessions are stored in {escape(masked(settings.store))}. Ctrl-C stops."
     with suppress(OSError, SystemExit):
         out.print(f"[bold]Turnwise[/] serves [cyan]{what}[/] at [link={where}]{where}[/]")
         out.print(kept, style="dim", soft_wrap=True)
+        if os.environ["TURNWISE_WORK"] == "0":
+            out.print("Turns wait until `turnwise work` answers them.", style="dim")
 
 
 def _answers(host: str, port: int) -> bool:
@@ -243,7 +247,7 @@ def work(
     }  # fmt: skip
     settings = settings_with(given)
     telemetry.setup_logging(settings.log_level)
-    asyncio.run(_work(Runtime(load_bot(bot), settings=settings), bot or "the demo bot"))
+    asyncio.run(_work(Runtime(load_bot(bot), settings=settings), bot or demo_name()))
 
 
 async def _work(runtime: Runtime, named: str) -> None:
@@ -268,7 +272,9 @@ def chat(
     token: Annotated[
         str | None, typer.Option(help="The token of a session there; default: a new session.")
     ] = None,
-    session: Annotated[str, typer.Option(help="The session to continue.")] = "terminal",
+    session: Annotated[
+        str | None, typer.Option(help="The session to continue; default: one for each bot.")
+    ] = None,
     store: StoreUrl = None,
 ) -> None:
     """Talk to a bot in the terminal."""
@@ -292,10 +298,13 @@ def chat(
         line = call(RemoteLine.open(url, token=token, session_id=None))
         Terminal(line, loop, out).run()
         return
-    runtime = Runtime(load_bot(bot), settings=settings_with({"store": store}))
+    settings = settings_with({"store": store, "debug": True})  # here the developer is the user
+    telemetry.setup_logging("error")
+    runtime = Runtime(load_bot(bot), settings=settings)
+    named = session or (f"terminal {bot}" if bot else "terminal")
     call(runtime.start())
     try:
-        Terminal(LocalLine(runtime.gateway, session), loop, out).run()
+        Terminal(LocalLine(runtime.gateway, named), loop, out).run()
     finally:
         call(runtime.stop())
 

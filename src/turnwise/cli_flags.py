@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -45,7 +45,11 @@ def settings_with(given: dict[str, Any]) -> Settings:
     for name, value in given.items():
         if value is not None:
             os.environ[f"TURNWISE_{name.upper()}"] = str(value)
-    check_variables(_in_file())
+    found = _in_file()
+    check_variables(found)
+    for name, value in found.items():  # the demo bot's model, and that of a bot of one's own
+        if name.startswith(("OPENAI_", "AZURE_OPENAI_")) and value:
+            os.environ.setdefault(name, value)
     try:
         return Settings()
     except ValidationError as error:
@@ -54,8 +58,8 @@ def settings_with(given: dict[str, Any]) -> Settings:
         raise ConfigurationError(f"{name} (TURNWISE_{name.upper()}): {wrong['msg']}") from None
 
 
-def _in_file() -> Iterable[str]:
+def _in_file() -> Mapping[str, str | None]:
     """The variable names in `.env`."""
     with suppress(OSError, UnicodeDecodeError):
         return dotenv_values(".env", encoding="utf-8-sig")
-    return ()
+    return {}

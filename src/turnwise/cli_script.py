@@ -76,6 +76,8 @@ def draw(
     """Draw a dialog as Mermaid on standard output, or as Mermaid or SVG in a file."""
     dialog = _script(target, Named()).dialog
     path = asyncio.run(_path(session, store or Settings().store)) if session else []
+    if output is not None and output.suffix in (".png", ".jpg", ".pdf"):
+        raise ConfigurationError(f"{output.suffix} is not supported: write .svg or .mmd (Mermaid).")
     if output is not None and output.suffix == ".svg":
         output.write_text(picture.svg(dialog, path), encoding="utf-8")
     elif output is not None:

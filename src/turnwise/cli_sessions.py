@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from heapq import nlargest
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import orjson
 import typer
@@ -171,8 +171,13 @@ def export_sessions(
                 for one in progress.track(chosen, description="Exporting"):
                     file.write(orjson.dumps(await _whole(opened, one)) + b"\n")
 
-    with output.open("wb") if output else os.fdopen(1, "wb", closefd=False) as file:
+    with _private(output) if output else os.fdopen(1, "wb", closefd=False) as file:
         asyncio.run(go())
+
+
+def _private(path: Path) -> BinaryIO:
+    """A new file that only its owner can read: it holds every conversation."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
 async def _every(store: Store) -> AsyncIterator[Session]:

@@ -61,8 +61,17 @@ def demo_bot() -> Bot:
     if has_model():
         from turnwise.models import OpenAIChat
 
-        return Bot(OpenAIChat(os.environ.get("OPENAI_MODEL", "gpt-4o-mini")))
+        return Bot(OpenAIChat(_model()))
     return Bot(reply)
+
+
+def demo_name() -> str:
+    """What `turnwise serve` serves when it is given no bot."""
+    return f"the model {_model()}" if has_model() else "the demo bot"
+
+
+def _model() -> str:
+    return os.environ.get("OPENAI_MODEL", "gpt-4o-mini")
 
 
 def has_model() -> bool:

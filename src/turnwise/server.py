@@ -134,7 +134,8 @@ def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
         title="Turnwise",
         description=(
             "Create a session and send its token as `Authorization: Bearer <token>` with every "
-            "request about that session. Errors are problems (RFC 9457) with a `code` and "
+            "request about that session. Events also come over a WebSocket, "
+            "`/sessions/{session_id}/ws`. Errors are problems (RFC 9457) with a `code` and "
             "`retryable`."
         ),
         summary="Stateful conversations: sessions, turns in order, replies that can be resumed.",

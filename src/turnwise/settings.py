@@ -32,6 +32,7 @@ class Settings(BaseSettings):
 
     store: str = Field(
         default="sqlite:///turnwise.db",
+        repr=False,
         description="The URL of the store that holds the sessions.",
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
@@ -52,7 +53,9 @@ class Settings(BaseSettings):
         ge=1,
         description="Seconds until the turn of an unresponsive worker is retried.",
     )
-    api_keys: str = Field(default="", description="Keys of trusted backends, separated by commas.")
+    api_keys: str = Field(
+        default="", repr=False, description="Keys of trusted backends, separated by commas."
+    )
     allowed_origins: str = Field(
         default="", description="Other origins whose pages may use the API, separated by commas."
     )

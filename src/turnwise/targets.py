@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from turnwise.bot import Bot
@@ -31,6 +32,8 @@ def _made_of(found: Any, target: str) -> Bot:
 
     if isinstance(found, Starlette):
         raise ConfigurationError(f"{target} is an application: serve it with uvicorn.")
+    if isinstance(found, type):
+        raise ConfigurationError(f"{target} is a class: name an object made of it.")
     return Bot(found)
 
 
@@ -40,15 +43,23 @@ def load(target: str) -> Any:
         return Script.load(target)
     module_name, _, name = target.partition(":")
     if module_name.endswith(".py") or "/" in module_name:
-        guess = module_name.removesuffix(".py").strip("./").replace("/", ".")
-        raise ConfigurationError(f"Name a module, not a file: {guess}:{name or 'bot'}")
+        file = Path(module_name.removesuffix(".py"))
+        where = f"in {file.parent}, " if file.is_absolute() else ""
+        guess = file.name if file.is_absolute() else ".".join(p for p in file.parts if p != ".")
+        raise ConfigurationError(
+            f"Name a module, not a file: {where}turnwise serve {guess}:{name or 'bot'}"
+        )
     sys.path.insert(0, os.getcwd())
     try:
         found: Any = getattr(importlib.import_module(module_name), name or "bot")
     except ModuleNotFoundError as error:
-        if error.name != module_name.split(".")[0]:
+        if not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise ConfigurationError(f"There is no module {module_name!r} here.") from None
+        raise ConfigurationError(
+            f"There is no module {module_name!r} here. A target is written module:name."
+        ) from None
+    except SyntaxError as error:
+        raise ConfigurationError(f"{error.filename}:{error.lineno}: {error.msg}") from None
     except AttributeError:
         raise ConfigurationError(f"{module_name} has no {name or 'bot'!r}.") from None
     return found

@@ -7,6 +7,7 @@ A thread that never returns cannot be stopped, so they are daemons, and a set of
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -21,11 +22,16 @@ class Threads:
     """`count` threads that share one queue of jobs; with one thread, jobs run one by one."""
 
     def __init__(self, name: str, count: int = 1) -> None:
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._name = name
         self._count = count
+        self._start()
+
+    def _start(self) -> None:
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._at_work = 0
-        for _ in range(count):
-            threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._process = os.getpid()
+        for _ in range(self._count):
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
 
     @property
     def busy(self) -> bool:
@@ -34,6 +40,8 @@ class Threads:
 
     def run(self, fn: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """A future of `fn(*args)`, started after all earlier jobs."""
+        if self._process != os.getpid():
+            self._start()  # a fork has no threads of its parent's
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._jobs.put((lambda: fn(*args), loop, future))

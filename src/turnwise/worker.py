@@ -101,7 +101,8 @@ class Worker:
         # A pending claim request completes; its turns are run or released, never left claimed.
         await asyncio.wait(self._tasks[:1], timeout=STOP_PATIENCE)
         if self._attempts:
-            log.warning("finishing %d running turns, up to %g s", len(self._attempts), grace)
+            words = "finishing %d running turns, up to %g s; a second signal releases them now"
+            log.warning(words, len(self._attempts), grace)
         idle = asyncio.ensure_future(self._until_idle())
         hurry = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait({idle, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)

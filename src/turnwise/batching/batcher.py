@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import os
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -119,6 +120,7 @@ class Batcher(Generic[Item, Result]):
         self._simple = key is None and cost is None and not max_wait
         self._plain = key is None and cost is None and not dedup and max_queue is None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
         self._workers: set[asyncio.Task[None]] = set()
         self._starting = False
         self._under_way = 0
@@ -207,10 +209,14 @@ class Batcher(Generic[Item, Result]):
             ticket.future.cancel()
 
     def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._loop is not None and not self._loop.is_closed():
+        here = os.getpid()
+        if self._loop is not None and not self._loop.is_closed() and self._process == here:
             raise ConfigurationError("This batcher belongs to another event loop.")
-        self._loop = loop
+        self._loop, self._process = loop, here
+        # The callers of an earlier loop, or of the process that this one is a fork of, are gone.
         self._workers.clear()
+        self._waiting.forget_all()
+        self._telling.forget_equals()
         self._starting, self._lingers, self._under_way = False, False, 0
         self._telling.forget_deadlines()
 

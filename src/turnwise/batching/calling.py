@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import multiprocessing
+import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -86,9 +87,11 @@ class InProcess(Caller):
         self._fn = fn
         self._count = count
         self._pool: ProcessPoolExecutor | None = None
+        self._owner = 0
 
     async def call(self, items: list[Any], pieces: Pieces) -> Any:
-        if self._pool is None:
+        if self._pool is None or self._owner != os.getpid():  # a fork has no pool of its parent's
+            self._owner = os.getpid()
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self._count, mp_context=context)
         pool = self._pool

@@ -43,6 +43,11 @@ class Telling:
         if self._first is not None and self._first.get((ticket.lane, ticket.item)) is ticket:
             del self._first[ticket.lane, ticket.item]
 
+    def forget_equals(self) -> None:
+        """Every item is computed anew."""
+        if self._first is not None:
+            self._first.clear()
+
     # Answers
 
     def tell(self, batch: list[Ticket], results: Sequence[Any]) -> None:

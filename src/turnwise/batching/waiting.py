@@ -143,6 +143,11 @@ class Waiting:
         level.append(ticket)
         self._count += 1
 
+    def forget_all(self) -> None:
+        """Drop every item without a result, because its caller is in another process."""
+        self._lanes.clear()
+        self._count = 0
+
     def drop_given_up(self) -> None:
         """Remove all abandoned items, wherever they are in the queue."""
         kept = [ticket for ticket in self if not ticket.given_up]

@@ -46,6 +46,10 @@ class EventStream(Response):
         self._send_timeout = send_timeout
         self._expires = expires
 
+    def __del__(self) -> None:
+        # A stream that was never sent (a host's middleware raised) must not count as open.
+        self._reader.close()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         later: list[EventStream] | None = scope.get(LATER)
         if later is not None:

@@ -84,6 +84,8 @@ class OpenAIChat:
         openai = _openai()
         try:
             return self._connect(**self._how, max_retries=0)  # the retries are our own
+        except ConfigurationError:
+            raise
         except openai.OpenAIError as error:
             raise ConfigurationError(str(error)) from error
         except Exception as error:  # whatever the HTTP client makes of a proxy's address
@@ -92,6 +94,7 @@ class OpenAIChat:
             ) from error
 
     def _connect(self, **how: Any) -> AsyncOpenAI:
+        _check_address(how["base_url"], how["api_key"])
         if how["api_key"] is None and not os.environ.get("OPENAI_API_KEY", "").strip():
             how["api_key"] = "none"  # local servers need no key, but the client does
         client: AsyncOpenAI = _openai().AsyncOpenAI(**how)
@@ -288,6 +291,19 @@ def _proxies() -> str:
     """The environment's variables that name proxies, without passwords."""
     found = {name: value for name, value in os.environ.items() if name.upper().endswith("_PROXY")}
     return ", ".join(f"{name}={masked(value)}" for name, value in sorted(found.items()) if value)
+
+
+def _check_address(url: str | None, key: str | None) -> None:
+    """Raises ConfigurationError for an address that is not one, and for OpenAI's without a key."""
+    url = url or os.environ.get("OPENAI_BASE_URL")
+    if url and not url.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"base_url must begin with http:// or https://, not {masked(url)!r}."
+        )
+    if not url and not (key or os.environ.get("OPENAI_API_KEY", "").strip()):
+        raise ConfigurationError(
+            "OpenAI needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for another server."
+        )
 
 
 def _checked_key(key: str | None) -> str | None:
