@@ -62,8 +62,6 @@ CHECKPOINT = 4000
 """Pages in the write-ahead log at which a checkpoint copies them into the file."""
 ERASE_DELAY = 1.0
 """Seconds until deleted data is erased from all files, unless a reader still runs."""
-CHECK = 0.005
-"""Seconds for which the files are known to be in place."""
 WATCH = 1.0
 """Seconds between two checks for outside changes to the files."""
 LOCK_PATIENCE = 1.5
@@ -110,7 +108,7 @@ class Engine:
         self._files = StoreFiles(path)
         self._locks = LockFile(path.with_name(f"{path.name}-pulse"), beside=path)
         self._locked_out = False
-        self._next_look = self._next_watch = self._checked = 0.0
+        self._next_look = self._next_watch = 0.0
 
     # Life
 
@@ -280,9 +278,7 @@ class Engine:
 
     async def _begin(self) -> None:
         now = time.monotonic()
-        if now - self._checked > CHECK:
-            self._files.check()
-            self._checked = now
+        self._files.check()
         if now < self._company:
             await self._line.enter()
         patience = now + LOCK_PATIENCE
