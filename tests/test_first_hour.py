@@ -12,13 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from conftest import HERE, Process, Talker, free_port
 from terminals import PROMPT, Terminal
-from turnwise import Bot, Runtime, Settings, Turn, TurnError, telemetry
+from turnwise import Batcher, Bot, Runtime, Settings, Turn, TurnError, telemetry
 from turnwise.conversation import new_session_id
 from turnwise.errors import ConfigurationError
 from turnwise.models import OpenAIChat
@@ -372,6 +373,42 @@ def test_a_handler_without_a_parameter() -> None:
     """It is refused when it is registered, and not at each turn."""
     with pytest.raises(ConfigurationError, match="one argument"):
         Bot(no_parameter)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", ["50", 0, -1, 2.5, True, float("nan")])
+@pytest.mark.parametrize(
+    ("what", "made"),
+    [
+        ("history", lambda n: Bot(history=n)),
+        ("max_reply", lambda n: Bot(max_reply=n)),
+        ("queue_limit", lambda n: Bot(queue_limit=n)),
+        ("max_size", lambda n: Batcher(list, max_size=n)),
+        ("max_queue", lambda n: Batcher(list, max_queue=n)),
+        ("max_prompt", lambda n: OpenAIChat("m", base_url="http://localhost", max_prompt=n)),
+    ],
+)
+def test_a_count_that_is_not_one_is_named(
+    what: str, made: Callable[[Any], Any], wrong: Any
+) -> None:
+    """The error says which option it is and what was passed."""
+    with pytest.raises(ConfigurationError, match=f"{what} must be a whole number.*{wrong}"):
+        made(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["5", 0, -1.0, True, float("nan")])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda seconds: Bot(timeout=seconds),
+        lambda seconds: Bot().before(len, timeout=seconds),  # type: ignore[type-var]
+        lambda seconds: Batcher(list, timeout=seconds),
+        lambda seconds: OpenAIChat("m", base_url="http://localhost", timeout=seconds),
+    ],
+)
+def test_a_timeout_that_is_not_one_is_named(made: Callable[[Any], Any], wrong: Any) -> None:
+    """The error says which option it is and what was passed."""
+    with pytest.raises(ConfigurationError, match=f"timeout must be a positive number.*{wrong}"):
+        made(wrong)
 
 
 async def test_a_state_that_is_not_json(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ from turnwise import handlers
 from turnwise.callables import takes_one
 from turnwise.errors import ConfigurationError
 from turnwise.handlers import Handler as Handler
+from turnwise.limits import check_counts, check_positive
 from turnwise.output import Coalesce
 from turnwise.services import Service, Services, When
 from turnwise.turn import Options, Turn
@@ -38,9 +39,14 @@ class Bot:
         coalesce: Coalesce = 0.03,
         max_reply: int = 1_000_000,
     ) -> None:
-        if min(history, max_attempts, queue_limit, max_reply) < 1 or timeout <= 0:
-            raise ConfigurationError("A bot's limits must be positive numbers.")
-        if isinstance(coalesce, str) and coalesce != "sentence":
+        check_counts(
+            history=history,
+            max_attempts=max_attempts,
+            queue_limit=queue_limit,
+            max_reply=max_reply,
+        )
+        check_positive(timeout=timeout)
+        if coalesce != "sentence" and not isinstance(coalesce, int | float):
             raise ConfigurationError('coalesce must be a number of seconds or "sentence".')
         self.options = Options(
             history=history,

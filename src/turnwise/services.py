@@ -18,6 +18,7 @@ from typing import Any, TypeVar, overload
 from turnwise import handlers
 from turnwise.errors import ConfigurationError, TurnError
 from turnwise.handlers import Handler, Piece
+from turnwise.limits import check_positive
 from turnwise.turn import Turn
 
 log = logging.getLogger("turnwise.services")
@@ -41,8 +42,7 @@ class Group:
     def __post_init__(self) -> None:
         if not all(callable(function) for function in self.functions):
             raise ConfigurationError("Before and after a reply only functions (turn) can run.")
-        if self.timeout is not None and self.timeout <= 0:
-            raise ConfigurationError("A timeout must be a positive number of seconds.")
+        check_positive(timeout=self.timeout)
 
     async def run(self, turn: Turn) -> None:
         """Run the functions that apply. Raises a required function's exception, or TurnError."""

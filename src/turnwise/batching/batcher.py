@@ -38,6 +38,7 @@ from turnwise.batching.measures import Batch, Reason, ServiceTime, Stats
 from turnwise.batching.telling import Telling, pass_on
 from turnwise.batching.waiting import Budget, Lane, Ticket, Waiting
 from turnwise.errors import ConfigurationError
+from turnwise.limits import check_counts, check_positive
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -99,9 +100,11 @@ class Batcher(Generic[Item, Result]):
         name: str | None = None,
         observe: Callable[[Batch], None] | None = None,
     ) -> None:
-        if min(max_size, concurrency, max_queue or 1) < 1 or max_wait < 0 or ageing <= 0:
-            raise ConfigurationError("A batcher's limits must be positive numbers.")
-        if not 1 <= min_size <= max_size:
+        check_counts(
+            max_size=max_size, min_size=min_size, concurrency=concurrency, max_queue=max_queue
+        )
+        check_positive(max_wait=max_wait or None, timeout=timeout, max_cost=max_cost, ageing=ageing)
+        if min_size > max_size:
             raise ConfigurationError("min_size must be between 1 and max_size.")
         if min_size > 1 and not max_wait:
             raise ConfigurationError("min_size needs max_wait: else a single item waits for ever.")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from turnwise.conversation import Message
 from turnwise.errors import ConfigurationError, MissingExtra, ModelError
+from turnwise.limits import check_counts, check_positive
 from turnwise.models.failures import FILTERED, LATE, Meaning, explained, failed
 from turnwise.models.prompt import Count, prompt_of, without_system
 from turnwise.models.reading import Answer, documents
@@ -66,6 +67,8 @@ class OpenAIChat:
         max_retries: int = 2,
         **options: Any,
     ) -> None:
+        check_counts(history=history, max_prompt=max_prompt)
+        check_positive(timeout=timeout)
         self.model = model
         self._system = system
         self._history = history
