@@ -19,7 +19,8 @@ from turnwise.stores.sqlite import SQLiteStore
 
 
 def test_chatting(terminal: Callable[..., Terminal]) -> None:
-    """Streams an answer; Ctrl-C stops the turn and not the program; history on return."""
+    """Streams an answer; Ctrl-C stops the turn and not the program; history on return, and how
+    each turn ended."""
     chat = terminal("chat")
     chat.wait_for(PROMPT)
     chat.type("my name is Ada\r")
@@ -38,6 +39,7 @@ def test_chatting(terminal: Callable[..., Terminal]) -> None:
     again = terminal("chat")
     again.wait_for("my name is Ada")
     again.wait_for("count to 100")
+    again.wait_for(r"\(stopped\)")
     again.wait_for(PROMPT)
     again.type("/reset\r")
     again.wait_for("empty")
@@ -71,7 +73,9 @@ def test_chatting_with_a_server(
     chat.wait_for("6 7 ")
     chat.wait_for(PROMPT)
     chat.type("/history\r")
-    assert chat.wait_for(PROMPT).count("you: 7") == 1
+    seen = chat.wait_for(PROMPT)
+    assert seen.count("you: 7") == 1
+    assert "ran into an error" in seen
     assert chat.end() == 0
 
 

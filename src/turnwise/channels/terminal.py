@@ -284,6 +284,10 @@ class Terminal:
             who, style = ("you", "cyan") if message["role"] == "user" else ("bot", "green")
             line = Text(f"{who}: ", style=f"dim {style}")
             self._console.print(line.append(printable(message["text"]), style="dim"))
+            if message.get("status") == "failed":
+                self._console.print(Text(message["error"]["message"], style="red"))
+            elif message.get("status") == "cancelled":
+                self._console.print("(stopped)", style="yellow")
 
     def _print(self, text: str) -> None:
         self._console.print(Text(printable(text)), end="", soft_wrap=True)
