@@ -19,7 +19,7 @@ from turnwise.errors import Invalid, NotFound
 from turnwise.models import AzureOpenAIChat, OpenAIChat
 
 bot = Bot(history=40)
-runtime = Runtime(bot)
+runtime = Runtime(bot, "sqlite:///assistant.db")
 app = FastAPI(lifespan=runtime.lifespan)
 
 

@@ -17,7 +17,7 @@ from turnwise.conversation import TurnRecord
 from turnwise.errors import NotFound
 
 bot = Bot(coalesce="sentence")
-runtime = Runtime(bot)
+runtime = Runtime(bot, "sqlite:///background_reply.db")
 app = FastAPI(lifespan=runtime.lifespan)
 
 

@@ -30,7 +30,7 @@ def reply(turn: Turn) -> str:
     return blocking_model(turn.text)
 
 
-runtime = Runtime(Bot(reply, history=1000))
+runtime = Runtime(Bot(reply, history=1000), "sqlite:///sticky_thread.db")
 app = FastAPI(lifespan=runtime.lifespan)
 
 

@@ -33,7 +33,7 @@ async def shopping(turn: Turn) -> str:
 
 async def main() -> None:
     telegram = Telegram(os.environ["TELEGRAM_TOKEN"], api=os.environ.get("TELEGRAM_API"))
-    async with Runtime(bot) as runtime, Polling(runtime, telegram):
+    async with Runtime(bot, "sqlite:///telegram_bot.db") as runtime, Polling(runtime, telegram):
         await asyncio.Event().wait()  # until the process is stopped
 
 

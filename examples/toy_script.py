@@ -35,7 +35,7 @@ script = Script(
     start=("greeting_flow", "start_node"),
     fallback=("greeting_flow", "fallback_node"),
 )
-runtime = Runtime(Bot(script))
+runtime = Runtime(Bot(script), "sqlite:///toy_script.db")
 app = FastAPI(lifespan=runtime.lifespan)
 
 

@@ -26,11 +26,11 @@ def running(
     """`uvicorn example:app --workers 4` on a fresh store; yields its address."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", f"{example}:app", "--workers", str(workers)]
-    store = {"TURNWISE_STORE": f"sqlite:///{folder / 'example.db'}", "TURNWISE_GRACE": "1"}
+    more = {"PYTHONPATH": str(EXAMPLES), "TURNWISE_GRACE": "1", **(environment or {})}
     process = subprocess.Popen(
         [*command, "--port", str(port), "--log-level", "warning"],
-        cwd=EXAMPLES,
-        env={**os.environ, **store, **(environment or {})},
+        cwd=folder,
+        env={**os.environ, **more},
     )
     url = f"http://127.0.0.1:{port}"
     try:

@@ -238,16 +238,11 @@ async def test_the_telegram_example(tmp_path: Path) -> None:
     """A program of its own, killed in between: what people told it is kept and not told twice."""
     api = BotAPI()
     async with serving(api.app) as url:
-        environment = {
-            **os.environ,
-            "TELEGRAM_TOKEN": api.token,
-            "TELEGRAM_API": url,
-            "TURNWISE_STORE": f"sqlite:///{tmp_path / 'shop.db'}",
-        }
+        environment = {**os.environ, "TELEGRAM_TOKEN": api.token, "TELEGRAM_API": url}
 
         def start() -> subprocess.Popen[bytes]:
             command = [sys.executable, str(EXAMPLES / "telegram_bot.py")]
-            return subprocess.Popen(command, env=environment)
+            return subprocess.Popen(command, cwd=tmp_path, env=environment)
 
         first = start()
         try:
