@@ -301,10 +301,38 @@ async def test_a_session_that_is_gone(serve: Serve) -> None:
         async with process.client() as client:
             headers = {"Authorization": f"Bearer {stored['token']}"}
             await client.delete(f"/sessions/{stored['id']}", headers=headers)
-        await expect(page.locator("#notice")).to_contain_text("no longer on the server")
-        await page.click("#new")
+        await begin_again(page, "no longer on the server")
+
+
+async def begin_again(page: Page, why: str) -> None:
+    """A message to a conversation that is gone: it stays in the field and opens the next one."""
+    await expect(page.locator("#notice")).to_contain_text(why)
+    await say(page, "who am i?")
+    await expect(page.locator(".pending")).to_have_count(0)
+    await expect(page.locator("#notice")).to_contain_text(why)
+    await page.locator("#notice").get_by_role("button", name="New conversation").click()
+    await expect(page.locator("#notice")).to_be_hidden()
+    await expect(page.locator("#text")).to_have_value("who am i?")
+    await page.press("#text", "Enter")
+    await expect(answers(page)).to_have_count(1)
+    await expect(answers(page)).to_contain_text("do not know")
+
+
+def delete_files(folder: Path) -> None:
+    for file in folder.glob("*.db*"):
+        file.unlink()
+
+
+async def test_a_server_that_begins_afresh(serve: Serve, tmp_path: Path) -> None:
+    """With the page open, the store's files are deleted and the server starts again."""
+    process = serve()
+    async with open_page(process.url) as page:
         await say(page, "hello")
         await expect(answers(page)).to_have_count(1)
+        process.kill()
+        delete_files(tmp_path)
+        process.start()
+        await begin_again(page, "does not accept this browser's key")
 
 
 async def test_a_server_that_asks_for_a_key(serve: Serve) -> None:

@@ -64,15 +64,16 @@ async function flush() {
       try {
         if (session) await api.submit(session, message.text, message.key);
         settle(message.key);
-        if (!$("notice").dataset.keep) notify("");
+        notify("");
       } catch (problem) {
+        const shown = message.session === conversation?.session.id;
         if (!problem.retryable) {
           settle(message.key);
-          if (message.session === conversation?.session.id) $("text").value ||= message.text;
+          if (shown) $("text").value ||= message.text;
         }
-        explain(problem);
-        if (!problem.retryable) continue;
-        await new Promise((done) => setTimeout(done, problem.status === 429 ? 1500 : 700));
+        if (shown && [401, 404].includes(problem.status)) gone(problem.status === 404);
+        else explain(problem);
+        if (problem.retryable) await new Promise((done) => setTimeout(done, problem.status === 429 ? 1500 : 700));
       }
       conversation?.show();
     }
@@ -114,7 +115,7 @@ async function begin() {
 async function enter(session) {
   conversation?.close();
   if (conversation) drafts[conversation.session.id] = $("text").value;
-  conversation = new Conversation(session, { arrived: settle, connected: flush, again: send, changed: showPending });
+  conversation = new Conversation(session, { arrived: settle, connected: flush, gone, again: send, changed: showPending });
   memory.write("current", session.id);
   $("text").value = drafts[session.id] || "";
   grow();
@@ -155,14 +156,22 @@ function fresh() {
   $("text").focus();
 }
 
-function forget(session, gone) {
+// What was written stays in the field, for the new conversation.
+function gone(deleted) {
+  const why = deleted ? "This conversation is no longer on the server."
+    : "The server does not accept this browser's key to this conversation any more.";
+  notify(why, ["New conversation", fresh]);
+}
+
+function forget(session, deleted) {
   sessions = sessions.filter((one) => one.id !== session.id);
   outbox = outbox.filter((message) => message.session !== session.id);
   memory.write("outbox", outbox);
   remember();
   if (conversation?.session.id === session.id) fresh();
-  if (gone !== undefined) {
-    notify(gone ? "That conversation is no longer on the server." : "This browser's key to that conversation has expired.");
+  if (deleted !== undefined) {
+    notify(deleted ? "That conversation is no longer on the server."
+      : "The server does not accept this browser's key to that conversation any more.");
   }
 }
 

@@ -63,8 +63,8 @@ function drawn(target) {
 }
 
 export class Conversation {
-  // `on` is notified: arrived(key) and connected() by the connection, again(text) if a person asks again,
-  // changed() after drawing.
+  // `on` is notified: arrived(key), connected() and gone(deleted) by the connection, again(text) if a person
+  // asks again, changed() after drawing.
   constructor(session, on) {
     this.session = session;
     this.on = on;
@@ -88,7 +88,7 @@ export class Conversation {
     this.line = new api.Line(this.session, page.cursor, {
       onEvent: (event) => this.take(event),
       onState: (state) => { if (!this.closed) showLink(state); if (state === "open") this.on.connected(); },
-      onGone: (code) => this.gone(code),
+      onGone: (code) => { showLink("open"); this.on.gone(code === 4404); },
     });
     this.show();
     toEnd();
@@ -117,15 +117,6 @@ export class Conversation {
   close() {
     this.closed = true;
     this.line?.close();
-  }
-
-  gone(code) {
-    if (code === 4404) {
-      notify("This conversation is no longer on the server.");
-    } else {
-      notify("This browser's key to the conversation has expired.");
-    }
-    showLink("open");
   }
 
   // Events

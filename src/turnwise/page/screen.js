@@ -13,9 +13,15 @@ export function showLink(state) {
   $("link").textContent = state === "lost" ? "Reconnecting…" : "";
 }
 
-export function notify(text) {
+// `action`, if any, is [label, function] of a button beside the text.
+export function notify(text, action) {
   $("notice").hidden = !text;
   $("notice").textContent = text;
+  if (!action) return;
+  const button = element("button", "", action[0]);
+  button.type = "button";
+  button.onclick = action[1];
+  $("notice").append(" ", button);
 }
 
 export function explain(problem) {
