@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -238,15 +239,20 @@ async def test_the_list_of_sessions(tmp_path: Path) -> None:
             await runtime.gateway.create(session_id=f"s{n:03}", name=f"[b]no {n}", ttl=1e8)
         now[0] += 5_000_000
         await runtime.gateway.submit("s007", "hi")
+        for again in ("s009", "s008", "s009", "s007"):  # no time at all, in a lifetime of years
+            now[0] += 2
+            await runtime.gateway.submit(again, "hi")
 
     def run(*arguments: str) -> str:
         return turnwise("sessions", "list", *arguments, "--store", store, cwd=tmp_path)[0]
 
     found = json.loads(await asyncio.to_thread(run, "--json", "--limit", "1000"))
     assert len(found) == 620
-    assert [one["id"] for one in found[:3]] == ["s007", "s619", "s618"]
-    shown = await asyncio.to_thread(run, "--limit", "2")
-    assert "618 more" in shown
+    assert [one["id"] for one in found[:4]] == ["s007", "s009", "s008", "s619"]
+    first = json.loads(await asyncio.to_thread(run, "--json", "--limit", "1"))
+    assert [one["id"] for one in first] == ["s007"]
+    shown = await asyncio.to_thread(run, "--limit", "4")
+    assert "616 more" in shown
     assert "[b]no 619" in shown
 
 
@@ -425,6 +431,71 @@ async def test_a_state_that_is_not_json(caplog: pytest.LogCaptureFixture) -> Non
     assert "state['seen'] is not JSON" in caplog.text
 
 
+async def test_a_reply_of_another_type(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says which, without `--debug`: it quotes no message."""
+
+    async def reply(turn: Turn) -> Any:
+        return {"text": turn.text}
+
+    settings = Settings(_env_file=None)
+    async with Runtime(reply, f"sqlite:///{tmp_path / 'b.db'}", settings=settings) as runtime:
+        with pytest.raises(TurnError):
+            await runtime.ask("a", "secret")
+    assert "bad_reply: A reply is made of str and Message, not dict" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_a_held_state_that_is_not_json(tmp_path: Path) -> None:
+    """The exception names the key."""
+    settings = Settings(_env_file=None)
+    bot = Bot(lambda turn: "hi")
+    async with Runtime(bot, f"sqlite:///{tmp_path / 'b.db'}", settings=settings) as runtime:
+        await runtime.ask("a", "hi")
+        with pytest.raises(TurnError, match=r"state\['seen'\] is not JSON"):
+            async with runtime.session("a") as held:
+                held.state["seen"] = {1}
+
+
+OPTIONS = {
+    "chat mine:bot --url http://127.0.0.1:9": "its own bot",
+    "chat --url http://127.0.0.1:9 --session ada": "needs its --token",
+    "check {folder}/x.db": "try sqlite:///{folder}/x.db",
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_options_that_would_be_ignored(options: str, tmp_path: Path) -> None:
+    """They are an error that says why."""
+    words = options.format(folder=tmp_path).split()
+    _, err = turnwise(*words, cwd=tmp_path, status=1, environment={"COLUMNS": "200"})
+    assert OPTIONS[options].format(folder=tmp_path) in err
+
+
+def test_a_terminal_says_how_it_went(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+    """No reply is said; an error after some text has a line of its own and its cause a log line;
+    an answer that the model cut is marked."""
+    (tmp_path / "mine.py").write_text(
+        "from turnwise import Bot\nbot = Bot()\n"
+        "@bot.reply\nasync def reply(turn):\n"
+        "    if turn.text == 'cut':\n        turn.metadata['ended'] = 'cut'\n"
+        "    if turn.text != 'nothing':\n        yield 'some text'\n"
+        "    if turn.text == 'fail':\n        raise ValueError('the cause')\n"
+    )
+    chat = terminal("chat", "mine:bot")
+    chat.wait_for(PROMPT)
+    chat.type("nothing\r")
+    chat.wait_for(r"\(no reply\)")
+    chat.type("cut\r")
+    chat.wait_for(r"some text \(cut\)")
+    chat.type("fail\r")
+    seen = chat.wait_for("ran into an error") + chat.wait_for(PROMPT)
+    assert re.search(r"^.*an error", seen, re.M)
+    assert "some text" in seen
+    assert not re.search("some text.*an error", seen)
+    assert "ValueError: the cause" in seen
+    assert chat.end() == 0
+
+
 async def test_a_handler_that_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """A forgotten `return` leaves a word in the log."""
 
@@ -444,7 +515,10 @@ TARGETS = {
     "{folder}/mine.py:bot": "in {folder}, turnwise serve mine:bot",
     "mine:Kind": "is a class",
     "mine:missing": "has no 'missing'",
+    "mine:bots": "There is: mine:bot",
     "wrong:bot": "wrong.py:1: ",
+    "unnamed:bot": "unnamed.py:2: NameError: name 'Bott' is not defined",
+    "lacking:bot": "lacking.py:1: ModuleNotFoundError: No module named 'nowhere'",
     "mine:app": "serve it with uvicorn",
 }
 
@@ -457,6 +531,8 @@ def test_targets_that_are_none(target: str, tmp_path: Path) -> None:
         "bot = Bot(lambda turn: 'hi')\nclass Kind:\n    def __call__(self, turn): ...\n"
     )
     (tmp_path / "wrong.py").write_text("bot = (\n")
+    (tmp_path / "unnamed.py").write_text("from turnwise import Bot\nbot = Bott()\n")
+    (tmp_path / "lacking.py").write_text("import nowhere\n")
     named = target.format(folder=tmp_path)
     _, err = turnwise("serve", named, cwd=tmp_path, status=1)
     assert TARGETS[target].format(folder=tmp_path) in err

@@ -12,15 +12,22 @@ import contextvars
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, TypeVar
 
 import orjson
 
 from turnwise import telemetry
-from turnwise.conversation import Message, concluded, placed
-from turnwise.errors import ClaimLost, Refusal, StoreUnavailable, TurnError, TurnwiseError
+from turnwise.conversation import Message, concluded, not_json, placed
+from turnwise.errors import (
+    BadOutput,
+    ClaimLost,
+    Refusal,
+    StoreUnavailable,
+    TurnError,
+    TurnwiseError,
+)
 from turnwise.events import Draft
 from turnwise.kept import Kept
 from turnwise.output import Output
@@ -247,7 +254,8 @@ class Attempt:
         debug = self._worker.debug
         if isinstance(error, TurnError):
             level = logging.INFO if isinstance(error, Refusal) else logging.WARNING
-            why = f": {error.__cause__ or error.message}" if debug else ""
+            shown = debug or isinstance(error, BadOutput)  # whose text quotes no message
+            why = f": {error.__cause__ or error.message}" if shown else ""
             log.log(level, "session %s turn %d failed: %s%s", *self._where(), error.code, why)
             body = {"code": error.code, "message": error.message}
             return {**body, "retryable": error.retryable}
@@ -272,9 +280,9 @@ class Attempt:
             state = orjson.dumps(turn.state)
             usage = orjson.dumps(turn.usage) if turn.usage is not None else None
         except (TypeError, ValueError) as bad:
-            where, session, n = _not_json(turn.state), *self._where()
+            where, session, n = not_json(turn.state), *self._where()
             log.error("session %s turn %d: state%s is not JSON: %s", session, n, where, bad)
-            raise TurnError("The session's state is not JSON.", code="bad_state") from bad
+            raise BadOutput("The session's state is not JSON.", code="bad_state") from bad
         changed = None if state == self.claim.state else state
         replies = self._encoded(turn)
         if not replies:
@@ -287,7 +295,7 @@ class Attempt:
             said = self._output.messages(partial=partial, metadata=metadata)
             return [message.encode() for message in said]
         except (TypeError, ValueError, AttributeError) as bad:
-            raise TurnError("A reply's message is not JSON.", code="bad_reply") from bad
+            raise BadOutput("A reply's message is not JSON.") from bad
 
     async def _write(self, drafts: Sequence[Draft]) -> None:
         """Append deltas. An unavailable store delays them; a lost claim ends the attempt."""
@@ -335,22 +343,12 @@ class Attempt:
         return self.kept.thread.run(fn, *args)
 
 
-def _not_json(state: Mapping[str, Any]) -> str:
-    """Which key of the state cannot be encoded, as an index expression."""
-    for key, value in state.items():
-        try:
-            orjson.dumps({key: value})
-        except (TypeError, ValueError):
-            return f"[{key!r}]"
-    return ""
-
-
 def _trace(error: BaseException | None, debug: bool) -> str:
     """Where an exception came from. Its text may quote a message, so it is omitted unless `debug`
     is set; the texts of our own errors quote no messages."""
     frames = traceback.extract_tb(error.__traceback__) if error is not None else []
     path = "".join(f"\n    {f.filename}:{f.lineno} in {f.name}" for f in frames)
-    words = " (--debug logs its message)"
+    words = " (--debug, or TURNWISE_DEBUG=1, logs its message)"
     if debug or isinstance(error, TurnwiseError):
         words = f": {error}"
     return f"{type(error).__name__}{words}{path}"

@@ -150,12 +150,14 @@ def _announce(settings: Settings, listening: socket.socket, bot: str | None) -> 
     while not _answers(near, port):
         time.sleep(0.05)
     named = f"[{host}]" if ":" in host else host
-    where, what = escape(f"http://{named}:{port}/"), escape(bot or demo_name())
+    works = os.environ["TURNWISE_WORK"] != "0"
+    where = escape(f"http://{named}:{port}/")
+    what = escape(bot or demo_name()) if works else "sessions"
     kept = f"Sessions are stored in {escape(masked(settings.store))}. Ctrl-C stops."
     with suppress(OSError, SystemExit):
         out.print(f"[bold]Turnwise[/] serves [cyan]{what}[/] at [link={where}]{where}[/]")
         out.print(kept, style="dim", soft_wrap=True)
-        if os.environ["TURNWISE_WORK"] == "0":
+        if not works:
             out.print("Turns wait until `turnwise work` answers them.", style="dim")
 
 
@@ -190,7 +192,7 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         raise TurnwiseError(
             f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
-            "Is another server running there? Try --port."
+            "Is another server running there? Try --port, or TURNWISE_PORT."
         ) from None
     listening.set_inheritable(True)
     return listening
@@ -278,6 +280,10 @@ def chat(
     store: StoreUrl = None,
 ) -> None:
     """Talk to a bot in the terminal."""
+    if url is not None and (bot or store):
+        raise ConfigurationError("--url names a server, which has its own bot and store.")
+    if url is not None and session and not token:
+        raise ConfigurationError("A session on a server needs its --token.")
     # A shell script starts background commands with SIGINT ignored, and Python keeps that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(ImportError):
@@ -295,11 +301,11 @@ def chat(
         return asyncio.run_coroutine_threadsafe(work, loop).result()
 
     if url is not None:
-        line = call(RemoteLine.open(url, token=token, session_id=None))
+        line = call(RemoteLine.open(url, token=token, session_id=session))
         Terminal(line, loop, out).run()
         return
     settings = settings_with({"store": store, "debug": True})  # here the developer is the user
-    telemetry.setup_logging("error")
+    telemetry.setup_logging("warning")
     runtime = Runtime(load_bot(bot), settings=settings)
     named = session or (f"terminal {bot}" if bot else "terminal")
     call(runtime.start())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from heapq import nlargest
 from pathlib import Path
@@ -25,6 +25,9 @@ from turnwise.stores.base import Store
 from turnwise.stores.open import open_store
 from turnwise.stores.sqlite import SQLiteStore
 from turnwise.urls import masked
+
+SLACK = 0.02
+"""How much of a session's lifetime may pass before a turn extends it, and a margin."""
 
 app = typer.Typer(no_args_is_help=True, help="List, show, export and delete sessions.")
 
@@ -54,21 +57,24 @@ def list_sessions(
 ) -> None:
     """List the sessions, the most recently used first."""
 
-    async def go() -> tuple[list[Session], int]:
+    async def go() -> tuple[list[tuple[float, Session]], int]:
         async with _opened(store) as opened:
             found = [one async for one in _every(opened) if _fits(one, text.lower())]
-            return nlargest(limit, found, key=_last_used), len(found)
+            return await _latest(opened, found, limit), len(found)
 
-    found, count = asyncio.run(go())
+    ranked, count = asyncio.run(go())
+    found = [session for _, session in ranked]
     if as_json:
         shown = [session.as_dict() for session in found]
         print(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
         return
-    table = Table("name", "status", "turns", "messages", "last used", "expires")
-    table.columns.insert(0, Column("session", overflow="fold", min_width=24))
-    for one in found:
+    session = Column("session", overflow="fold", min_width=22)
+    used_last, expires = Column("last used", no_wrap=True), Column("expires", no_wrap=True)
+    columns = (session, "name", "status", "turns", "messages", used_last, expires)
+    table = Table(*columns, box=None, padding=(0, 1, 0, 0))
+    for used, one in ranked:
         row = [one.id, one.name or "", one.status, str(one.turns), str(one.messages)]
-        row += [iso(_last_used(one))[:16].replace("T", " "), iso(one.expires_at)[:10]]
+        row += [iso(used)[:16].replace("T", " "), iso(one.expires_at)[:10]]
         table.add_row(*(escape(printable(cell)) for cell in row))
     out.print(table if found else "No sessions.")
     if count > len(found):
@@ -79,9 +85,29 @@ def _fits(session: Session, text: str) -> bool:
     return text in session.id.lower() or text in (session.name or "").lower()
 
 
-def _last_used(session: Session) -> float:
-    """When a turn last extended the session's lifetime, exact to about 1 % of that lifetime."""
+async def _latest(
+    store: Store, sessions: Sequence[Session], limit: int
+) -> list[tuple[float, Session]]:
+    """The `limit` sessions that were used last, each with the time, the latest first.
+
+    A turn extends its session's lifetime, but not each time: the end shows the last use to about
+    1 % of the lifetime. Only the sessions that may be among the latest are asked for their turns.
+    """
+    seen = nlargest(limit, map(_seen, sessions))
+    near = [one for one in sessions if _seen(one) + one.ttl * SLACK >= seen[-1]]
+    used = [(await _used(store, one), one) for one in near]
+    return nlargest(limit, used, key=lambda pair: pair[0])
+
+
+def _seen(session: Session) -> float:
+    """The time of the session's last use, or up to SLACK of its lifetime earlier."""
     return max(session.created_at, session.expires_at - session.ttl)
+
+
+async def _used(store: Store, session: Session) -> float:
+    """When the session's last turn was queued or finished."""
+    last, _ = await store.turns(session.id, status=None, before=None, after=None, limit=1)
+    return max([_seen(session)] + [turn.finished_at or turn.queued_at for turn in last])
 
 
 @app.command("show")
@@ -98,20 +124,24 @@ def show_session(session: str, store: StoreUrl = None, as_json: Json = False) ->
         return
     table = Table(show_header=False, box=None)
     for key in ("id", "name", "status", "turns", "messages", "created_at", "expires_at"):
-        cell = escape(printable(str(found[key])))
-        table.add_row(key, cell, style="bold" if key == "id" else "")
+        if found[key] is not None:
+            cell = escape(printable(str(found[key])))
+            table.add_row(key, cell, style="bold" if key == "id" else "")
     out.print(table)
     ends = {turn["n"]: turn for turn in found["turns_ended"]}
     for message in found["history"]:
         style = "cyan" if message["role"] == "user" else "green"
         out.print(f"{message['created_at'][:19]} {message['role']:>9}: ", style=style, end="")
-        out.print(printable(message["text"]), markup=False, highlight=False)
+        out.print(printable(message["text"]), markup=False, highlight=False, soft_wrap=True)
+        if ended := message.get("metadata", {}).get("ended"):
+            out.print(f"{'':19} {'':>9}  ended: {printable(str(ended))}", style="yellow")
         if message["role"] == "user" and (turn := ends.pop(message["turn"], None)):
             _print_end(turn)
     for turn in ends.values():
         _print_end(turn)
     if found["state"]:
-        out.print("state", found["state"])
+        state = printable(orjson.dumps(found["state"]).decode())
+        out.print(f"state: {state}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_end(turn: Mapping[str, Any]) -> None:

@@ -345,3 +345,13 @@ class TurnRecord:
         if self.usage_json is not None:
             reply["usage"] = orjson.Fragment(self.usage_json)
         return reply
+
+
+def not_json(state: Mapping[str, Any]) -> str:
+    """Which key of a state cannot be encoded, as an index expression."""
+    for key, value in state.items():
+        try:
+            orjson.dumps({key: value})
+        except (TypeError, ValueError):
+            return f"[{key!r}]"
+    return ""

@@ -190,6 +190,12 @@ class Refusal(TurnError):
     status = 422
 
 
+class BadOutput(TurnError):
+    """The handler's reply, event or state cannot be stored."""
+
+    code = "bad_reply"
+
+
 class ModelError(TurnError):
     """The language model could not answer."""
 

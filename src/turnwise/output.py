@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from turnwise import events
 from turnwise.conversation import Message
-from turnwise.errors import StoreUnavailable, TurnError
+from turnwise.errors import BadOutput, StoreUnavailable, TurnError
 from turnwise.events import Draft, attempt_draft, draft
 
 Coalesce = float | Literal["sentence"]
@@ -88,10 +88,7 @@ class Output:
         elif isinstance(piece, Message):
             self._add_message(piece)
         else:
-            raise TurnError(
-                f"A reply is made of str and Message, not {type(piece).__name__}.",
-                code="bad_reply",
-            )
+            raise BadOutput(f"A reply is made of str and Message, not {type(piece).__name__}.")
         await self._hold_back()
 
     async def emit(self, name: str, data: Any) -> None:
@@ -102,7 +99,7 @@ class Output:
         try:
             made = draft(events.CUSTOM, self._turn, time.time(), **more)
         except TypeError as error:
-            raise TurnError(f"emit({name!r}) needs JSON: {error}", code="bad_reply") from error
+            raise BadOutput(f"emit({name!r}) needs JSON: {error}") from error
         self._grow(len(made.tail))
         self._pending.append(made)
         self._pending_size += len(made.tail)

@@ -16,8 +16,9 @@ import orjson
 
 from turnwise import telemetry
 from turnwise.bot import Bot, Handler
-from turnwise.conversation import Message, Reply, TurnRecord, checked_session_id
+from turnwise.conversation import Message, Reply, TurnRecord, checked_session_id, not_json
 from turnwise.errors import (
+    BadOutput,
     ClaimLost,
     ConfigurationError,
     ReplyTimeout,
@@ -414,4 +415,5 @@ def _encoded_state(state: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(state)
     except (TypeError, ValueError) as error:
-        raise TurnError("The session's state is not JSON.", code="bad_state") from error
+        where = not_json(state)
+        raise BadOutput(f"The session's state{where} is not JSON.", code="bad_state") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,37 @@ def load(target: str) -> Any:
         )
     sys.path.insert(0, os.getcwd())
     try:
-        found: Any = getattr(importlib.import_module(module_name), name or "bot")
+        found = _named(importlib.import_module(module_name), name or "bot")
     except ModuleNotFoundError as error:
         if not f"{module_name}.".startswith(f"{error.name}."):
-            raise
+            raise ConfigurationError(_where(error)) from error
         raise ConfigurationError(
             f"There is no module {module_name!r} here. A target is written module:name."
         ) from None
     except SyntaxError as error:
         raise ConfigurationError(f"{error.filename}:{error.lineno}: {error.msg}") from None
-    except AttributeError:
-        raise ConfigurationError(f"{module_name} has no {name or 'bot'!r}.") from None
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(_where(error)) from error
     return found
+
+
+def _named(module: Any, name: str) -> Any:
+    """The module's attribute. Raises ConfigurationError with the names that could be meant."""
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        bots = [key for key, value in vars(module).items() if isinstance(value, Bot | Script)]
+        instead = f" There is: {', '.join(f'{module.__name__}:{key}' for key in bots)}"
+        raise ConfigurationError(
+            f"{module.__name__} has no {name!r}.{instead if bots else ''}"
+        ) from None
+
+
+def _where(error: Exception) -> str:
+    """An exception of the bot's own module, with the last line of it that was running."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "site-packages" not in f.filename]
+    inside = [f for f in own if Path(f.filename).is_relative_to(Path.cwd())] or frames
+    return f"{inside[-1].filename}:{inside[-1].lineno}: {type(error).__name__}: {error}"

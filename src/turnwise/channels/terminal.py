@@ -228,10 +228,13 @@ class Terminal:
         asyncio.run_coroutine_threadsafe(self._collect(turn, arrivals), self._loop)
         self._console.print("bot › ", style="bold green", end="")
         with self._stopping(turn):
-            streamed = False
+            streamed = replied = False
             while (event := arrivals.get()) is not None:
                 if isinstance(event, BaseException):
                     raise event
+                replied = replied or event["type"] in ("delta", "message")
+                if event["type"] == "turn.completed" and not replied:
+                    self._console.print("(no reply)", style="dim")
                 streamed = self._show(event, streamed)
 
     @contextmanager
@@ -271,8 +274,11 @@ class Terminal:
         if kind == "message":
             if not streamed:
                 self._print(event["message"]["text"])
-            self._console.print()
+            ended = event["message"].get("metadata", {}).get("ended")
+            self._console.print(f" ({ended})" if ended else "", style="yellow", markup=False)
             return False
+        if streamed and kind in ("turn.failed", "turn.cancelled"):
+            self._console.print()
         if kind == "turn.failed":
             self._console.print(Text(event["error"]["message"], style="red"))
         elif kind == "turn.cancelled":

@@ -12,6 +12,8 @@ from turnwise.stores.base import Store
 from turnwise.stores.sqlite import SQLiteStore
 from turnwise.urls import masked
 
+EXAMPLE = "sqlite:///turnwise.db"
+
 
 def open_store(url: str, *, observe: Callable[[Batch], None] | None = None) -> Store:
     """The store for `url`, not connected yet.
@@ -32,8 +34,9 @@ def open_store(url: str, *, observe: Callable[[Batch], None] | None = None) -> S
                 raise
             raise MissingExtra("A Redis store", "redis") from None
         return RedisStore(url, observe=observe)
+    guess = f"sqlite:///{url}" if "://" not in url and url.endswith(".db") else EXAMPLE
     raise ConfigurationError(
-        f"{masked(url)!r} names no store; try sqlite:///turnwise.db or redis://localhost:6379/0"
+        f"{masked(url)!r} names no store; try {guess} or redis://localhost:6379/0"
     )
 
 
@@ -62,7 +65,6 @@ def _file(url: str, scheme: str, rest: str) -> str:
         why = f"there is no folder {name.rsplit('/', 1)[0]} here, an absolute path has four slashes"
     if why:
         raise ConfigurationError(
-            f"{url!r} names no store: {why}. Try sqlite:///turnwise.db or "
-            "sqlite:////var/lib/turnwise.db"
+            f"{url!r} names no store: {why}. Try {EXAMPLE} or sqlite:////var/lib/turnwise.db"
         )
     return unquote(name)
