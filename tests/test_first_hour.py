@@ -561,6 +561,15 @@ def test_a_model_without_a_key_or_an_address(monkeypatch: pytest.MonkeyPatch) ->
     assert OpenAIChat("m", base_url="http://localhost:1234/v1").model == "m"
 
 
+async def test_a_model_that_cannot_be_reached(caplog: pytest.LogCaptureFixture) -> None:
+    """The log names the model and its address: an address without /v1 is a frequent mistake."""
+    url = f"http://127.0.0.1:{free_port()}/typo"
+    async with talk(OpenAIChat("mine", base_url=url, max_retries=0)) as say:
+        with pytest.raises(TurnError):
+            await say("hi")
+    assert f"the model mine at {url}/: model_unreachable" in caplog.text
+
+
 def test_a_model_named_in_a_file(tmp_path: Path) -> None:
     """`.env` serves for OPENAI_ variables too, and the greeting names the model."""
     (tmp_path / ".env").write_text("OPENAI_BASE_URL=http://127.0.0.1:9/v1\nOPENAI_MODEL=mine\n")

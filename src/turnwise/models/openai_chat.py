@@ -133,6 +133,8 @@ class OpenAIChat:
                 return
             assert failure is not None
             if not await self._may_try_again(failure, tries_left, until):
+                where = masked(str(self._here().base_url))
+                log.warning("the model %s at %s: %s", self.model, where, failure.code)
                 raise failure
 
     def prompt(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
