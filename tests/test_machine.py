@@ -35,6 +35,7 @@ from turnwise.conformance.acting import delta, desk, question, texts
 from turnwise.conversation import Message
 from turnwise.errors import ClaimLost, KeyReused
 from turnwise.events import TERMINAL
+from turnwise.stores import redis_link
 from turnwise.stores.base import Claim, Outcome, Store, Submission
 from turnwise.stores.redis import RedisStore
 from turnwise.stores.sqlite import SQLiteStore
@@ -340,8 +341,10 @@ def test_sqlite() -> None:
 
 
 @pytest.mark.parametrize("kind", ["redis_server", "redis_cluster"])
-def test_redis(kind: str, request: pytest.FixtureRequest) -> None:
+def test_redis(kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a server, and on a Cluster."""
+    # A busy machine may hold the servers up for longer than a person would wait.
+    monkeypatch.setattr(redis_link, "PATIENCE", 60.0)
     server: RedisServer | RedisCluster = request.getfixturevalue(kind)
     loop = asyncio.new_event_loop()
 

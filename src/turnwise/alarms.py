@@ -20,6 +20,7 @@ class Alarms:
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[float, Callable[[], object]]] = {}
         self._last = 0
+        self.stopping = False
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, seconds: float, ring: Callable[[], object]) -> int:
@@ -35,7 +36,8 @@ class Alarms:
         self._waiting.pop(alarm, None)
 
     def ring_all(self) -> None:
-        """Ring all alarms now."""
+        """Ring all alarms now: the process is stopping."""
+        self.stopping = True
         waiting, self._waiting = self._waiting, {}
         for _, ring in waiting.values():
             ring()

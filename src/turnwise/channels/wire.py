@@ -308,7 +308,8 @@ async def read_body(
 ) -> M:
     """The request's JSON body: at most `limit` bytes, received within `timeout` seconds.
 
-    Raises TooLarge, WrongType, BadJSON, SlowBody, Invalid. An empty body counts as an empty object.
+    Raises TooLarge, WrongType, BadJSON, SlowBody, StoreUnavailable, Invalid. An empty body counts
+    as an empty object.
     """
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limit:
@@ -335,7 +336,8 @@ async def read_body(
 
 @contextmanager
 def _in_time(alarms: Alarms, seconds: float) -> Iterator[None]:
-    """Raises SlowBody if the block takes longer than `timeout`."""
+    """Raises SlowBody if the block takes longer than `seconds`, StoreUnavailable if the process
+    stops meanwhile: another process may accept the request."""
     task, late = asyncio.current_task(), False
     assert task is not None
 
@@ -350,6 +352,8 @@ def _in_time(alarms: Alarms, seconds: float) -> Iterator[None]:
     except asyncio.CancelledError:
         if not late or task.uncancel():
             raise
+        if alarms.stopping:
+            raise StoreUnavailable("This process is stopping: try again.") from None
         raise SlowBody() from None
     finally:
         alarms.cancel(alarm)
