@@ -76,4 +76,4 @@ async def known(session_id: str) -> None:
     try:
         await runtime.gateway.session(session_id)
     except NotFound:
-        raise HTTPException(400, "There is no such session.") from None
+        raise HTTPException(400, "This session does not exist.") from None

@@ -57,7 +57,7 @@ async def history(session: str) -> list[dict[str, str]]:
     try:
         messages = await runtime.messages(session)
     except NotFound:
-        raise HTTPException(404, "There is no such session.") from None
+        raise HTTPException(404, "This session does not exist.") from None
     return [{"role": message.role, "text": message.text} for message in messages]
 
 
@@ -66,4 +66,4 @@ async def find(session: str, task: str) -> TurnRecord:
     try:
         return await runtime.turn(session, key=task)
     except NotFound:
-        raise HTTPException(404, "There is no such task.") from None
+        raise HTTPException(404, "This task does not exist.") from None

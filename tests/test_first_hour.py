@@ -509,7 +509,7 @@ async def test_a_handler_that_says_nothing(caplog: pytest.LogCaptureFixture) -> 
 
 
 TARGETS = {
-    "nowhere:bot": "no module 'nowhere' here",
+    "nowhere:bot": "The module 'nowhere' does not exist here",
     "mine.bot": "written module:name",
     "./mine.py": "turnwise serve mine:bot",
     "{folder}/mine.py:bot": "in {folder}, turnwise serve mine:bot",

@@ -410,7 +410,7 @@ async def test_inheritance() -> None:
 
 def test_an_empty_dialog_has_no_last_request() -> None:
     """28: asking for it is a clear error."""
-    with pytest.raises(NothingSaid, match="There is no message in this dialog yet"):
+    with pytest.raises(NothingSaid, match="does not contain a message"):
         _ = Context(None, past_of("start")).text
 
 

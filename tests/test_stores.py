@@ -18,6 +18,7 @@ from turnwise import Message
 from turnwise.conformance import StoreConformance
 from turnwise.conformance.acting import desk
 from turnwise.errors import ConfigurationError
+from turnwise.stores import engine
 from turnwise.stores.base import Store, Submission
 from turnwise.stores.notices import Appended, Notice, Ready, Signal
 from turnwise.stores.redis import RedisStore
@@ -53,8 +54,8 @@ class TestSQLiteInCompanyConformance(TestSQLiteConformance):
     """The same while others write too, when COMMIT runs on the loop if the disk is quick."""
 
     @pytest.fixture(autouse=True)
-    def company(self, store: SQLiteStore) -> None:
-        store._engine._company = math.inf
+    def company(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(engine, "COMPANY", math.inf)
 
 
 class Shift:
@@ -109,7 +110,7 @@ async def test_a_slow_disk_does_not_hold_up_the_loop(
     """In company COMMIT runs on the loop until the disk turns out slow; then a thread waits."""
     store = SQLiteStore(tmp_path / "disk.db")
     await store.open()
-    store._engine._company = math.inf
+    monkeypatch.setattr(engine, "COMPANY", math.inf)
     where: list[int] = []
     end = store._engine._end_transaction
 

@@ -135,7 +135,7 @@ async def _make(path: Path) -> None:
 def test_check(tmp_path: Path) -> None:
     """What the store is and what its word is worth; a store that cannot be is an error."""
     missing = turnwise("check", f"sqlite:///{tmp_path / 'c.db'}", cwd=tmp_path, status=1)
-    assert "no file" in missing
+    assert "does not exist" in missing
     asyncio.run(_make(tmp_path / "c.db"))
     found = turnwise("check", f"sqlite:///{tmp_path / 'c.db'}", cwd=tmp_path)
     assert "FULL" in found
@@ -151,7 +151,8 @@ def test_check(tmp_path: Path) -> None:
 
 def test_wrong_names_are_told_in_a_line(tmp_path: Path, serve: Callable[..., Process]) -> None:
     """No module, no bot in it, a port that is taken."""
-    assert "no module" in turnwise("serve", "nowhere:bot", cwd=tmp_path, status=1)
+    err = turnwise("serve", "nowhere:bot", cwd=tmp_path, status=1)
+    assert "module 'nowhere' does not exist" in err
     assert "has no 'nothing'" in turnwise("serve", "bots:nothing", cwd=tmp_path, status=1)
     assert "bots:echo" in turnwise("serve", "bots.py:echo", cwd=tmp_path, status=1)
     assert "port" in turnwise("serve", "--port", "99999", cwd=tmp_path, status=1)

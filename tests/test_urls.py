@@ -131,7 +131,7 @@ async def test_files_with_odd_names(
         ("TURNWISE_STOR", "x", "Did you mean TURNWISE_STORE?"),
         ("TURNWISE_API_KEY", "x", "Did you mean TURNWISE_API_KEYS?"),
         ("TURNWISE_RETENTOIN", "x", "Did you mean TURNWISE_RETENTION?"),
-        ("TURNWISE_ZZZZZZ", "x", "There is no setting TURNWISE_ZZZZZZ."),
+        ("TURNWISE_ZZZZZZ", "x", "The setting TURNWISE_ZZZZZZ does not exist."),
     ],
 )
 def test_misspelt_settings(

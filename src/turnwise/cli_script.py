@@ -93,7 +93,7 @@ async def _path(session: str, url: str) -> list[Label]:
     try:
         state = orjson.loads(await store.state(session))
     except NotFound:
-        raise NotFound(f"There is no session {session!r}.") from None
+        raise NotFound(f"The session {session!r} does not exist.") from None
     finally:
         await store.close()
     return [Label(*label) for label in state.get("script", {}).get("past", ())]

@@ -38,7 +38,7 @@ async def _opened(url: str | None) -> AsyncIterator[Store]:
     named = settings_with({"store": url}).store
     store = open_store(named)
     if isinstance(store, SQLiteStore) and not store.path.exists():
-        raise ConfigurationError(f"There is no file {store.path} (store {masked(named)}).")
+        raise ConfigurationError(f"The file {store.path} does not exist (store {masked(named)}).")
     await store.open()
     try:
         yield store
@@ -222,7 +222,7 @@ async def _whole(store: Store, session: str, limit: int | None = None) -> dict[s
     """A session with its history (all of it, or the last `limit` messages) and its state."""
     found = await store.session(session)
     if found is None:
-        raise NotFound(f"There is no session {session!r}.")
+        raise NotFound(f"The session {session!r} does not exist.")
     messages: list[Any] = []
     before = None
     while True:

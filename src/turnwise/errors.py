@@ -83,7 +83,7 @@ class Forbidden(Rejected):
 
 
 class NotFound(Rejected):
-    """There is no such session or turn."""
+    """The session or the turn does not exist."""
 
     code = "not_found"
     status = 404

@@ -131,7 +131,7 @@ class Gateway:
         """The session. Raises NotFound, or Unauthorized if `generation` is not its current one."""
         found = await self._store.session(session_id)
         if found is None:
-            raise NotFound("There is no such session.")
+            raise NotFound("This session does not exist.")
         if generation is not None and generation != found.generation:
             raise Unauthorized()
         return found
@@ -257,14 +257,14 @@ class Gateway:
         """One turn. Raises NotFound."""
         record = await self._store.turn(session_id, n)
         if record is None:
-            raise NotFound("There is no such turn.")
+            raise NotFound("This turn does not exist.")
         return record.check()
 
     async def turn_by_key(self, session_id: str, key: str) -> TurnRecord:
         """The turn that was created with this idempotency key. Raises NotFound."""
         record = await self._store.turn_by_key(session_id, key)
         if record is None:
-            raise NotFound("There is no such turn.")
+            raise NotFound("This turn does not exist.")
         return record.check()
 
     async def turns(

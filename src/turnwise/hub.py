@@ -352,8 +352,8 @@ def _ended_early(why: Closed) -> TurnwiseError:
     """The error for a caller whose reader was closed for this reason."""
     match why:
         case "gone":
-            return NotFound("There is no such session any more.")
+            return NotFound("This session was deleted.")
         case "token":
-            return Unauthorized("The token is no longer valid.")
+            return Unauthorized("The token has expired or was replaced.")
         case _:
             return StreamEnded()

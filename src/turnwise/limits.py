@@ -9,7 +9,7 @@ from turnwise.errors import ConfigurationError
 
 
 def check_counts(**limits: Any) -> None:
-    """Raise ConfigurationError for a limit that is not a whole number from 1; None is no limit."""
+    """Raise ConfigurationError for a limit that is neither a whole number above 0 nor None."""
     for name, value in limits.items():
         try:
             good = value is None or operator.index(value) >= 1
@@ -20,7 +20,7 @@ def check_counts(**limits: Any) -> None:
 
 
 def check_positive(**limits: Any) -> None:
-    """Raise ConfigurationError for a limit that is not a positive number; None is no limit."""
+    """Raise ConfigurationError for a limit that is neither a positive number nor None."""
     for name, value in limits.items():
         try:
             good = value is None or value > 0  # a comparison that NaN does not pass

@@ -6,20 +6,15 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
 from types import FrameType
 from typing import Any
 
-import orjson
-
 from turnwise import telemetry
 from turnwise.bot import Bot, Handler
-from turnwise.conversation import Message, Reply, TurnRecord, checked_session_id, not_json
+from turnwise.conversation import Message, Reply, TurnRecord, checked_session_id
 from turnwise.errors import (
-    BadOutput,
-    ClaimLost,
     ConfigurationError,
     ReplyTimeout,
     StoreUnavailable,
@@ -29,10 +24,11 @@ from turnwise.errors import (
 )
 from turnwise.events import Event
 from turnwise.gateway import Gateway, Limits
+from turnwise.held import HeldSession, held
 from turnwise.hub import Hub
 from turnwise.loop_watch import LoopWatch
 from turnwise.settings import Settings
-from turnwise.stores.base import Claim, Store
+from turnwise.stores.base import Store
 from turnwise.stores.open import open_store
 from turnwise.streamed import StreamedText
 from turnwise.tokens import Signer
@@ -42,19 +38,8 @@ log = logging.getLogger("turnwise")
 
 SWEEP = 5.0
 """Seconds between two sweeps that delete expired data."""
-HOLD_LEASE = 10.0
 COUNT_WAITING = 3
 """Seconds between two counts of the waiting turns."""
-
-
-class HeldSession:
-    """Exclusive access to a session: change `state`; it is saved on exit."""
-
-    def __init__(self, claim: Claim) -> None:
-        self.id = claim.session
-        self.name = claim.name
-        self.metadata: dict[str, Any] = orjson.loads(claim.metadata)
-        self.state: dict[str, Any] = orjson.loads(claim.state)
 
 
 class Runtime:
@@ -86,7 +71,6 @@ class Runtime:
         self._hub: Hub | None = None
         self._chores: list[asyncio.Task[None]] = []
         self._restore: list[Callable[[], None]] = []
-        self._giving_back: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_watch: LoopWatch | None = None
         self._process = 0
@@ -365,55 +349,5 @@ class Runtime:
         """
         checked_session_id(session_id)
         await self.gateway.create(session_id=session_id)
-        try:
-            async with asyncio.timeout(timeout):
-                claim = await self._hold(session_id)
-        except TimeoutError:
-            raise ReplyTimeout("The session is busy.") from None
-        renewing = asyncio.get_running_loop().create_task(self._renew(claim))
-        held = HeldSession(claim)
-        try:
-            yield held
-            state = _encoded_state(held.state)
-        except BaseException:
-            with contextlib.suppress(ClaimLost):
-                await self._store.save(claim, None)
-            raise
-        else:
-            await self._store.save(claim, None if state == claim.state else state)
-        finally:
-            renewing.cancel()
-
-    async def _hold(self, session_id: str) -> Claim:
-        owner = f"hold-{secrets.token_hex(4)}"
-        while True:
-            holding = asyncio.ensure_future(self._store.hold(session_id, owner, HOLD_LEASE))
-            try:
-                claim = await asyncio.shield(holding)
-            except asyncio.CancelledError:
-                holding.add_done_callback(self._give_back)
-                raise
-            if claim is not None:
-                return claim
-            await asyncio.sleep(0.02)
-
-    def _give_back(self, holding: asyncio.Future[Claim | None]) -> None:
-        """The caller that asked for the session was cancelled: release the session."""
-        if not holding.cancelled() and holding.exception() is None:
-            claim = holding.result()
-            if claim is not None:
-                self._giving_back = asyncio.ensure_future(self._store.save(claim, None))
-
-    async def _renew(self, claim: Claim) -> None:
-        while True:
-            await asyncio.sleep(HOLD_LEASE / 3)
-            with contextlib.suppress(StoreUnavailable):
-                await self._store.renew([claim], HOLD_LEASE)
-
-
-def _encoded_state(state: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(state)
-    except (TypeError, ValueError) as error:
-        where = not_json(state)
-        raise BadOutput(f"The session's state{where} is not JSON.", code="bad_state") from error
+        async with held(self._store, session_id, timeout) as session:
+            yield session

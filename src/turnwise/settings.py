@@ -165,4 +165,4 @@ def check_variables(names: Iterable[str]) -> None:
             continue
         like = get_close_matches(rest, known, 1, 0.5)
         hint = f" Did you mean {PREFIX}{like[0]}?" if like else ""
-        raise ConfigurationError(f"There is no setting {name}.{hint}")
+        raise ConfigurationError(f"The setting {name} does not exist.{hint}")

@@ -57,7 +57,7 @@ def load(target: str) -> Any:
         if not f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigurationError(_where(error)) from error
         raise ConfigurationError(
-            f"There is no module {module_name!r} here. A target is written module:name."
+            f"The module {module_name!r} does not exist here. A target is written module:name."
         ) from None
     except SyntaxError as error:
         raise ConfigurationError(f"{error.filename}:{error.lineno}: {error.msg}") from None

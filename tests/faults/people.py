@@ -35,7 +35,7 @@ class Acknowledged(NamedTuple):
 
 
 class Gone(Exception):
-    """There is no such session."""
+    """This session does not exist."""
 
 
 @dataclass

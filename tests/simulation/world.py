@@ -124,8 +124,8 @@ class Host:
         self.dead = True
         self.died.set_result(None)
         file = self._inner._engine
-        if file._tail is not None:
-            file._tail.cancel()
+        if file._next_check is not None:
+            file._next_check.cancel()
         file._line.close()
         file._locks.close()  # the kernel would do that
 

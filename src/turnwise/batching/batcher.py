@@ -2,10 +2,11 @@
 
 It starts a batch at once when idle and collects items while busy: the first item starts a batch in
 the next iteration of the event loop; items that arrive while a batch runs form the next batch. So
-an idle system adds no delay and a busy one finds its own batch size. There is no permanent task and
-no queue object: `submit` adds a ticket, and a task runs from the first item until no batch is due.
+an idle system adds no delay and a busy one finds its own batch size. It needs neither a permanent
+task nor a queue object: `submit` adds a ticket, and a task runs from the first item until no batch
+is due.
 
-This module decides which batch starts when; telling.py delivers the results to the callers.
+release.py decides which batch starts now; telling.py delivers the results to the callers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from turnwise.batching.calling import caller
 from turnwise.batching.computing import Computing
@@ -35,8 +36,9 @@ from turnwise.batching.errors import (
     TooCostly,
 )
 from turnwise.batching.measures import Batch, Reason, ServiceTime, Stats
+from turnwise.batching.release import Release, Released
 from turnwise.batching.telling import Telling, pass_on
-from turnwise.batching.waiting import Budget, Lane, Ticket, Waiting
+from turnwise.batching.waiting import Budget, Ticket, Waiting
 from turnwise.errors import ConfigurationError
 from turnwise.limits import check_counts, check_positive
 
@@ -51,13 +53,6 @@ Answer = (
 """What a batched function returns."""
 CLOSING = 30.0
 """Seconds that `aclose` waits for running batches."""
-
-
-class Released(NamedTuple):
-    """A batch that starts now, and the reason."""
-
-    tickets: list[Ticket]
-    reason: Reason
 
 
 class Batcher(Generic[Item, Result]):
@@ -113,25 +108,24 @@ class Batcher(Generic[Item, Result]):
         self._caller = caller(fn, concurrency, process)
         if dedup and self._caller.streams:
             raise ConfigurationError("A stream is computed for each caller: omit dedup.")
-        self._max_wait = max_wait
-        self._min_size = min_size
         self._concurrency = concurrency
         self._max_queue = max_queue
         self._key = key
         self._cost = cost
         self._waiting = Waiting(Budget(max_size, max_cost, padded), ageing)
-        self._simple = key is None and cost is None and not max_wait
+        self._release = Release(
+            self._waiting,
+            max_wait=max_wait,
+            min_size=min_size,
+            simple=key is None and cost is None and not max_wait,
+        )
         self._plain = key is None and cost is None and not dedup and max_queue is None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._workers: set[asyncio.Task[None]] = set()
         self._starting = False
         self._under_way = 0
-        self._expected = 0
-        self._held = 0
         self._linger: asyncio.TimerHandle | None = None
-        self._lingers = False
-        self._closed = False
         self._service = ServiceTime()
         self.stats = Stats()
         """Statistics so far."""
@@ -162,7 +156,7 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._bind(loop)
-        if self._closed:
+        if self._release.closed:
             raise BatcherClosed()
         ticket = Ticket(item, loop.create_future(), loop.time(), priority)
         if self._plain or self._admit(ticket):
@@ -220,7 +214,7 @@ class Batcher(Generic[Item, Result]):
         self._workers.clear()
         self._waiting.forget_all()
         self._telling.forget_equals()
-        self._starting, self._lingers, self._under_way = False, False, 0
+        self._starting, self._under_way, self._release.until = False, 0, None
         self._telling.forget_deadlines()
 
     def bind(self) -> None:
@@ -253,34 +247,28 @@ class Batcher(Generic[Item, Result]):
     @contextmanager
     def expect(self) -> Iterator[None]:
         """Within the block another item is expected, so waiting items wait `max_wait` for it."""
-        self._expected += 1
+        self._release.expected += 1
         try:
             yield
         finally:
-            self._expected -= 1
+            self._release.expected -= 1
             if self._loop is not None:
                 self._end_linger()
 
     @contextmanager
     def hold(self, count: int) -> Iterator[None]:
         """Within the block no batch starts until `count` items wait: for tests."""
-        self._held = count
+        self._release.held = count
         try:
             yield
         finally:
-            self._held = 0
+            self._release.held = 0
             if self._loop is not None:
                 self._wake()
 
     def _wake(self) -> None:
         """Start a worker if a batch is due and `concurrency` allows it."""
-        waiting = len(self._waiting)
-        if self._starting or not waiting or waiting < self._held:
-            return
-        size = self._waiting.budget.size
-        if self._under_way >= self._concurrency and waiting < size:
-            return
-        if self._lingers and waiting < (self._min_size if self._min_size > 1 else size):
+        if self._starting or not self._release.may_start(self._saturated()):
             return
         if len(self._workers) >= self._concurrency + self._caller.ahead:
             return
@@ -291,59 +279,21 @@ class Batcher(Generic[Item, Result]):
         self._workers.add(task)
         task.add_done_callback(self._workers.discard)
 
+    def _saturated(self) -> bool:
+        return self._under_way >= self._concurrency
+
     def _next(self) -> Released | None:
-        """The batch that starts now, if any."""
+        """The batch that starts now; if some wait for more items, a timer is set."""
         assert self._loop is not None
-        if len(self._waiting) < self._held:
-            return None
-        now = self._loop.time()
-        if self._simple and self._under_way < self._concurrency:
-            return self._whatever_waits(now)
-        only_full = self._under_way >= self._concurrency
-        soonest: float | None = None
-        for name, lane in self._waiting.lanes():
-            full = self._waiting.is_full(lane)
-            if not full and only_full:
-                continue
-            reason: Reason = "full" if full else "idle"
-            if not full and self._max_wait and not self._closed:
-                until = lane.oldest() + self._max_wait
-                if now < until and self._waits(lane):
-                    soonest = until if soonest is None else min(soonest, until)
-                    continue
-                enough: Reason = "enough" if self._min_size > 1 else "idle"
-                reason = "linger" if now >= until else enough
-            if self._closed:
-                reason = "drain"
-            return Released(self._waiting.take(name, lane, now), reason)
-        if soonest is not None:
-            self._set_linger(soonest)
-        return None
-
-    def _waits(self, lane: Lane) -> bool:
-        """Whether the items of a lane should wait for more."""
-        if self._min_size > 1:
-            return lane.wanted() < self._min_size
-        return len(lane) > 1 or self._expected > 0
-
-    def _whatever_waits(self, now: float) -> Released | None:
-        """Fast path for the usual case: one lane, no budget, nothing to wait for."""
-        batch = self._waiting.take_all_in_one(now)
-        if not batch:
-            return None
-        if self._closed:
-            return Released(batch, "drain")
-        return Released(batch, "full" if len(batch) == self._waiting.budget.size else "idle")
-
-    def _set_linger(self, until: float) -> None:
-        assert self._loop is not None
-        self._lingers = True
-        if self._linger is not None:
-            self._linger.cancel()
-        self._linger = self._loop.call_at(until, self._end_linger)
+        released = self._release.next(self._loop.time(), self._saturated())
+        if released is None and self._release.until is not None:
+            if self._linger is not None:
+                self._linger.cancel()
+            self._linger = self._loop.call_at(self._release.until, self._end_linger)
+        return released
 
     def _end_linger(self) -> None:
-        self._lingers = False
+        self._release.until = None
         self._wake()
 
     # Computing
@@ -396,8 +346,8 @@ class Batcher(Generic[Item, Result]):
         With `drain` they are computed, for `patience` seconds; the remaining items (without
         `drain` all of them) fail with BatcherClosed.
         """
-        self._closed = True
-        self._held, self._lingers = 0, False
+        self._release.closed = True
+        self._release.held, self._release.until = 0, None
         if self._linger is not None:
             self._linger.cancel()
         self._telling.forget_deadlines()

@@ -72,7 +72,7 @@ class Access:
         """
         if self._authorize is not None:
             if not await self._decide(connection, session_id):
-                raise NotFound("There is no such session.")
+                raise NotFound("This session does not exist.")
             return TRUSTED
         token = token or bearer(connection)
         if token is None:
@@ -81,7 +81,7 @@ class Access:
             return TRUSTED
         grant = self._gateway().grant(token)
         if grant.session != session_id:
-            raise NotFound("There is no such session.")
+            raise NotFound("This session does not exist.")
         return Principal(grant.generation, grant.expires)
 
     def creating(self, connection: HTTPConnection) -> Counted:

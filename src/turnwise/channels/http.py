@@ -326,9 +326,9 @@ class HTTPChannel:
             found = (await reader.read(wait))[:limit]
         if not found and reader.closed is not None:  # an empty page would mean: no events
             if reader.closed == "gone":
-                raise NotFound("There is no such session.")
+                raise NotFound("This session does not exist.")
             if reader.closed == "token":
-                raise Unauthorized("The token is no longer valid.")
+                raise Unauthorized("The token has expired or was replaced.")
             raise StoreUnavailable("This process is stopping: try again.")
         following = found[-1].id if found else max(cursor, reader.cursor)
         content = {"events": [orjson.Fragment(e.encoded) for e in found], "next": following}

@@ -46,7 +46,7 @@ class Past(Sequence[Label]):
 
 
 class NothingSaid(TurnwiseError):
-    """There is no message in this dialog yet."""
+    """This dialog does not contain a message yet."""
 
     code = "nothing_said"
 

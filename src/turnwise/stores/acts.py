@@ -43,7 +43,7 @@ class Acts(SessionActs):
     def _turn(self, session: str, n: int) -> TurnRow:
         found = self._one("turn", session, n)
         if found is None:
-            raise NotFound("There is no such turn.")
+            raise NotFound("This turn does not exist.")
         return TurnRow(*found)
 
     def _held(self, claim: Claim) -> Row:
@@ -62,7 +62,7 @@ class Acts(SessionActs):
             self.create(wish.session, None, b"{}", wish.ttl)
             row = self._find(wish.session)
         if row is None:
-            raise NotFound("There is no such session.")
+            raise NotFound("This session does not exist.")
         if wish.generation is not None and wish.generation != row.generation:
             raise Unauthorized()
         if wish.key is not None:

@@ -1,4 +1,4 @@
-"""The engine under the SQLite store: connections, transactions, and other processes' writes.
+"""The engine under the SQLite store: connections and transactions.
 
 How it works, and why:
 
@@ -12,9 +12,7 @@ How it works, and why:
   if the disk is fast: a thread would keep the lock while it waits for the interpreter. BEGIN
   IMMEDIATE never waits inside SQLite: if the lock is taken nevertheless, the loop retries every
   millisecond.
-- Every process checks every 10 ms whether another has committed (`PRAGMA data_version`, 2 us, on
-  the connection that writes, for which its own commits do not count) and, if so, reads the entries
-  appended since. There is no query per reader, and entries without followers are not unpacked.
+- What other processes write, tail.py reads, every 10 ms.
 """
 
 from __future__ import annotations
@@ -28,7 +26,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,15 +35,16 @@ import apsw
 
 from turnwise.batching import Batch, Batcher
 from turnwise.errors import StoreUnavailable, TurnwiseError
-from turnwise.events import QUEUED, Event, last_type, unpack
+from turnwise.stores import sqlite_facts
 from turnwise.stores.acts import Acts
 from turnwise.stores.files import StoreFiles
 from turnwise.stores.line import Line
 from turnwise.stores.locks import LockFile
-from turnwise.stores.notices import Appended, Listener, Listeners, Moved, Notice, Ready, Signal
+from turnwise.stores.notices import Listener, Listeners
 from turnwise.stores.pulse import Pulse
 from turnwise.stores.readings import Readings
-from turnwise.stores.schema import MIGRATIONS, STATEMENTS, prepare
+from turnwise.stores.schema import STATEMENTS, prepare
+from turnwise.stores.tail import Tail
 
 T = TypeVar("T")
 log = logging.getLogger("turnwise.store")
@@ -52,8 +52,6 @@ Act = Callable[[Acts], Any]
 
 TAIL_PERIOD = 0.01
 """Seconds between two checks for other processes' writes."""
-TAIL_PAGE = 1000
-"""Rows read per check."""
 COMPANY = 1.0
 """Seconds after another process's write during which we queue to write."""
 BRISK = 0.001
@@ -93,14 +91,9 @@ class Engine:
         self._listeners = Listeners()
         self.followed: Counter[str] = Counter()
         """The number of followers per session: they receive what other processes append."""
-        self._tail: asyncio.TimerHandle | None = None
-        self._version = 0
+        self._next_check: asyncio.TimerHandle | None = None
         self._committing = False
-        self._looked = 0.0
-        self._position = 0
-        self._signal_position = 0
-        self._end = 0
-        self._company = 0.0
+        self._locked_at = 0.0
         self._disk = self._took = self._ended = 0.0
         self._wal_pages = 0
         self._erase_at = 0.0
@@ -125,13 +118,17 @@ class Engine:
             self._writer = await self._connect()
             self._reader = await self._connect()
             self._writer.set_wal_hook(self._grown)
-            self._position = self._reader.execute(STATEMENTS["tail_position"]).get
-            self._signal_position = self._reader.execute(STATEMENTS["tail_signal_position"]).get
+            self._tail = Tail(
+                self._writer, self._reader, self._listeners, self.followed,
+                origin=self._origin, restored=self._restored,
+            )  # fmt: skip
         except BaseException as error:
             self._locks.close()
             self._thread.shutdown(wait=False)
             if isinstance(error, apsw.Error | OSError):
-                raise StoreUnavailable(f"Cannot open {self.path}: {words(error)}") from error
+                raise StoreUnavailable(
+                    f"Cannot open {self.path}: {sqlite_facts.words(error)}"
+                ) from error
             raise
         self._pulse, self._line = Pulse(self._locks, self._origin), Line(self._locks)
         self._pulse.start()
@@ -149,8 +146,8 @@ class Engine:
 
     async def stop(self) -> None:
         """Finish the pending acts and close the file."""
-        if self._tail is not None:
-            self._tail.cancel()
+        if self._next_check is not None:
+            self._next_check.cancel()
         await self._batcher.aclose()
         self._thread.shutdown(wait=True)
         self._reader.close()
@@ -214,7 +211,7 @@ class Engine:
             self._committing = False
             self._ended = time.monotonic()
             self._line.leave()
-        self._end = max(self._end, self._acts.last_entry)
+        self._tail.appended(self._acts.last_entry)
         if self._acts.erased:
             self._acts.erased = False
             self._erase_at = self._erase_at or time.monotonic() + ERASE_DELAY
@@ -227,7 +224,12 @@ class Engine:
         now = time.monotonic()
         chores = self._wal_pages >= CHECKPOINT or self._erase_is_due()
         rested = now - self._ended > self._took
-        return now < self._company and self._disk < BRISK and rested and not chores
+        return self._in_company(now) and self._disk < BRISK and rested and not chores
+
+    def _in_company(self, now: float) -> bool:
+        """Whether other processes write as well."""
+        last: float = max(self._tail.heard, self._locked_at)
+        return now - last < COMPANY
 
     def _end_here(self) -> None:
         """COMMIT on the loop, and measure how long the disk takes."""
@@ -279,18 +281,18 @@ class Engine:
     async def _begin(self) -> None:
         now = time.monotonic()
         self._files.check()
-        if now < self._company:
+        if self._in_company(now):
             await self._line.enter()
         patience = now + LOCK_PATIENCE
         while True:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
                 self._locked_out = False
-                if now - self._looked > TAIL_PERIOD:
-                    self._look_for_others()
+                if now - self._tail.looked > TAIL_PERIOD:
+                    self._tail.look()
                 return
             except apsw.BusyError:
-                self._company = time.monotonic() + COMPANY
+                self._locked_at = time.monotonic()
                 # Acts queued behind a locked-out batch fail at once.
                 if self._locked_out or time.monotonic() > patience:
                     self._locked_out = True
@@ -301,13 +303,13 @@ class Engine:
 
     def _follow_others(self) -> None:
         loop = asyncio.get_running_loop()
-        self._tail = loop.call_later(TAIL_PERIOD, self._follow_others)
+        self._next_check = loop.call_later(TAIL_PERIOD, self._follow_others)
         if not self._committing:  # else the next transaction checks when it starts
-            self._look_for_others()
+            self._tail.look()
             if self._erase_is_due():
                 self._erase_soon()
-        if self._looked >= self._next_watch:
-            self._next_watch = self._looked + WATCH
+        if self._tail.looked >= self._next_watch:
+            self._next_watch = self._tail.looked + WATCH
             self._watch()
 
     def _watch(self) -> None:
@@ -322,59 +324,9 @@ class Engine:
             self._erasing = self._batcher.submit(lambda acts: None)
             self._erasing.add_done_callback(asyncio.Future.exception)
 
-    def _look_for_others(self) -> None:
-        self._looked = time.monotonic()
-        try:
-            version = self._writer.execute("PRAGMA data_version").get
-            if version != self._version:
-                self._version = version
-                self._company = self._looked + COMPANY
-                self._read_tail()
-        except apsw.Error:
-            self._version = 0  # look again next time
-
-    def _read_tail(self) -> None:
-        """Deliver what others appended since the last check, as one snapshot."""
-        self._reader.execute("BEGIN")
-        try:
-            if self._reader.execute(STATEMENTS["tail_position"]).get < self._end:
-                self._restored()
-            entries = self._foreign("entries", self._position)
-            signals = self._foreign("signals", self._signal_position)
-            # If everything was read, the next check starts after our own rows as well.
-            self._position = self._end_of(entries, "tail_position")
-            self._end = max(self._end, self._position)
-            self._signal_position = self._end_of(signals, "tail_signal_position")
-        finally:
-            self._reader.execute("COMMIT")
-        appended: dict[str, list[Event]] = {}
-        queued = False
-        for _, session, last, body in entries:
-            if session in self.followed:
-                appended.setdefault(session, []).extend(unpack(body, last))
-            queued = queued or last_type(body) == QUEUED  # and not started in the same act
-        notices: list[Notice] = [Appended(session, log) for session, log in appended.items()]
-        for _, kind, session, turn in signals:
-            notices.append(Ready() if kind == "ready" else Signal(kind, session, turn))
-        self._listeners.tell([*notices, Ready()] if queued else notices)
-
     def _restored(self) -> None:
-        """The file was restored with less data: everything cached from it is invalid."""
         log.warning("%s holds less than before: it was restored from a backup.", self.path)
-        self._position = self._signal_position = self._end = 0
         self._acts.incarnation += 1
-        self._listeners.tell([*(Moved(session) for session in self.followed), Ready()])
-
-    def _foreign(self, table: str, start: int) -> list[Any]:
-        values = (start, self._origin, TAIL_PAGE)
-        found: list[Any] = self._reader.execute(STATEMENTS[f"tail_{table}"], values).fetchall()
-        return found
-
-    def _end_of(self, rows: list[Any], position: str) -> int:
-        if len(rows) == TAIL_PAGE:
-            self._version = 0  # there is more: look again next time
-            return int(rows[-1][0])
-        return int(self._reader.execute(STATEMENTS[position]).get)
 
     # Reading
 
@@ -407,54 +359,17 @@ class Engine:
         """Raises StoreUnavailable when the disk is full."""
         self._files.check_space()
 
-    async def quick_check(self) -> str:
-        """SQLite's integrity check of the file: "ok", or the first error."""
-
-        def look() -> str:
-            db = apsw.Connection(os.fspath(self.path), flags=apsw.SQLITE_OPEN_READONLY)
-            with closing(db):
-                return str(db.execute("PRAGMA quick_check(1)").get)
-
-        loop, found = asyncio.get_running_loop(), "ok"
-        try:
-            found = await loop.run_in_executor(self._thread, look)
-        except apsw.Error as error:
-            found = words(error)
-        return found
-
-    def facts(self) -> dict[str, str]:
-        """Versions, sizes and settings, for people."""
-
-        def size(suffix: str) -> int:
-            path = Path(f"{self.path}{suffix}")
-            return path.stat().st_size if path.exists() else 0
-
-        count = "SELECT count(*) FROM session"
-        return {
-            "store": f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})",
-            "file": str(self.path.resolve()),
-            "size": f"{size('') / 1e6:.1f} MB, write-ahead log {size('-wal') / 1e6:.1f} MB",
-            "schema": f"{self._reader.pragma('user_version')} of {len(MIGRATIONS)}",
-            "journal": str(self._reader.pragma("journal_mode")),
-            "synchronous": {1: "NORMAL", 2: "FULL"}[self._reader.pragma("synchronous")],
-            "sessions": str(self._reader.execute(count).get),
-        }
+    async def facts(self) -> dict[str, str]:
+        """Versions, sizes, settings and the result of an integrity check, for people."""
+        found = sqlite_facts.facts(self._reader, self.path)
+        check = partial(sqlite_facts.quick_check, self.path)
+        loop = asyncio.get_running_loop()
+        return {**found, "integrity": await loop.run_in_executor(self._thread, check)}
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
     if isinstance(error, StoreUnavailable):
         return error
-    unavailable = StoreUnavailable(f"The store does not answer: {words(error)}")
+    unavailable = StoreUnavailable(f"The store does not answer: {sqlite_facts.words(error)}")
     unavailable.__cause__ = error
     return unavailable
-
-
-def words(error: Exception) -> str:
-    """Explains an error of SQLite or of the system to the operator."""
-    if isinstance(error, apsw.NotADBError):
-        return "it is not a SQLite file, or its first page is damaged. Restore it from a backup."
-    if isinstance(error, apsw.CorruptError):
-        return f"the file is damaged ({error}). Restore it from a backup."
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error)

@@ -114,7 +114,7 @@ class Readings:
     def _get(self, session: str) -> Row:
         row = self._find(session)
         if row is None:
-            raise NotFound("There is no such session.")
+            raise NotFound("This session does not exist.")
         return row
 
     def _open_turns(self, row: Row) -> list[TurnRow]:

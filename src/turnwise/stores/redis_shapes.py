@@ -55,9 +55,9 @@ def refusal(code: bytes) -> TurnwiseError:
     """The error for a script's refusal."""
     match code:
         case b"no_session":
-            return NotFound("There is no such session.")
+            return NotFound("This session does not exist.")
         case b"no_turn":
-            return NotFound("There is no such turn.")
+            return NotFound("This turn does not exist.")
         case b"unauthorized":
             return Unauthorized()
         case b"key_reused":

@@ -120,7 +120,7 @@ class SubmissionUnderWay:
         )
 
     def never_began(self) -> None:
-        """Notify the worker that there is no claim."""
+        """Notify the worker that its request got no claim."""
         take, self._take = self._take, None
         if take is not None:
             take(None)

@@ -96,8 +96,7 @@ class SQLiteStore(Store):
         return self._engine.read(lambda rows: rows.waiting(), together=False)
 
     async def facts(self) -> dict[str, str]:
-        found = {**self._engine.facts(), "durability": self.durability}
-        return {**found, "integrity": await self._engine.quick_check()}
+        return {**await self._engine.facts(), "durability": self.durability}
 
     async def create(
         self, session: str, *, name: str | None, metadata: bytes, ttl: float
