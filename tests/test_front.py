@@ -201,15 +201,21 @@ async def test_history_says_how_turns_ended(open_door: Opener) -> None:
         assert turn["message"]["status"] == "failed"
 
 
-async def test_a_half_sent_body_does_not_hold_up_the_end(open_sqlite_door: Opener) -> None:
-    """A body that is not complete when the server stops gets 503: another process may take it."""
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_half_sent_body_does_not_hold_up_the_end(
+    open_sqlite_door: Opener, when: str
+) -> None:
+    """Begun before the stop or after it, it gets 503: another process may take the message."""
     async with open_sqlite_door(echo()) as door:
         talker: Talker = await door.session()
         reader, writer = await asyncio.open_connection("127.0.0.1", int(door.url[-5:].strip(":")))
         head = f"POST {talker.path}/turns HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
         head += f"Authorization: Bearer {talker.token}\r\nContent-Type: application/json\r\n\r\n{{"
+        if when == "after":
+            door.runtime.retire()
         writer.write(head.encode())
-        await asyncio.sleep(0.1)
-        door.runtime.retire()
+        if when == "before":
+            await asyncio.sleep(0.1)
+            door.runtime.retire()
         assert b" 503 " in await asyncio.wait_for(reader.read(200), 5)
         writer.close()

@@ -24,9 +24,11 @@ class Alarms:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, seconds: float, ring: Callable[[], object]) -> int:
-        """Call `ring` in `seconds` or a little later; returns what `cancel` takes."""
+        """Call `ring` in `seconds` or a little later (soon if the process is stopping); returns
+        what `cancel` takes."""
         self._last += 1
-        self._waiting[self._last] = (time.monotonic() + seconds, ring)
+        delay = 0.0 if self.stopping else seconds
+        self._waiting[self._last] = (time.monotonic() + delay, ring)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(PERIOD, self._look)
         return self._last
