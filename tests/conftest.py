@@ -27,7 +27,7 @@ from fault_table import pytest_terminal_summary, row  # noqa: F401
 from redis_servers import PATIENT, RedisCluster, RedisServer, binary
 from terminals import Terminal
 from turnwise import Bot, Runtime
-from turnwise.server import create_app
+from turnwise.server.app import create_app
 from turnwise.settings import Settings
 
 # The tests do not depend on how they are started, nor on what is in the environment.

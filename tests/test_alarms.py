@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
-from turnwise import alarms as module
-from turnwise.alarms import Alarms
+from turnwise import timers as module
+from turnwise.timers import Alarms
 
 
 @pytest.fixture(autouse=True)

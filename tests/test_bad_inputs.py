@@ -14,7 +14,7 @@ import pytest
 
 from conftest import Door, Opener, Talker
 from turnwise import Bot
-from turnwise.markdown import to_html
+from turnwise.server.markdown import to_html
 
 
 def _echo(turn: Any) -> str:

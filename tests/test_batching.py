@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from turnwise import Batcher, batched, virtual
+from turnwise import Batcher, batched
 from turnwise.batching import (
     Batch,
     BatcherClosed,
@@ -25,6 +25,7 @@ from turnwise.batching import (
     TooCostly,
 )
 from turnwise.errors import ConfigurationError, NotFound
+from turnwise.testing import virtual
 
 
 class Recorder:

@@ -15,11 +15,11 @@ from conftest import serving
 from test_examples import client, running
 from turnwise import Batcher
 from turnwise.batching import BatchFailed
-from turnwise.batching.dynamodb import Unprocessed, get_items, put_items
-from turnwise.batching.embeddings import encode
+from turnwise.batching.functions.dynamodb import Unprocessed, get_items, put_items
+from turnwise.batching.functions.embeddings import encode
+from turnwise.batching.functions.predict import forward, predict
+from turnwise.batching.functions.sql import insert
 from turnwise.batching.middleware import BatchMiddleware
-from turnwise.batching.predict import forward, predict
-from turnwise.batching.sql import insert
 from turnwise.errors import ConfigurationError
 
 
@@ -165,7 +165,7 @@ async def test_dynamodb(dynamodb: Any) -> None:
 
 async def test_dynamodb_that_is_busy(dynamodb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left undone is asked for again; what stays undone fails alone."""
-    monkeypatch.setattr("turnwise.batching.dynamodb._pauses", lambda: [0.0] * 3)
+    monkeypatch.setattr("turnwise.batching.functions.dynamodb._pauses", lambda: [0.0] * 3)
     calls = 0
 
     class Busy:

@@ -15,7 +15,7 @@ from playwright.async_api import Page, async_playwright, expect
 
 from conftest import Process, needs, serving
 from turnwise import Bot, Runtime, Settings, Turn
-from turnwise.server import create_app
+from turnwise.server.app import create_app
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import turnwise
-from turnwise import errors, events
-from turnwise.cli import app
-from turnwise.conversation import OPEN, TRANSITIONS
+from turnwise import errors
+from turnwise.cli.commands import app
+from turnwise.conversation import OPEN, TRANSITIONS, events
 from turnwise.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -51,11 +51,11 @@ def test_every_event_has_a_heading() -> None:
 
 def test_every_error_of_a_request_has_a_line() -> None:
     """Each code that a client can meet is explained."""
-    from turnwise.channels import wire
-    from turnwise.hub import TooManyStreams
+    from turnwise.channels import bodies
+    from turnwise.gateway.hub import TooManyStreams
 
     classes = [c for c in vars(errors).values() if isinstance(c, type)]
-    classes += [c for c in vars(wire).values() if isinstance(c, type)] + [TooManyStreams]
+    classes += [c for c in vars(bodies).values() if isinstance(c, type)] + [TooManyStreams]
     codes = {c.code for c in classes if issubclass(c, errors.Rejected)} | {"store_unavailable"}
     for code in codes:
         assert f"`{code}`" in page("reference/errors.md"), code
@@ -80,7 +80,9 @@ def test_the_promises_name_tests_that_exist() -> None:
     named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", page("guarantees.md"))
     assert len(named) > 15
     for file, test in named:
-        path = ROOT / ("src/turnwise" if file.startswith("conformance/") else "tests") / file
+        path = (
+            ROOT / ("src/turnwise/testing" if file.startswith("conformance/") else "tests") / file
+        )
         assert f"def {test}(" in path.read_text(), test
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from turnwise import Message, events
-from turnwise.conversation import placed
-from turnwise.events import Event, draft, gap, message_draft
+from turnwise import Message
+from turnwise.conversation import events, placed
+from turnwise.conversation.events import Event, draft, gap, message_draft
 
 NASTY = [
     "plain",

@@ -45,10 +45,10 @@ def turnwise(
 EXTRAS = {
     "redis": "from turnwise.stores.open import open_store; open_store('redis://x')",
     "openai": "from turnwise.models import OpenAIChat; OpenAIChat('m')",
-    "telegram": "from turnwise.channels.telegram import Telegram; Telegram('1:x')",
-    "slack": "from turnwise.channels.slack import Slack; Slack('x', 'y')",
-    "torch": "from turnwise.batching.predict import forward; forward(object())",
-    "sql": "from turnwise.batching.sql import insert; insert(None, None)",
+    "telegram": "from turnwise.messengers.telegram import Telegram; Telegram('1:x')",
+    "slack": "from turnwise.messengers.slack import Slack; Slack('x', 'y')",
+    "torch": "from turnwise.batching.functions.predict import forward; forward(object())",
+    "sql": "from turnwise.batching.functions.sql import insert; insert(None, None)",
 }
 PACKAGES = {"telegram": "aiogram", "slack": "slack_bolt", "sql": "sqlalchemy"}
 
@@ -59,7 +59,7 @@ def test_a_missing_extra_names_the_line_that_installs_it(extra: str) -> None:
     program = f"""
 import sys
 sys.modules[{PACKAGES.get(extra, extra)!r}] = None
-import turnwise.cli as cli
+import turnwise.cli.commands as cli
 from turnwise.errors import ConfigurationError
 cli.app = lambda: exec({EXTRAS[extra]!r}, {{}})
 cli.main()
@@ -352,7 +352,7 @@ def test_serving_with_whatever_is_inherited(name: str, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     """One line, and no traceback."""
-    program = "import os, sys, turnwise.cli as cli; os.rmdir(os.getcwd()); cli.main()"
+    program = "import os, sys, turnwise.cli.commands as cli; os.rmdir(os.getcwd()); cli.main()"
     (tmp_path / "gone").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", program, "check"], cwd=tmp_path / "gone", capture_output=True,

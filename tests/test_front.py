@@ -12,9 +12,10 @@ import pytest
 from websockets.asyncio.client import connect
 
 from conftest import Opener, Talker, serving
-from turnwise import Bot, Runtime, Turn, front
+from turnwise import Bot, Runtime, Turn
 from turnwise.channels import websocket
-from turnwise.server import create_app
+from turnwise.server import front
+from turnwise.server.app import create_app
 from turnwise.settings import Settings
 
 
@@ -26,7 +27,7 @@ def echo() -> Bot:
 async def address(sqlite_url: str) -> AsyncIterator[tuple[str, int]]:
     """A server with the front that `turnwise serve` has."""
     app = create_app(Runtime(echo(), sqlite_url, settings=Settings(_env_file=None)))
-    async with serving(app, http="turnwise.front:Front") as url:
+    async with serving(app, http="turnwise.server.front:Front") as url:
         yield "127.0.0.1", int(url.rpartition(":")[2])
 
 

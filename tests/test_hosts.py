@@ -35,7 +35,7 @@ from conftest import HERE, Opener, Talker, free_port, fresh_store, serving
 from turnwise import Bot, Runtime, StreamEnded, Turn
 from turnwise.channels.sse import EventStream
 from turnwise.errors import ConfigurationError
-from turnwise.server import create_app
+from turnwise.server.app import create_app
 from turnwise.settings import Settings
 
 SERVERS = {

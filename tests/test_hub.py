@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from turnwise import Turn
-from turnwise.events import Event, attempt_draft
+from turnwise.conversation.events import Event, attempt_draft
 from turnwise.testing import talk
 
 
@@ -84,7 +84,7 @@ async def test_a_turn_that_ends_while_its_log_is_read(monkeypatch: pytest.Monkey
 
         monkeypatch.setattr(store, "log", overtaken)
         with gateway.follow("s", 0, turn=submitted.turn.n) as reader:
-            reader._hub.leave(reader)  # nothing is handed over: only the log tells
+            reader.close()  # nothing is handed over: only the log tells
             types = []
             async with asyncio.timeout(5):
                 while not reader.ended:

@@ -31,15 +31,14 @@ from hypothesis.stateful import (
 )
 
 from redis_servers import RedisCluster, RedisServer
-from turnwise.conformance.acting import delta, desk, question, texts
 from turnwise.conversation import Message
+from turnwise.conversation.events import TERMINAL
 from turnwise.errors import ClaimLost, KeyReused
-from turnwise.events import TERMINAL
-from turnwise.stores import redis_link
 from turnwise.stores.base import Claim, Outcome, Store, Submission
-from turnwise.stores.redis import RedisStore
+from turnwise.stores.redis import RedisStore, pipeline
 from turnwise.stores.sqlite import SQLiteStore
-from turnwise.virtual import VirtualLoop
+from turnwise.testing.conformance.acting import delta, desk, question, texts
+from turnwise.testing.virtual import VirtualLoop
 
 T = TypeVar("T")
 LEASE, ATTEMPTS = 30.0, 3
@@ -344,7 +343,7 @@ def test_sqlite() -> None:
 def test_redis(kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a server, and on a Cluster."""
     # A busy machine may hold the servers up for longer than a person would wait.
-    monkeypatch.setattr(redis_link, "PATIENCE", 60.0)
+    monkeypatch.setattr(pipeline, "PATIENCE", 60.0)
     server: RedisServer | RedisCluster = request.getfixturevalue(kind)
     loop = asyncio.new_event_loop()
 

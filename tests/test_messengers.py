@@ -22,12 +22,12 @@ from fastapi.responses import JSONResponse
 from conftest import Opener, serving
 from test_examples import EXAMPLES
 from turnwise import Bot, Message, Runtime, Turn
-from turnwise.channels.courier import Courier, Update
-from turnwise.channels.polling import PolledPlatform, Polling
-from turnwise.channels.rest import rest_webhook
-from turnwise.channels.slack import Slack, slack_webhook
-from turnwise.channels.telegram import Telegram, telegram_webhook
 from turnwise.errors import ConfigurationError
+from turnwise.messengers.courier import Courier, Update
+from turnwise.messengers.polling import PolledPlatform, Polling
+from turnwise.messengers.rasa import rest_webhook
+from turnwise.messengers.slack import Slack, slack_webhook
+from turnwise.messengers.telegram import Telegram, telegram_webhook
 from turnwise.settings import Settings
 
 

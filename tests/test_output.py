@@ -9,9 +9,10 @@ import orjson
 import pytest
 
 from turnwise import Message, TurnError
+from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost
-from turnwise.events import Draft
-from turnwise.output import Coalesce, Output, split_sentences
+from turnwise.turn import Coalesce
+from turnwise.worker.output import Output, split_sentences
 
 
 class Log:

@@ -27,9 +27,9 @@ from redis_servers import RedisServer, binary
 from turnwise import Bot, Runtime, Turn
 from turnwise.errors import ConfigurationError
 from turnwise.settings import Settings
-from turnwise.stores.locks import LockFile
 from turnwise.stores.open import open_store
 from turnwise.stores.sqlite import SQLiteStore
+from turnwise.stores.sqlite.locks import LockFile
 
 ROOT = Path(__file__).parent.parent
 
@@ -324,7 +324,7 @@ def test_locks_do_not_outlive_their_process_in_a_child(tmp_path: Path) -> None:
     program = f"""
 import os, sys, time
 from pathlib import Path
-from turnwise.stores.locks import LockFile
+from turnwise.stores.sqlite.locks import LockFile
 file = LockFile(Path({str(tmp_path / "p")!r}), Path({str(tmp_path / "db")!r}))
 file.open()
 assert file.take(7)
@@ -473,7 +473,7 @@ def documented_rights() -> str:
 def test_the_documented_rights_are_those_that_are_used() -> None:
     """Every command of the scripts is in the list, and no other data command is."""
     rights = set(re.findall(r"\+([a-z|]+)", documented_rights()))
-    folder = resources.files("turnwise.stores").joinpath("lua")
+    folder = resources.files("turnwise.stores.redis").joinpath("lua")
     scripts = "".join(file.read_text() for file in folder.iterdir())
     used = {name.lower() for name in re.findall(r"call\('([A-Z]+)'", scripts)}
     way = {

@@ -22,12 +22,12 @@ from proxies import Cutter
 from redis_servers import RedisCluster, RedisServer
 from turnwise import Bot, Turn
 from turnwise.batching import Batch
-from turnwise.conformance.acting import answer, delta, desk, question
 from turnwise.errors import ClaimLost, ConfigurationError, NotFound, StoreUnavailable
-from turnwise.hub import Hub
+from turnwise.gateway.hub import Hub
 from turnwise.stores.base import Claim, Submission
 from turnwise.stores.notices import Appended, Moved, Notice
 from turnwise.stores.redis import RedisStore
+from turnwise.testing.conformance.acting import answer, delta, desk, question
 
 
 def prefixed(server: RedisServer | RedisCluster, more: str = "") -> str:
@@ -82,8 +82,8 @@ async def test_a_turn_costs_two_round_trips(
     no more bytes at turn 100 than at turn 10."""
     from turnwise import Runtime
 
-    monkeypatch.setattr("turnwise.worker.LOOK", 5.0)  # what else it asks now and then
-    monkeypatch.setattr("turnwise.stores.redis_ear.AGE", 5.0)
+    monkeypatch.setattr("turnwise.worker.worker.LOOK", 5.0)  # what else it asks now and then
+    monkeypatch.setattr("turnwise.stores.redis.subscriber.AGE", 5.0)
     sent: list[Batch] = []
 
     async def reply(turn: Turn) -> str:

@@ -23,7 +23,7 @@ from test_script import TOY
 from test_websocket import frames, open_socket, send
 from turnwise import Bot
 from turnwise.errors import ConfigurationError
-from turnwise.script import Context, Script, picture
+from turnwise.script import Context, Script, diagram
 from turnwise.script.context import Label
 from turnwise.script.file import schema
 from turnwise.testing import talk
@@ -156,10 +156,10 @@ def test_pictures() -> None:
     """Mermaid and SVG hold every node and what leads where; a path is marked."""
     dialog = Script.load(EXAMPLES / "toy_script.yaml").dialog
     path = [Label("greeting_flow", "start_node"), Label("greeting_flow", "node1")]
-    drawn = picture.mermaid(dialog, path)
+    drawn = diagram.mermaid(dialog, path)
     assert 'n0 -->|"= Hi"| n1' in drawn
     assert "class n0,n1 went" in drawn
-    whole = ElementTree.fromstring(picture.svg(dialog, path))
+    whole = ElementTree.fromstring(diagram.svg(dialog, path))
     texts = {element.text for element in whole.iter("{http://www.w3.org/2000/svg}text")}
     assert {"start_node", "node4", "fallback_node", "= Let's talk about music."} <= texts
     boxes = [e.get("fill") for e in whole.iter("{http://www.w3.org/2000/svg}rect")]

@@ -20,9 +20,9 @@ from websockets.exceptions import ConnectionClosed
 from conftest import Door, Opener, Talker
 from redis_servers import RedisServer
 from turnwise import Bot, Runtime, Turn
-from turnwise.channels.rate import Rate
+from turnwise.channels.rate_limit import Rate
 from turnwise.errors import RateLimited, Unauthorized
-from turnwise.server import create_app
+from turnwise.server.app import create_app
 from turnwise.tokens import Signer
 
 KEY = {"Authorization": "Bearer the-key"}

@@ -15,7 +15,7 @@ import typer
 import yaml
 from typer.main import get_command
 
-from turnwise.cli import app
+from turnwise.cli.commands import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -15,14 +15,13 @@ import pytest
 
 from redis_servers import RedisCluster, RedisServer
 from turnwise import Message
-from turnwise.conformance import StoreConformance
-from turnwise.conformance.acting import desk
 from turnwise.errors import ConfigurationError
-from turnwise.stores import engine
 from turnwise.stores.base import Store, Submission
 from turnwise.stores.notices import Appended, Notice, Ready, Signal
 from turnwise.stores.redis import RedisStore
-from turnwise.stores.sqlite import SQLiteStore
+from turnwise.stores.sqlite import SQLiteStore, engine
+from turnwise.testing.conformance import StoreConformance
+from turnwise.testing.conformance.acting import desk
 
 
 class Clock:
@@ -143,7 +142,7 @@ async def test_a_file_of_the_first_version_goes_on(tmp_path: Path) -> None:
     """Its log, a row for each event then, is told as it was, and its running turn goes on."""
     import apsw
 
-    from turnwise.stores.schema import MIGRATIONS
+    from turnwise.stores.sqlite.schema import MIGRATIONS
 
     path = tmp_path / "old.db"
     tails: list[tuple[str, int | None, bytes]] = [

@@ -17,7 +17,7 @@ from fastapi import FastAPI, HTTPException, WebSocket, WebSocketDisconnect
 from turnwise import Runtime
 from turnwise.conversation import Session, iso
 from turnwise.errors import Rejected, StoreUnavailable, TurnwiseError
-from turnwise.hub import Reader
+from turnwise.gateway.hub import Reader
 
 HOUR = 3600.0
 STORE = os.environ.get("TURNWISE_STORE", "redis://localhost:6379/0")

@@ -5,22 +5,22 @@ from typing import TYPE_CHECKING, Any
 from turnwise.batching import Batcher, batched
 from turnwise.bot import Bot
 from turnwise.conversation import Attachment, Message, Reply
+from turnwise.conversation.events import Event
 from turnwise.errors import Refusal, ReplyTimeout, StreamEnded, TurnError, TurnwiseError
-from turnwise.events import Event
 from turnwise.runtime import Runtime
 from turnwise.settings import Settings
 from turnwise.turn import Turn
 
 if TYPE_CHECKING:
-    from turnwise.server import install, router
+    from turnwise.server.app import install, router
 else:
 
     def __getattr__(name: str) -> Any:
         """These bring FastAPI, a third of the time to import: workers do without."""
         if name in ("install", "router"):
-            from turnwise import server
+            from turnwise.server import app
 
-            return getattr(server, name)
+            return getattr(app, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -10,9 +10,8 @@ from turnwise.callables import takes_one
 from turnwise.errors import ConfigurationError
 from turnwise.handlers import Handler as Handler
 from turnwise.limits import check_counts, check_positive
-from turnwise.output import Coalesce
 from turnwise.services import Service, Services, When
-from turnwise.turn import Options, Turn
+from turnwise.turn import Coalesce, Options, Turn
 
 H = TypeVar("H", bound=Handler)
 S = TypeVar("S", bound=Service)

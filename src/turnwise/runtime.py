@@ -14,6 +14,8 @@ from typing import Any
 from turnwise import telemetry
 from turnwise.bot import Bot, Handler
 from turnwise.conversation import Message, Reply, TurnRecord, checked_session_id
+from turnwise.conversation.events import Event
+from turnwise.conversation.streamed_text import StreamedText
 from turnwise.errors import (
     ConfigurationError,
     ReplyTimeout,
@@ -22,17 +24,15 @@ from turnwise.errors import (
     TurnError,
     turn_error,
 )
-from turnwise.events import Event
-from turnwise.gateway import Gateway, Limits
-from turnwise.held import HeldSession, held
-from turnwise.hub import Hub
-from turnwise.loop_watch import LoopWatch
+from turnwise.gateway.exclusive import HeldSession, held
+from turnwise.gateway.gateway import Gateway, Limits
+from turnwise.gateway.hub import Hub
 from turnwise.settings import Settings
 from turnwise.stores.base import Store
 from turnwise.stores.open import open_store
-from turnwise.streamed import StreamedText
 from turnwise.tokens import Signer
-from turnwise.worker import Worker
+from turnwise.worker.loop_watch import LoopWatch
+from turnwise.worker.worker import Worker
 
 log = logging.getLogger("turnwise")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from turnwise.conversation import Message
-from turnwise.output import Coalesce
 
 T = TypeVar("T")
+Coalesce = float | Literal["sentence"]
+"""How long deltas are gathered: seconds, or up to the end of a sentence."""
 
 
 @dataclass(frozen=True, slots=True)

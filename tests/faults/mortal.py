@@ -16,7 +16,7 @@ from pathlib import Path
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from turnwise.server import from_environment
+from turnwise.cli.processes import from_environment
 
 DIE = Path("die-at")
 served = from_environment()

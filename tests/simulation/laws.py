@@ -8,7 +8,7 @@ from typing import Any
 
 from world import SESSIONS, Reader, World
 
-from turnwise.events import (
+from turnwise.conversation.events import (
     CANCELLED,
     COMPLETED,
     DELTA,

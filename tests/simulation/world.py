@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from turnwise import Bot, Turn, virtual
+from turnwise import Bot, Turn
+from turnwise.conversation.events import Event
 from turnwise.errors import NotFound, QueueFull, StoreUnavailable
-from turnwise.events import Event
-from turnwise.gateway import Gateway, Limits
-from turnwise.hub import Hub
-from turnwise.stores import engine
+from turnwise.gateway.gateway import Gateway, Limits
+from turnwise.gateway.hub import Hub
 from turnwise.stores.base import Store
 from turnwise.stores.notices import Appended, Listener, Notice, Ready
-from turnwise.stores.sqlite import SQLiteStore
+from turnwise.stores.sqlite import SQLiteStore, engine
+from turnwise.testing import virtual
 from turnwise.tokens import Signer
-from turnwise.worker import Worker
+from turnwise.worker.worker import Worker
 
 EPOCH = 1_700_000_000.0
 LEASE = 10.0
@@ -126,7 +126,7 @@ class Host:
         file = self._inner._engine
         if file._next_check is not None:
             file._next_check.cancel()
-        file._line.close()
+        file._queue.close()
         file._locks.close()  # the kernel would do that
 
     async def ask(self, work: Any) -> Any:

@@ -11,7 +11,7 @@ from turnwise.batching.errors import (
     ProcessDied,
     TooCostly,
 )
-from turnwise.batching.measures import Batch
+from turnwise.batching.stats import Batch
 
 __all__ = [
     "Batch",

@@ -28,17 +28,17 @@ from collections.abc import (
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from turnwise.batching.calling import caller
 from turnwise.batching.computing import Computing
+from turnwise.batching.delivery import Telling, pass_on
 from turnwise.batching.errors import (
     BatcherClosed,
     BatcherFull,
     TooCostly,
 )
-from turnwise.batching.measures import Batch, Reason, ServiceTime, Stats
+from turnwise.batching.queue import Budget, Ticket, Waiting
 from turnwise.batching.release import Release, Released
-from turnwise.batching.telling import Telling, pass_on
-from turnwise.batching.waiting import Budget, Ticket, Waiting
+from turnwise.batching.runner import caller
+from turnwise.batching.stats import Batch, Reason, ServiceTime, Stats
 from turnwise.errors import ConfigurationError
 from turnwise.limits import check_counts, check_positive
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from turnwise.batching.calling import Caller, Pieces, answered, in_time
 from turnwise.batching.errors import BatchTimeout, own
-from turnwise.batching.measures import Stats
-from turnwise.batching.waiting import Ticket
+from turnwise.batching.queue import Ticket
+from turnwise.batching.runner import Caller, Pieces, answered, in_time
+from turnwise.batching.stats import Stats
 
 
 class Computing:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from turnwise.batching.batcher import Answer, Batcher
-from turnwise.batching.measures import Batch
+from turnwise.batching.stats import Batch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

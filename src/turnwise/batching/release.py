@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from turnwise.batching.measures import Reason
-from turnwise.batching.waiting import Lane, Ticket, Waiting
+from turnwise.batching.queue import Lane, Ticket, Waiting
+from turnwise.batching.stats import Reason
 
 
 class Released(NamedTuple):

@@ -21,9 +21,9 @@ from typing import NamedTuple
 from starlette.requests import HTTPConnection
 
 from turnwise import urls
-from turnwise.channels.rate import Counted, Rate
+from turnwise.channels.rate_limit import Counted, Rate
 from turnwise.errors import Forbidden, NotFound, Unauthorized
-from turnwise.gateway import Gateway
+from turnwise.gateway.gateway import Gateway
 from turnwise.settings import Settings
 
 Authorize = Callable[[HTTPConnection, str | None], bool | Awaitable[bool]]

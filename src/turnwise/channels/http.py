@@ -11,13 +11,26 @@ import orjson
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from turnwise.channels import wire
 from turnwise.channels.access import Access
+from turnwise.channels.bodies import JSON, M, body_schema, read_body
+from turnwise.channels.problems import TITLES, ProblemRoute, answering
+from turnwise.channels.schemas import (
+    EventsOut,
+    MessagesOut,
+    Problem,
+    SessionCreated,
+    SessionIn,
+    SessionOut,
+    TokenOut,
+    TurnIn,
+    TurnOut,
+    TurnsOut,
+)
 from turnwise.channels.sse import LATER, EventStream
 from turnwise.conversation import Status, TurnRecord
 from turnwise.errors import Invalid, NotFound, StoreUnavailable, Unauthorized
-from turnwise.gateway import Gateway
-from turnwise.hub import Reader
+from turnwise.gateway.gateway import Gateway
+from turnwise.gateway.reader import Reader
 from turnwise.settings import Settings
 
 MAX_WAIT = 60.0
@@ -53,8 +66,8 @@ _STREAM: dict[str, Any] = {
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {"application/problem+json": {"schema": wire.Problem.model_json_schema()}}
-    return {status: {"description": wire.TITLES[status], "content": content} for status in statuses}
+    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    return {status: {"description": TITLES[status], "content": content} for status in statuses}
 
 
 class ShortCut:
@@ -68,7 +81,7 @@ class ShortCut:
     def __init__(self, app: ASGIApp, channel: HTTPChannel) -> None:
         self.app = app
         """The wrapped application: tools that look for a middleware follow the `app` attributes."""
-        self._submit = wire.answering(channel.submit, Exception)
+        self._submit = answering(channel.submit, Exception)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
@@ -112,28 +125,28 @@ class HTTPChannel:
             methods=[method],
             responses=responses,
             tags=["sessions"],
-            route_class_override=wire.ProblemRoute,
+            route_class_override=ProblemRoute,
             **more,
         )
 
     def _add_session_routes(self) -> None:
-        body = wire.body_schema(wire.SessionIn)
-        made = {"status_code": 201, "response_model": wire.SessionCreated}
-        one = {"response_model": wire.SessionOut}
+        body = body_schema(SessionIn)
+        made = {"status_code": 201, "response_model": SessionCreated}
+        one = {"response_model": SessionOut}
         bad, missing = (400, 401, 408, 413, 415, 422), (401, 404, 422)
         self._add("POST", "/sessions", self.create, *bad, openapi_extra=body, **made)
         path = "/sessions/{session_id}"
         self._add("GET", path, self.session, *missing, **one)
         self._add("PATCH", path, self.update, *bad, 404, openapi_extra=body, **one)
         self._add("DELETE", path, self.delete, *missing, status_code=204, response_class=Response)
-        token = {"response_model": wire.TokenOut}
+        token = {"response_model": TokenOut}
         self._add("POST", path + "/token", self.refresh, *missing, **token)
         self._add("POST", path + "/reset", self.reset, *missing, **one)
 
     def _add_turn_routes(self) -> None:
         path = "/sessions/{session_id}/turns"
-        one = {"response_model": wire.TurnOut}
-        body = wire.body_schema(wire.TurnIn)
+        one = {"response_model": TurnOut}
+        body = body_schema(TurnIn)
         body["parameters"] = [
             _parameter("path", "session_id", "The session's id.", "1yKk2XnB3Hq0dG9c"),
             _parameter(
@@ -141,21 +154,21 @@ class HTTPChannel:
             ),
             _parameter("header", "Idempotency-Key", "One key creates one turn.", maxLength=255),
         ]
-        done = {200: {"model": wire.TurnOut, **_STREAM}}
+        done = {200: {"model": TurnOut, **_STREAM}}
         bad = (400, 401, 404, 408, 413, 415, 422)
         self._add(
             "POST", path, self.submit, *bad,
             status_code=202, openapi_extra=body, responses=done, **one,
         )  # fmt: skip
-        self._add("GET", path, self.turns, 401, 404, 422, response_model=wire.TurnsOut)
+        self._add("GET", path, self.turns, 401, 404, 422, response_model=TurnsOut)
         self._add("GET", path + "/{n}", self.turn, 401, 404, 422, **one)
         self._add("POST", path + "/{n}/cancel", self.cancel, 401, 404, 422, **one)
 
     def _add_reading_routes(self) -> None:
         path = "/sessions/{session_id}/"
-        history = {"response_model": wire.MessagesOut}
+        history = {"response_model": MessagesOut}
         self._add("GET", path + "messages", self.messages, 401, 404, 422, **history)
-        events = {200: {"model": wire.EventsOut, **_STREAM}}
+        events = {200: {"model": EventsOut, **_STREAM}}
         self._add("GET", path + "events", self.events, 401, 404, 422, responses=events)
 
     # Sessions
@@ -165,37 +178,37 @@ class HTTPChannel:
         await self._access.to_create(request)
         gateway = self._gateway()
         with self._access.creating(request):
-            body = await self._body(request, wire.SessionIn)
+            body = await self._body(request, SessionIn)
             session = await gateway.create(name=body.name, metadata=body.metadata, ttl=body.ttl)
         content = {**session.as_dict(), "token": gateway.token(session)}
         where = f"{_path(request)}/{quote(session.id, safe='')}"
-        return wire.JSON(orjson.dumps(content), 201, Location=where)
+        return JSON(orjson.dumps(content), 201, Location=where)
 
     async def session(self, request: Request, session_id: SessionId) -> Response:
         """The session: its name, its status, its numbers of turns and messages."""
         principal = await self._access.to_session(request, session_id)
         session = await self._gateway().session(session_id, principal.generation)
-        return wire.JSON(orjson.dumps(session.as_dict()))
+        return JSON(orjson.dumps(session.as_dict()))
 
     async def update(self, request: Request, session_id: SessionId) -> Response:
         """Change name, metadata or ttl; omitted fields keep their values."""
         await self._enter(request, session_id)
-        body = await self._body(request, wire.SessionIn)
+        body = await self._body(request, SessionIn)
         changes = body.model_dump(exclude_unset=True)
         session = await self._gateway().update(session_id, changes)
-        return wire.JSON(orjson.dumps(session.as_dict()))
+        return JSON(orjson.dumps(session.as_dict()))
 
     async def refresh(self, request: Request, session_id: SessionId) -> Response:
         """Create a new token; all older tokens become invalid."""
         principal = await self._access.to_session(request, session_id)
         token = await self._gateway().refresh(session_id, principal.generation)
-        return wire.JSON(orjson.dumps({"token": token}))
+        return JSON(orjson.dumps({"token": token}))
 
     async def reset(self, request: Request, session_id: SessionId) -> Response:
         """Delete messages, state and mailbox; stop the running turn. Event numbers continue."""
         await self._enter(request, session_id)
         session = await self._gateway().reset(session_id)
-        return wire.JSON(orjson.dumps(session.as_dict()))
+        return JSON(orjson.dumps(session.as_dict()))
 
     async def delete(self, request: Request, session_id: SessionId) -> Response:
         """Delete the session and all its data."""
@@ -216,7 +229,7 @@ class HTTPChannel:
         wants_stream, patience = _wants_stream(request), _patience(headers.get("prefer"))
         reader: Reader | None = None
         with self._access.speaking(principal, session_id) as counted:
-            body = await self._body(request, wire.TurnIn)
+            body = await self._body(request, TurnIn)
             message: dict[str, Any] = {
                 "text": body.text,
                 "attachments": [attachment.plain() for attachment in body.attachments],
@@ -244,7 +257,7 @@ class HTTPChannel:
 
     def _accepted(self, record: TurnRecord, where: str) -> Response:
         status = 202 if record.open else 200
-        return wire.JSON(record.encode(), status, Location=f"{where}{record.n}")
+        return JSON(record.encode(), status, Location=f"{where}{record.n}")
 
     async def turn(
         self, request: Request, session_id: SessionId, n: TurnNumber, prefer: Prefer = None
@@ -252,13 +265,13 @@ class HTTPChannel:
         """One turn: its status, its message, its reply."""
         await self._enter(request, session_id)
         record = await self._gateway().wait(session_id, n, _patience(prefer) or 0.0)
-        return wire.JSON(record.encode())
+        return JSON(record.encode())
 
     async def cancel(self, request: Request, session_id: SessionId, n: TurnNumber) -> Response:
         """Withdraw a queued turn or stop a running one; a finished turn does not change."""
         await self._enter(request, session_id)
         record = await self._gateway().cancel(session_id, n)
-        return wire.JSON(record.encode())
+        return JSON(record.encode())
 
     async def turns(
         self,
@@ -275,7 +288,7 @@ class HTTPChannel:
             session_id, status=status, before=before, after=after, limit=limit
         )
         turns = [orjson.Fragment(record.encode()) for record in records]
-        return wire.JSON(orjson.dumps({"turns": turns, "has_more": has_more}))
+        return JSON(orjson.dumps({"turns": turns, "has_more": has_more}))
 
     # Reading
 
@@ -296,7 +309,7 @@ class HTTPChannel:
             "open": [orjson.Fragment(record.encode()) for record in history.open],
             "cursor": history.cursor,
         }
-        return wire.JSON(orjson.dumps(content))
+        return JSON(orjson.dumps(content))
 
     async def events(
         self,
@@ -332,7 +345,7 @@ class HTTPChannel:
             raise StoreUnavailable("This process is stopping: try again.")
         following = found[-1].id if found else max(cursor, reader.cursor)
         content = {"events": [orjson.Fragment(e.encoded) for e in found], "next": following}
-        return wire.JSON(orjson.dumps(content))
+        return JSON(orjson.dumps(content))
 
     # Shared
 
@@ -341,9 +354,9 @@ class HTTPChannel:
         principal = await self._access.to_session(request, session_id)
         await self._gateway().session(session_id, principal.generation)
 
-    async def _body(self, request: Request, model: type[wire.M]) -> wire.M:
+    async def _body(self, request: Request, model: type[M]) -> M:
         settings, alarms = self._settings, self._gateway().hub.alarms
-        return await wire.read_body(
+        return await read_body(
             request, model, alarms, limit=settings.max_body, timeout=settings.body_timeout
         )
 

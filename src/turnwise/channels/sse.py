@@ -10,9 +10,9 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from turnwise.conversation.events import Event
 from turnwise.errors import Damaged
-from turnwise.events import Event
-from turnwise.hub import Reader
+from turnwise.gateway.reader import Reader
 
 CHUNK = 65_536
 """Bytes sent at once."""

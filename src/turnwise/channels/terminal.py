@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from turnwise.errors import NotFound, StoreUnavailable, TurnwiseError, Unauthorized
-from turnwise.gateway import Gateway
+from turnwise.gateway.gateway import Gateway
 
 T = TypeVar("T")
 HELP = "Ctrl-C stops the answer, Ctrl-D leaves. /history, /reset, /help"

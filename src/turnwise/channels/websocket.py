@@ -22,8 +22,9 @@ from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 from starlette.exceptions import HTTPException, WebSocketException
 
 from turnwise.channels.access import Access, Principal
+from turnwise.channels.bodies import BadJSON, validated
+from turnwise.channels.schemas import TurnIn
 from turnwise.channels.sse import Watch
-from turnwise.channels.wire import BadJSON, TurnIn, validated
 from turnwise.errors import (
     Damaged,
     Forbidden,
@@ -34,8 +35,9 @@ from turnwise.errors import (
     TurnwiseError,
     Unauthorized,
 )
-from turnwise.gateway import Gateway
-from turnwise.hub import Reader, TooManyStreams
+from turnwise.gateway.gateway import Gateway
+from turnwise.gateway.hub import TooManyStreams
+from turnwise.gateway.reader import Reader
 from turnwise.settings import Settings
 
 PROTOCOL = "turnwise.v1"

@@ -29,7 +29,7 @@ from turnwise.script.flow import (
     To,
     Together,
 )
-from turnwise.script.play import Script
+from turnwise.script.handler import Script
 from turnwise.script.slots import Extract, FunctionSlot, Group, RegexpSlot
 
 __all__ = [

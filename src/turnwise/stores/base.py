@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from turnwise.conversation import Message, Session, Status, TurnRecord, concluded, placed
-from turnwise.events import Draft, Event, dumps
+from turnwise.conversation.events import Draft, Event, dumps
 from turnwise.identity import operation
 from turnwise.stores.notices import Listener
 

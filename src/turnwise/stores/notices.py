@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 from turnwise.conversation import TurnRecord
-from turnwise.events import Event
+from turnwise.conversation.events import Event
 
 log = logging.getLogger("turnwise.store")
 

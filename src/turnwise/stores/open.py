@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from turnwise.batching import Batch
 from turnwise.errors import ConfigurationError, MissingExtra
 from turnwise.stores.base import Store
-from turnwise.stores.sqlite import SQLiteStore
+from turnwise.stores.sqlite.store import SQLiteStore
 from turnwise.urls import masked
 
 EXAMPLE = "sqlite:///turnwise.db"
@@ -28,7 +28,7 @@ def open_store(url: str, *, observe: Callable[[Batch], None] | None = None) -> S
         return SQLiteStore(_file(url, scheme, rest), observe=observe)
     if scheme in ("redis", "rediss", "unix"):
         try:
-            from turnwise.stores.redis import RedisStore  # an extra: it may not be installed
+            from turnwise.stores.redis.store import RedisStore  # an extra: it may not be installed
         except ImportError as error:
             if (error.name or "").startswith("turnwise"):
                 raise

@@ -1,0 +1,1 @@
+"""Batched functions for users: models, embeddings, SQL, DynamoDB."""

@@ -1,0 +1,40 @@
+"""The parts of a conversation: sessions, messages, turns, events. Pure: no store, no clock."""
+
+from turnwise.conversation.messages import (
+    Attachment,
+    Failure,
+    Message,
+    Role,
+    Status,
+    concluded,
+    new_message_id,
+    not_json,
+    parsed,
+    placed,
+)
+from turnwise.conversation.sessions import Session, checked_session_id, new_session_id
+from turnwise.conversation.stamps import iso, seconds
+from turnwise.conversation.turns import OPEN, TRANSITIONS, Reply, TurnRecord, after
+
+__all__ = [
+    "OPEN",
+    "TRANSITIONS",
+    "Attachment",
+    "Failure",
+    "Message",
+    "Reply",
+    "Role",
+    "Session",
+    "Status",
+    "TurnRecord",
+    "after",
+    "checked_session_id",
+    "concluded",
+    "iso",
+    "new_message_id",
+    "new_session_id",
+    "not_json",
+    "parsed",
+    "placed",
+    "seconds",
+]

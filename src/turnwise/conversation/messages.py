@@ -1,0 +1,144 @@
+"""Messages: what one side said, and its encoding.
+
+A message is encoded once, without its position in the session, because the store assigns the
+position (`seq`) in the act that commits it; `placed` then adds it to the bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+from turnwise.conversation.stamps import iso, seconds
+from turnwise.errors import Damaged
+from turnwise.identity import bits
+
+log = logging.getLogger("turnwise.store")
+
+Role = Literal["user", "assistant", "system", "tool"]
+
+Status = Literal["queued", "running", "completed", "failed", "cancelled"]
+
+
+def new_message_id() -> str:
+    """A UUIDv7 (RFC 9562): 48 bits of milliseconds, then 74 random bits, so ids sort by time."""
+    stamp = time.time_ns() // 1_000_000
+    text = f"{stamp:012x}7{bits(12):03x}{0x8 | bits(2):x}{bits(60):015x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+@dataclass(slots=True)
+class Attachment:
+    """A file or image of a message, by reference: Turnwise never fetches `url`.
+
+    `type` is a media type or a word such as "image"; `url` an http(s) or data URL; `size` bytes.
+    """
+
+    type: str
+    url: str
+    name: str | None = None
+    size: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        whole = {"type": self.type, "url": self.url, "name": self.name, "size": self.size}
+        return {key: value for key, value in whole.items() if value is not None}
+
+
+class Failure(NamedTuple):
+    """Why a turn failed: a code for programs, a message for people, and whether to try again."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+@dataclass(slots=True)
+class Message:
+    """One message. `id` and `created_at` (seconds since 1970) are generated for each message.
+
+    `seq` is its position in the session's history and `turn` the turn it belongs to; both are None
+    until the store has committed it. `partial` marks the text of a cancelled reply. A user message
+    in the history has the result of its turn: its `status`, and the `error` if the turn failed.
+    """
+
+    text: str = ""
+    attachments: list[Attachment] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    role: Role = "assistant"
+    id: str = field(default_factory=new_message_id)
+    created_at: float = field(default_factory=time.time)
+    seq: int | None = None
+    turn: int | None = None
+    partial: bool = False
+    status: Status | None = None
+    error: Failure | None = None
+
+    def encode(self) -> bytes:
+        """JSON without its position and turn result. Raises TypeError if metadata is not JSON."""
+        attachments = [attachment.as_dict() for attachment in self.attachments]
+        return (
+            b'{"id":"%b","role":"%b","text":%b,"attachments":%b,"metadata":%b,"created_at":"%b"%b}'
+            % (
+                self.id.encode(),
+                self.role.encode(),
+                orjson.dumps(self.text),
+                orjson.dumps(attachments) if attachments else b"[]",
+                orjson.dumps(self.metadata) if self.metadata else b"{}",
+                iso(self.created_at).encode(),
+                b',"partial":true' if self.partial else b"",
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes | Mapping[str, Any]) -> Message:
+        """The inverse of `encode`, with or without a position."""
+        body = data if isinstance(data, Mapping) else orjson.loads(data)
+        return cls(
+            text=body["text"],
+            attachments=[Attachment(**attachment) for attachment in body["attachments"]],
+            metadata=body["metadata"],
+            role=body["role"],
+            id=body["id"],
+            created_at=seconds(body["created_at"]),
+            seq=body.get("seq"),
+            turn=body.get("turn"),
+            partial=body.get("partial", False),
+            status=body.get("status"),
+            error=Failure(**body["error"]) if body.get("error") else None,
+        )
+
+
+def concluded(encoded: bytes, status: Status, error: bytes | None) -> bytes:
+    """A user's encoded message with the result of its turn, as the history stores it."""
+    why = b"" if error is None else b',"error":%b' % error
+    return b'%b,"status":"%b"%b}' % (encoded[:-1], status.encode(), why)
+
+
+def parsed(encoded: bytes, session: str) -> Any:
+    """Parse a session's stored JSON. Raises Damaged and logs the session's id."""
+    try:
+        return orjson.loads(encoded)
+    except ValueError:
+        log.error("session %r: its stored data cannot be read; see `turnwise check`", session)
+        raise Damaged() from None
+
+
+def placed(encoded: bytes, turn: int, seq: int | None) -> bytes:
+    """An encoded message with its position in the session added, without decoding it."""
+    place = b"null" if seq is None else b"%d" % seq
+    return b'{"seq":%b,"turn":%d,%b' % (place, turn, encoded[1:])
+
+
+def not_json(state: Mapping[str, Any]) -> str:
+    """Which key of a state cannot be encoded, as an index expression."""
+    for key, value in state.items():
+        try:
+            orjson.dumps({key: value})
+        except (TypeError, ValueError):
+            return f"[{key!r}]"
+    return ""

@@ -1,0 +1,57 @@
+"""Streamed text: a turn's events as the pieces of one text."""
+
+from __future__ import annotations
+
+from turnwise.conversation import events
+from turnwise.conversation.events import Event
+from turnwise.errors import StreamEnded, TurnError, turn_error
+
+
+class StreamedText:
+    """Converts the events of one turn to text. A second attempt restarts the text: as long as it
+    repeats the earlier text, nothing is returned twice; if it differs, StreamEnded is raised,
+    because text that was already read cannot be withdrawn."""
+
+    def __init__(self) -> None:
+        self._said = ""
+        self._again: int | None = None
+        """How much of the text a new attempt has repeated; None in the first attempt."""
+        self._shown = ""
+        """The text of deltas whose messages are not committed yet."""
+
+    def hear(self, event: Event) -> str:
+        """The text that this event adds. Raises TurnError if the turn failed or was cancelled."""
+        body = event.json()
+        if event.type == events.STARTED and body["attempt"] > 1:
+            self._again, self._shown = 0, ""
+        elif event.type == events.DELTA:
+            self._shown += body["text"]
+            return self._add(body["text"])
+        elif event.type == events.MESSAGE:
+            return self._committed(body["message"]["text"])
+        elif event.type == events.FAILED:
+            error = body["error"]
+            raise turn_error(error["code"], error["message"], error["retryable"])
+        elif event.type == events.CANCELLED:
+            raise TurnError("The turn was cancelled.", code="cancelled")
+        return ""
+
+    def _committed(self, text: str) -> str:
+        """A message whose deltas were returned adds nothing; a whole one is returned."""
+        if text and self._shown.startswith(text):
+            self._shown = self._shown[len(text) :]
+            return ""
+        return self._add(f"\n{text}" if self._said and text else text)
+
+    def _add(self, text: str) -> str:
+        if self._again is None or self._again == len(self._said):
+            self._again = None
+            self._said += text
+            return text
+        rest = self._said[self._again :]
+        if not (rest.startswith(text) or text.startswith(rest)):
+            raise StreamEnded("The turn was restarted and its text is different now.")
+        self._again += min(len(text), len(rest))
+        new = text[len(rest) :]
+        self._said += new
+        return new

@@ -1,0 +1,263 @@
+"""Reader: a position in a session's log that follows new events.
+
+Events that the hub delivers in order are passed through; if one is missing, the reader's buffer was
+full, or the reader is new, it reads the log from its cursor. So a reader receives every event once
+and in order, a slow reader costs a bounded buffer, and a cursor that the log cannot continue yields
+one `gap`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Literal
+
+from turnwise.conversation import TurnRecord, events, parsed
+from turnwise.conversation.events import Event
+from turnwise.errors import NotFound, StoreUnavailable, StreamEnded, TurnwiseError, Unauthorized
+from turnwise.stores.base import Store
+from turnwise.timers import PERIOD, Alarms
+
+CAPACITY = 256
+"""Events that are buffered for a reader before it must read the log again."""
+PAGE = 200
+"""Events read from the log at once."""
+RETRY = 0.25
+"""Seconds between two attempts to read the log while the store is unavailable."""
+
+Closed = Literal["gone", "token", "shutdown", "left"]
+
+
+class Reader:
+    """A position in a session's log that follows new events.
+
+    `closed` is the reason why it ended early: the session was deleted, its tokens were replaced,
+    the process stops, the client disconnected. `ended` is true after the last event of its turn.
+    """
+
+    __slots__ = (
+        "_alarms",
+        "_behind",
+        "_buffer",
+        "_leave",
+        "_missed",
+        "_nudged",
+        "_over",
+        "_store",
+        "_trouble",
+        "_turn",
+        "_waiter",
+        "closed",
+        "cursor",
+        "ended",
+        "generation",
+        "record",
+        "session",
+    )
+
+    def __init__(
+        self,
+        leave: Callable[[Reader], None],
+        alarms: Alarms,
+        store: Store,
+        session: str,
+        after: int,
+        turn: int | None,
+        generation: int | None,
+    ) -> None:
+        self._leave = leave
+        self._alarms = alarms
+        self._store = store
+        self.session = session
+        self.cursor = after
+        self._turn = turn
+        self.generation = generation
+        self.record: TurnRecord | None = None
+        """The turn that ended last, if it ended in this process."""
+        self.closed: Closed | None = None
+        self.ended = False
+        self._behind = True
+        self._missed = False
+        self._nudged = False
+        self._over = False
+        self._trouble: StoreUnavailable | None = None
+        self._buffer: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    # Called by the hub
+
+    def push(self, appended: list[Event]) -> None:
+        """Deliver committed events and wake the reader."""
+        if len(self._buffer) + len(appended) > CAPACITY:
+            self._buffer.clear()
+            self._behind = self._missed = True
+        else:
+            self._buffer.extend(appended)
+        self._wake()
+
+    def recheck(self) -> None:
+        """Some events may not have been delivered: read the log."""
+        self._behind = self._missed = True
+        self._wake()
+
+    def shut(self, why: Closed) -> None:
+        """End the reader; `read` returns at once from now on."""
+        self.closed = self.closed or why
+        self._wake()
+
+    def nudge(self) -> None:
+        """Let a waiting `read` return an empty list."""
+        self._nudged = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # Called by a channel
+
+    def start_at(self, turn: int, first_event: int) -> None:
+        """Follow a turn that was created after this reader joined: no event was missed."""
+        self._turn, self.cursor, self._behind = turn, first_event - 1, self._missed
+
+    async def read(self, timeout: float | None = None) -> list[Event]:
+        """The next events, or an empty list after `timeout` seconds, a nudge, or at the end.
+
+        While the store is unavailable a reader waits for it; with a `timeout` it raises
+        StoreUnavailable when the time is up.
+        """
+        if timeout is None:
+            return await self._read()
+        with self.within(timeout):
+            found = await self._read()
+        if not found and self._trouble is not None:
+            raise self._trouble
+        return found
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """The events one by one, up to the last event of the turn it follows.
+
+        Raises StreamEnded if this process stops first, NotFound if the session is deleted,
+        Unauthorized if its tokens are replaced, so that an incomplete reply never looks complete.
+        """
+        while not (self.ended or self.closed):
+            for event in await self.read():
+                yield event
+        if not self.ended and self.closed is not None:
+            raise _ended_early(self.closed)
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Within the block, the reader is woken after `seconds`."""
+        if seconds < 4 * PERIOD:  # a delay of a quarter of a second matters here
+            timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self.nudge)
+            cancel: Callable[[], None] = timer.cancel
+        else:
+            cancel = partial(self._alarms.cancel, self._alarms.set(seconds, self.nudge))
+        try:
+            yield
+        finally:
+            cancel()
+            self._nudged = False
+
+    async def _read(self) -> list[Event]:
+        while not (self.closed or self.ended):
+            found = await self._patient_replay() if self._behind else self._live()
+            if found:
+                return found  # a wake-up that arrived meanwhile applies to the next read
+            if (self._behind and self._trouble is None) or self.ended or self.closed:
+                continue
+            if self._nudged:
+                break
+            await self._wait()
+        self._nudged = False
+        return []
+
+    def close(self) -> None:
+        """Leave the hub."""
+        self._leave(self)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _live(self) -> list[Event]:
+        """The events from the hub that directly follow the cursor."""
+        found: list[Event] = []
+        while self._buffer and not self.ended:
+            event = self._buffer.popleft()
+            if event.id <= self.cursor:
+                continue
+            if event.id != self.cursor + 1:
+                self._behind = True
+                break
+            self._pass(event, found)
+        return found
+
+    async def _patient_replay(self) -> list[Event]:
+        """`_replay`, or nothing while the store is unavailable; the caller then retries."""
+        try:
+            found = await self._replay()
+        except StoreUnavailable as error:
+            self._behind, self._trouble = True, error
+            asyncio.get_running_loop().call_later(RETRY, self._wake)
+            return []
+        self._trouble = None
+        return found
+
+    async def _replay(self) -> list[Event]:
+        """The log's events after the cursor."""
+        self._behind = False
+        log = await self._store.log(self.session, self.cursor, limit=PAGE, turn=self._turn)
+        if log is None:
+            self.shut("gone")
+            return []
+        if not log.floor <= self.cursor <= log.last:
+            self._behind = True
+            asked, self.cursor = self.cursor, min(max(self.cursor, log.floor), log.last)
+            return [events.gap(asked, self.cursor, time.time())]
+        found: list[Event] = []
+        for event in log.events:
+            parsed(event.encoded, self.session)
+            self._pass(event, found)
+        if len(log.events) == PAGE:
+            self._behind = True
+        elif not self.ended:
+            self.cursor = max(self.cursor, log.last)
+            if self._over:
+                self.ended = True
+            elif self._turn is not None:
+                # The turn may have ended after the log was read: read once more for later events.
+                record = await self._store.turn(self.session, self._turn)
+                self._over = self._behind = record is None or not record.open
+        return found
+
+    def _pass(self, event: Event, found: list[Event]) -> None:
+        self.cursor = event.id
+        if self._turn is None or event.turn == self._turn:
+            found.append(event)
+            self.ended = self._turn is not None and event.type in events.TERMINAL
+
+
+def _ended_early(why: Closed) -> TurnwiseError:
+    """The error for a caller whose reader was closed for this reason."""
+    match why:
+        case "gone":
+            return NotFound("This session was deleted.")
+        case "token":
+            return Unauthorized("The token has expired or was replaced.")
+        case _:
+            return StreamEnded()

@@ -1,0 +1,1 @@
+"""The doors of messengers: Telegram, Slack, Rasa's REST channel."""

@@ -1,0 +1,269 @@
+"""The ASGI application: the session routes, the chat page, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from hashlib import sha256
+from importlib import resources
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from fastapi import APIRouter, FastAPI, Request, Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.types import ASGIApp
+
+from turnwise import telemetry
+from turnwise.channels.access import Access, Authorize, bearer
+from turnwise.channels.bodies import JSON, read_body
+from turnwise.channels.http import HTTPChannel, ShortCut
+from turnwise.channels.problems import ProblemRoute, as_problem
+from turnwise.channels.websocket import WebSocketChannel
+from turnwise.errors import TurnwiseError, Unauthorized
+from turnwise.runtime import Runtime
+from turnwise.server.api_page import api_page
+from turnwise.server.markdown import to_html
+from turnwise.urls import Origin, as_text
+
+log = logging.getLogger("turnwise.http")
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": PAGE_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+READ = ["GET", "HEAD"]
+ASKED_HEADERS = ("Idempotency-Key", "Last-Event-ID", "Prefer")
+"""Our own headers that pages of other origins may send."""
+PAGE_FILES = {
+    "": ("index.html", "text/html; charset=utf-8"),
+    "page/app.css": ("app.css", "text/css; charset=utf-8"),
+    "page/docs.css": ("docs.css", "text/css; charset=utf-8"),
+    "page/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "page/conversation.js": ("conversation.js", "text/javascript; charset=utf-8"),
+    "page/growing.js": ("growing.js", "text/javascript; charset=utf-8"),
+    "page/screen.js": ("screen.js", "text/javascript; charset=utf-8"),
+    "page/api.js": ("api.js", "text/javascript; charset=utf-8"),
+    "page/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+def router(runtime: Runtime, *, authorize: Authorize | None = None) -> APIRouter:
+    """The session routes (HTTP, server-sent events, WebSocket) for a FastAPI application.
+
+        app = FastAPI(lifespan=runtime.lifespan)
+        app.include_router(turnwise.router(runtime), prefix="/ai")
+
+    `authorize(connection, session_id)` returns whether this connection may use that session
+    (`session_id` None: may create one); if it is given, tokens and API keys are not required.
+    """
+    routes = APIRouter()
+    _add_channels(routes, runtime, authorize)
+    return routes
+
+
+def _add_channels(routes: APIRouter, runtime: Runtime, authorize: Authorize | None) -> HTTPChannel:
+    settings = runtime.settings
+    access = Access(lambda: runtime.gateway, settings, authorize)
+    WebSocketChannel(routes, lambda: runtime.gateway, access, settings)
+    return HTTPChannel(routes, lambda: runtime.gateway, access, settings)
+
+
+def install(app: FastAPI) -> None:
+    """Answer Turnwise's errors in `app` as its own routes do: as problems with a status, a code
+    and `retryable` (RFC 9457). The application's own errors are not changed.
+
+        app = FastAPI(lifespan=runtime.lifespan)
+        turnwise.install(app)
+
+        @app.post("/chat")
+        async def chat(user: str, text: str) -> str:
+            return (await runtime.ask(f"user {user}", text, timeout=60)).text
+    """
+    app.add_exception_handler(TurnwiseError, _as_problem)
+
+
+class Application(FastAPI):
+    """FastAPI with a shortcut for the most frequent request, unless middleware was added, and with
+    CORS for allowed origins on every route."""
+
+    channel: HTTPChannel
+    origins: frozenset[Origin] = frozenset()
+
+    def build_middleware_stack(self) -> ASGIApp:
+        outermost = super().build_middleware_stack()
+        # Observability tools expect the framework's own middleware outermost: ours is inside.
+        assert isinstance(outermost, ServerErrorMiddleware)
+        if not self.user_middleware:
+            outermost.app = ShortCut(outermost.app, self.channel)
+        if self.origins:
+            outermost.app = CORSMiddleware(
+                outermost.app,
+                allow_origins=[as_text(one) for one in self.origins],
+                allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
+                allow_headers=["Authorization", "Content-Type", *ASKED_HEADERS],
+                expose_headers=["Location", "Retry-After"],
+                max_age=3600,
+            )
+        return outermost
+
+
+def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
+    """The whole server: session routes, chat page at `/`, health and metrics.
+
+    `ideas` are the first messages that the page suggests.
+    """
+    app = Application(
+        title="Turnwise",
+        description=(
+            "Create a session and send its token as `Authorization: Bearer <token>` with every "
+            "request about that session. Events also come over a WebSocket, "
+            "`/sessions/{session_id}/ws`. Errors are problems (RFC 9457) with a `code` and "
+            "`retryable`."
+        ),
+        summary="Stateful conversations: sessions, turns in order, replies that can be resumed.",
+        lifespan=runtime.lifespan,
+        docs_url=None,  # its page loads external scripts: ours is api_page.py
+        redoc_url=None,
+        redirect_slashes=False,  # it would redirect to any host that the Host header names
+    )
+    app.channel = _add_channels(app.router, runtime, None)
+    app.origins = runtime.settings.origins()
+    app.include_router(_operations(runtime))
+    app.include_router(_page(runtime, ideas))
+    app.add_api_route("/docs", _docs, include_in_schema=False, methods=READ)
+    app.add_exception_handler(HTTPException, _as_problem)
+    app.add_exception_handler(Exception, _as_problem)
+    install(app)
+    return app
+
+
+async def _docs(request: Request) -> Response:
+    """The HTTP interface as a readable page."""
+    root = quote(request.scope.get("root_path", "").rstrip("/"))
+    return Response(
+        api_page(request.app.openapi(), root), headers=PAGE_HEADERS, media_type="text/html"
+    )
+
+
+async def _as_problem(_request: Request, error: Exception) -> Response:
+    return as_problem(error)
+
+
+def _operations(runtime: Runtime) -> APIRouter:
+    """Health and metrics."""
+    routes = APIRouter(tags=["operations"])
+
+    readiness = Readiness(runtime)
+
+    async def live() -> dict[str, str]:
+        """Report that the process runs."""
+        return {"status": "ok"}
+
+    async def ready() -> Response:
+        """Report whether the store can write and this process accepts messages."""
+        why = await readiness.look()
+        return JSON(orjson.dumps({"status": why}), 200 if why == "ok" else 503)
+
+    async def metrics() -> Response:
+        """Prometheus metrics."""
+        return Response(telemetry.exposition(), media_type=telemetry.CONTENT_TYPE)
+
+    runs = {200: {"description": "The process runs."}}
+    for path, endpoint, more in (
+        ("/health/live", live, {"responses": runs}),
+        ("/health/ready", ready, {"responses": {503: {"description": "Not now."}}}),
+        ("/metrics", metrics, {"response_class": Response}),
+    ):
+        routes.add_api_route(path, endpoint, methods=["GET"], **more)
+        routes.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
+    return routes
+
+
+class Readiness:
+    """The answer of `/health/ready`. It tests a write to the store, at most once a second."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._looked = -1.0
+        self._found = "ok"
+        self._looking = asyncio.Lock()
+
+    async def look(self) -> str:
+        """ "ok", or why this process should get no requests now."""
+        if self._runtime.stopping:
+            return "stopping"
+        async with self._looking:
+            if time.monotonic() - self._looked >= 1.0:
+                self._found = await self._try()
+                self._looked = time.monotonic()
+            return self._found
+
+    async def _try(self) -> str:
+        try:
+            async with asyncio.timeout(2.0):
+                await self._runtime.gateway.ping()
+        except (TurnwiseError, TimeoutError) as error:
+            log.warning("not ready: %s", error or "the store does not answer in time")
+            return "store_unavailable"
+        return "ok"
+
+
+class Texts(BaseModel):
+    """Markdown to be shown."""
+
+    texts: list[str] = Field(max_length=100)
+
+
+def _page(runtime: Runtime, ideas: Sequence[str]) -> APIRouter:
+    """The chat page and its resources: files, and Markdown as safe HTML."""
+    routes = APIRouter(route_class=ProblemRoute, include_in_schema=False)
+    folder = resources.files(__package__).joinpath("page")
+    for path, (name, kind) in PAGE_FILES.items():
+        content = folder.joinpath(name).read_bytes()
+        routes.add_api_route(f"/{path}", _file(content, kind), methods=READ)
+
+    @routes.get("/page/about")
+    async def about() -> Response:
+        return JSON(orjson.dumps({"ideas": list(ideas)}))
+
+    @routes.post("/page/render")
+    async def render(request: Request) -> Response:
+        token = bearer(request)
+        if token is None:
+            raise Unauthorized()
+        runtime.gateway.grant(token)
+        settings = runtime.settings
+        body = await read_body(
+            request,
+            Texts,
+            runtime.gateway.hub.alarms,
+            limit=settings.max_body,
+            timeout=settings.body_timeout,
+        )
+        html = await asyncio.to_thread(lambda: [to_html(text) for text in body.texts])
+        return JSON(orjson.dumps({"html": html}))
+
+    return routes
+
+
+def _file(content: bytes, kind: str) -> Any:
+    headers = {"ETag": f'"{sha256(content).hexdigest()[:16]}"', **PAGE_HEADERS}
+
+    async def file(request: Request) -> Response:
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        return Response(content, headers=headers, media_type=kind)
+
+    return file

@@ -1,0 +1,76 @@
+"""Shared by all parts of the suite: desks, texts, and short forms of some acts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from turnwise.conversation import Message, TurnRecord
+from turnwise.conversation.events import Draft, draft
+from turnwise.stores.base import NO_EPOCH, Claim, Desk, Outcome, Store, Submission, Submitted
+
+
+def desk(worker: str = "w1", *, lease: float = 30.0, max_attempts: int = 3) -> Desk:
+    """A worker's desk that holds nothing of any session."""
+    return Desk(worker, lease, max_attempts, 50, lambda _: (NO_EPOCH, 0))
+
+
+def question(text: str) -> bytes:
+    return Message(text, role="user").encode()
+
+
+def answer(text: str) -> Outcome:
+    return Outcome("completed", [Message(text).encode()])
+
+
+def delta(turn: int, attempt: int, text: str) -> Draft:
+    return draft("delta", turn, 0.0, attempt=attempt, text=text)
+
+
+def texts(messages: Sequence[bytes]) -> list[str]:
+    return [orjson.loads(message)["text"] for message in messages]
+
+
+class Acting:
+    """Short ways to act on a store. `StoreConformance` is made of such parts."""
+
+    async def pass_time(self, store: Store, seconds: float) -> None:
+        """Let `seconds` pass by the store's clock."""
+        raise NotImplementedError
+
+    async def made(self, store: Store, session: str = "s", ttl: float = 1000.0) -> str:
+        await store.create(session, name=None, metadata=b"{}", ttl=ttl)
+        return session
+
+    async def say(self, store: Store, text: str, session: str = "s", **more: Any) -> TurnRecord:
+        submitted = await store.submit(Submission(session, question(text), **more))
+        return submitted.turn
+
+    async def say_and_take(
+        self, store: Store, text: str, at: Desk, session: str = "s"
+    ) -> tuple[Submitted, Claim | None]:
+        taken: list[Claim | None] = []
+        wish = Submission(session, question(text))
+        submitted = await store.submit(wish, at, taken.append)
+        assert len(taken) == 1
+        return submitted, taken[0]
+
+    async def claimed(self, store: Store, at: Desk | None = None) -> Claim:
+        claims = await store.claim(at or desk(), 10)
+        assert len(claims) == 1
+        return claims[0]
+
+    async def types(self, store: Store, session: str = "s") -> list[str]:
+        """The types of the session's events; their numbers have no gap."""
+        log = await store.log(session, 0)
+        assert log is not None
+        first = log.floor + 1
+        assert [event.id for event in log.events] == list(range(first, log.last + 1))
+        return [event.type for event in log.events]
+
+    async def status(self, store: Store, n: int, session: str = "s") -> str:
+        record = await store.turn(session, n)
+        assert record is not None
+        return record.status

@@ -1,0 +1,1 @@
+"""Claims turns, runs the bot, commits."""

@@ -1,0 +1,354 @@
+"""Attempt: one attempt at one turn, with its task, its output, and its stop conditions.
+
+It runs the handler, writes the output under its claim, and commits. Each write names the claim,
+and a refusal (ClaimLost) ends the attempt at once. A handler that does not stop is abandoned: its
+turn ends, and its later output is discarded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol, TypeVar
+
+import orjson
+
+from turnwise import telemetry
+from turnwise.conversation import Message, concluded, not_json, placed
+from turnwise.conversation.events import Draft
+from turnwise.errors import (
+    BadOutput,
+    ClaimLost,
+    Refusal,
+    StoreUnavailable,
+    TurnError,
+    TurnwiseError,
+)
+from turnwise.stores.base import Claim, Desk, Outcome, Store
+from turnwise.stores.notices import Signal
+from turnwise.threads import Threads
+from turnwise.turn import Options, Turn, TurnSession
+from turnwise.worker.output import Output
+from turnwise.worker.session_cache import CachedSession
+
+T = TypeVar("T")
+log = logging.getLogger("turnwise.worker")
+
+STOP_PATIENCE = 2.0
+"""Seconds that a handler has to stop before it is abandoned."""
+MARGIN = 0.2
+"""An attempt stops if it could not renew its lease and this fraction of the lease is left."""
+
+Answer = Callable[[Turn], Awaitable[None]]
+Stop = Literal["cancel", "timeout", "lost", "release"]
+Ending = Literal["completed", "failed", "cancelled"]
+
+FAILED = {
+    "code": "handler_error",
+    "message": "The bot ran into an error while answering.",
+    "retryable": True,
+}
+TIMED_OUT = {
+    "code": "timeout",
+    "message": "The bot took too long to answer.",
+    "retryable": True,
+}
+
+
+class Host(Protocol):
+    """The part of a worker that an attempt uses."""
+
+    name: str
+    debug: bool
+    store: Store
+    answer: Answer
+    options: Options
+    lease: float
+    earlier: int
+
+    def check(self, attempt: Attempt) -> None: ...
+
+    def fill(self, kept: CachedSession, messages: Sequence[bytes]) -> None: ...
+
+    def span(self, claim: Claim) -> AbstractContextManager[Any]: ...
+
+    def next_desk(self) -> Desk | None: ...
+
+    def ended(self, attempt: Attempt, said: Sequence[bytes], next_claim: Claim | None) -> None: ...
+
+
+class Attempt:
+    """One attempt at one turn, with its task, its output, and its stop conditions."""
+
+    def __init__(self, worker: Host, claim: Claim, kept: CachedSession) -> None:
+        self.claim = claim
+        self._worker = worker
+        self.kept = kept
+        options = worker.options
+        self._output = Output(
+            claim.turn,
+            claim.attempt,
+            self._write,
+            coalesce=options.coalesce,
+            limit=options.max_reply,
+        )
+        self._stopped: Stop | None = None
+        self._over = False
+        self.began = time.monotonic()
+        self.task: asyncio.Task[None] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self.good_until = self.began + worker.lease * (1 - MARGIN)
+        """The monotonic time until which the lease cannot have expired."""
+
+    def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        # A separate context: the submitting request's variables must not leak into the turn.
+        self.task = loop.create_task(self._run(), context=contextvars.Context())
+
+    # Stopping
+
+    def hear(self, signal: Signal) -> None:
+        """This turn was cancelled, or its claim or session is lost."""
+        if signal.kind == "cancel" and signal.turn == self.claim.turn:
+            self.stop("cancel")
+        elif signal.kind == "lost" and signal.turn == self.claim.turn:
+            self.stop("lost")
+        elif signal.kind == "gone":  # this session, or an earlier one with the same id
+            self._worker.check(self)
+
+    def stop(self, why: Stop) -> None:
+        """Cancel the handler; if it does not end soon, continue without it."""
+        if self._stopped is not None or self._over or self.task is None:
+            return
+        self._stopped = why
+        self._output.close()
+        self.task.cancel()
+        loop = asyncio.get_running_loop()
+        self._timers.append(loop.call_later(STOP_PATIENCE, self._abandon))
+
+    def _abandon(self) -> None:
+        if not self._over:
+            log.warning(
+                "session %s turn %d: the handler does not stop; continuing without it",
+                *self._where(),
+            )
+            self._over = True
+            self._worker_task(self._end(None))
+
+    def _worker_task(self, work: Any) -> None:
+        self.task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+
+    # Running
+
+    async def _run(self) -> None:
+        error: BaseException | None = None
+        turn: Turn | None = None
+        with self._worker.span(self.claim):
+            try:
+                turn = await self._turn()
+                await self._worker.answer(turn)
+            except BaseException as raised:
+                error = raised
+        if self._over:
+            return  # it was abandoned; the turn was ended without it
+        await self._end(turn, error)
+
+    async def _turn(self) -> Turn:
+        claim = self.claim
+        if self.kept.history is None:  # dropped since the claim
+            limit = self._worker.earlier
+            found = await self._worker.store.history(
+                claim.session, before=claim.seq + 1, limit=limit
+            )
+            self._worker.fill(self.kept, found.messages_json)
+        message = Message.decode(claim.message)
+        message.turn = claim.turn
+        return Turn(
+            TurnSession(claim.session, claim.name, orjson.loads(claim.metadata)),
+            claim.turn,
+            claim.attempt,
+            message,
+            state=orjson.loads(claim.state),
+            local=self.kept.local,
+            history=tuple(self.kept.history or ()),
+            tools=self,
+        )
+
+    async def _end(self, turn: Turn | None, error: BaseException | None = None) -> None:
+        """Commit the attempt's result, and release its resources."""
+        self._over = True
+        for timer in self._timers:
+            timer.cancel()
+        self.kept.leave_hung_thread(self._stopped == "timeout")
+        said: list[bytes] = []
+        next_claim = None
+        outcome_name = "lost"
+        try:
+            await self._output.settle()
+            outcome = self._outcome(turn, error)
+            if outcome is not None:
+                next_claim = await self._commit(outcome)
+                outcome_name = outcome.status
+                said = self._said(outcome)
+            elif self._stopped == "release":
+                await self._worker.store.release(self.claim)
+                outcome_name = "released"
+        except ClaimLost:
+            log.info("session %s turn %d: the claim was lost", *self._where())
+        except Exception:
+            log.exception("session %s turn %d: cannot be committed", *self._where())
+        finally:
+            self._measure(outcome_name)
+            self._worker.ended(self, said, next_claim)
+            self._untie()
+
+    def _untie(self) -> None:
+        """Break reference cycles, so that memory is freed now and not by the collector."""
+        self._timers.clear()
+        self._output.untie()
+        self.task = None
+
+    async def _commit(self, outcome: Outcome) -> Claim | None:
+        """Finish the turn; while the store is unavailable, retry as long as the lease is valid."""
+        until = self.began + self._worker.options.timeout + self._worker.lease
+        while True:
+            try:
+                return await self._worker.store.finish(self.claim, outcome)
+            except StoreUnavailable:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(0.2)
+
+    def _said(self, outcome: Outcome) -> list[bytes]:
+        question = concluded(self.claim.message, outcome.status, outcome.error_json)
+        bodies = [question, *outcome.replies]
+        first = self.claim.seq + 1
+        return [placed(body, self.claim.turn, first + i) for i, body in enumerate(bodies)]
+
+    def _outcome(self, turn: Turn | None, error: BaseException | None) -> Outcome | None:
+        """How the attempt ended, or None if this attempt must not report an outcome."""
+        error = error or self._output.failure
+        if isinstance(error, ClaimLost) or self._stopped in ("lost", "release"):
+            return None
+        if self._stopped == "timeout":
+            log.warning("session %s turn %d failed: timeout", *self._where())
+            return self._failed(TIMED_OUT)
+        try:
+            if self._stopped == "cancel":
+                return self._ended("cancelled", replies=self._encoded(turn, partial=True))
+            if error is None and turn is not None:
+                return self._completed(turn)
+        except Exception as bad:  # the output cannot be committed
+            if self._stopped == "cancel":
+                return self._ended("cancelled")
+            error = bad
+        return self._failed(self._explained(error))
+
+    def _explained(self, error: BaseException | None) -> dict[str, Any]:
+        """The error that users see: a TurnError's message; other errors reveal no details."""
+        debug = self._worker.debug
+        if isinstance(error, TurnError):
+            level = logging.INFO if isinstance(error, Refusal) else logging.WARNING
+            shown = debug or isinstance(error, BadOutput)  # whose text quotes no message
+            why = f": {error.__cause__ or error.message}" if shown else ""
+            log.log(level, "session %s turn %d failed: %s%s", *self._where(), error.code, why)
+            body = {"code": error.code, "message": error.message}
+            return {**body, "retryable": error.retryable}
+        trace = _trace(error, debug)
+        log.error("session %s turn %d: the handler failed: %s", *self._where(), trace)
+        return FAILED
+
+    def _failed(self, error: dict[str, Any]) -> Outcome:
+        return self._ended("failed", error=error)
+
+    def _ended(self, status: Ending, **more: Any) -> Outcome:
+        return Outcome(
+            status,
+            drafts=self._output.rest(),
+            next_desk=self._worker.next_desk(),
+            keep=self._worker.name if self.kept.sticky else None,
+            **more,
+        )
+
+    def _completed(self, turn: Turn) -> Outcome:
+        try:
+            state = orjson.dumps(turn.state)
+            usage = orjson.dumps(turn.usage) if turn.usage is not None else None
+        except (TypeError, ValueError) as bad:
+            where, session, n = not_json(turn.state), *self._where()
+            log.error("session %s turn %d: state%s is not JSON: %s", session, n, where, bad)
+            raise BadOutput("The session's state is not JSON.", code="bad_state") from bad
+        changed = None if state == self.claim.state else state
+        replies = self._encoded(turn)
+        if not replies:
+            log.info("session %s turn %d: the handler returned nothing to say", *self._where())
+        return self._ended("completed", replies=replies, state=changed, usage=usage)
+
+    def _encoded(self, turn: Turn | None, *, partial: bool = False) -> list[bytes]:
+        metadata = turn.metadata if turn is not None else None
+        try:
+            said = self._output.messages(partial=partial, metadata=metadata)
+            return [message.encode() for message in said]
+        except (TypeError, ValueError, AttributeError) as bad:
+            raise BadOutput("A reply's message is not JSON.") from bad
+
+    async def _write(self, drafts: Sequence[Draft]) -> None:
+        """Append deltas. An unavailable store delays them; a lost claim ends the attempt."""
+        while True:
+            try:
+                stop = await self._worker.store.append(self.claim, drafts)
+                break
+            except ClaimLost:
+                self.stop("lost")
+                raise
+            except StoreUnavailable:
+                if self._over or self._stopped is not None:
+                    raise  # the commit contains them
+                await asyncio.sleep(0.2)
+        if stop:
+            self.stop("cancel")
+
+    def _where(self) -> tuple[str, int]:
+        return telemetry.named(self.claim.session), self.claim.turn
+
+    def _measure(self, outcome: str) -> None:
+        telemetry.turn_ended(
+            outcome,
+            queued=max(0.0, time.time() - self.claim.queued_at - (time.monotonic() - self.began)),
+            took=time.monotonic() - self.began,
+            first=self._output.first_delta and self._output.first_delta - self.began,
+        )
+
+    # Called by the turn (see turn.Tools)
+
+    async def say(self, piece: str | Message) -> None:
+        await self._output.say(piece)
+
+    async def emit(self, name: str, data: Any) -> None:
+        await self._output.emit(name, data)
+
+    async def history(self, before: int | None, limit: int) -> list[Message]:
+        last = self.claim.seq + 1 if before is None else before
+        found = await self._worker.store.history(self.claim.session, before=last, limit=limit)
+        return found.messages
+
+    def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]:
+        if self.kept.thread is None:
+            self.kept.thread = Threads(f"turnwise-{self.claim.session[:40]}")
+        return self.kept.thread.run(fn, *args)
+
+
+def _trace(error: BaseException | None, debug: bool) -> str:
+    """Where an exception came from. Its text may quote a message, so it is omitted unless `debug`
+    is set; the texts of our own errors quote no messages."""
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    path = "".join(f"\n    {f.filename}:{f.lineno} in {f.name}" for f in frames)
+    words = " (--debug, or TURNWISE_DEBUG=1, logs its message)"
+    if debug or isinstance(error, TurnwiseError):
+        words = f": {error}"
+    return f"{type(error).__name__}{words}{path}"

@@ -1,0 +1,142 @@
+"""What a worker caches of a session between turns: `local`, its thread, its recent messages.
+
+The cache is never needed for a correct answer: another worker starts without it. It is limited in
+number and in bytes; the least recently used entry is dropped first, but never during its turn.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from turnwise.stores.base import NO_EPOCH, Claim, Epoch
+from turnwise.threads import Threads
+
+
+class CachedSession:
+    """The cached data of one session."""
+
+    __slots__ = ("busy", "bytes", "epoch", "history", "incarnation", "last", "local", "thread")
+
+    def __init__(self, epoch: Epoch, incarnation: int) -> None:
+        self.epoch = epoch
+        self.incarnation = incarnation
+        self.local: dict[str, Any] = {}
+        self.thread: Threads | None = None
+        self.history: list[bytes] | None = []
+        """The last messages; None while they have to be read again."""
+        self.last = 0
+        self.bytes = 0
+        self.busy = False
+
+    def leave_hung_thread(self, timed_out: bool) -> None:
+        """After a turn timed out in its thread: the next turn gets another thread, and a `local`
+        that no other code writes to."""
+        if timed_out and self.thread is not None and self.thread.busy:
+            self.thread.end()
+            self.thread, self.local = None, {}
+
+    @property
+    def sticky(self) -> bool:
+        """Whether the session's next turn should run on this worker again."""
+        return bool(self.local) or self.thread is not None
+
+
+class SessionCache:
+    """The sessions a worker caches: at most `limit` of them and `budget` bytes of messages."""
+
+    def __init__(self, *, history: int, limit: int = 1000, budget: int = 64_000_000) -> None:
+        self._history = history
+        self._limit = limit
+        self._budget = budget
+        self._bytes = 0
+        self._kept: OrderedDict[str, CachedSession] = OrderedDict()
+
+    def known(self, session: str) -> tuple[Epoch, int]:
+        """The `seq` up to which this worker holds the session's messages, and of which epoch."""
+        kept = self._kept.get(session)
+        return (NO_EPOCH, 0) if kept is None or kept.history is None else (kept.epoch, kept.last)
+
+    def take(self, claim: Claim) -> CachedSession:
+        """The cache of the claim's session, updated with the claim's messages."""
+        kept = self._kept.get(claim.session)
+        if kept is None or kept.epoch != claim.epoch:  # not cached, or reset meanwhile
+            self.drop(claim.session)
+            kept = self._kept[claim.session] = CachedSession(claim.epoch, claim.incarnation)
+        elif kept.incarnation != claim.incarnation:  # the store may have lost some of them
+            self._forget_history(kept)
+            kept.incarnation = claim.incarnation
+        self._kept.move_to_end(claim.session)
+        kept.busy = True
+        if claim.history_from <= kept.last and kept.history is not None:
+            self._extend(kept, claim.history[kept.last - claim.history_from :])
+        elif claim.whole:
+            self._replace(kept, claim.history)
+        else:  # the claim has only newer messages, and the older ones are no longer cached
+            self._forget_history(kept)
+        kept.last = claim.seq
+        return kept
+
+    def _forget_history(self, kept: CachedSession) -> None:
+        self._bytes -= kept.bytes
+        kept.history, kept.bytes = None, 0
+
+    def fill(self, kept: CachedSession, messages: Sequence[bytes]) -> None:
+        """The last messages of a session, read again."""
+        self._replace(kept, messages)
+
+    def give_back(
+        self, session: str, kept: CachedSession, said: Sequence[bytes], last: int
+    ) -> None:
+        """A turn of `session` ended with these placed messages."""
+        kept.busy = False
+        if said and self._kept.get(session) is kept and kept.history is not None:
+            self._extend(kept, said)
+            kept.last = last
+
+    def sticky(self) -> list[str]:
+        """The sessions whose next turn should run on this worker."""
+        return [session for session, kept in self._kept.items() if kept.sticky]
+
+    def drop(self, session: str) -> None:
+        """Remove `session` from the cache."""
+        kept = self._kept.pop(session, None)
+        if kept is not None:
+            self._bytes -= kept.bytes
+            if kept.thread is not None:
+                kept.thread.end()
+
+    def close(self) -> None:
+        """Drop everything."""
+        for session in list(self._kept):
+            self.drop(session)
+
+    def _replace(self, kept: CachedSession, history: Sequence[bytes]) -> None:
+        self._bytes -= kept.bytes
+        kept.history, kept.bytes = [], 0
+        self._extend(kept, history)
+
+    def _extend(self, kept: CachedSession, messages: Sequence[bytes]) -> None:
+        if not messages or kept.history is None:
+            return
+        kept.history.extend(messages)
+        change = sum(map(len, messages))
+        extra = len(kept.history) - self._history
+        if extra > 0:
+            change -= sum(map(len, kept.history[:extra]))
+            del kept.history[:extra]
+        kept.bytes += change
+        self._bytes += change
+
+    def shrink(self) -> list[str]:
+        """Drop entries above the limits; returns the sticky sessions among them."""
+        dropped: list[str] = []
+        while len(self._kept) > self._limit or self._bytes > self._budget:
+            idle = next((name for name, kept in self._kept.items() if not kept.busy), None)
+            if idle is None:
+                break
+            if self._kept[idle].sticky:
+                dropped.append(idle)
+            self.drop(idle)
+        return dropped
