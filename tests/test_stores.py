@@ -17,6 +17,7 @@ from redis_servers import RedisCluster, RedisServer
 from turnwise import Message
 from turnwise.errors import ConfigurationError
 from turnwise.stores.base import Store, Submission
+from turnwise.stores.memory import MemoryStore
 from turnwise.stores.notices import Appended, Notice, Ready, Signal
 from turnwise.stores.redis import RedisStore
 from turnwise.stores.sqlite import SQLiteStore, engine
@@ -32,6 +33,18 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class TestMemoryConformance(StoreConformance):
+    """The whole suite in memory."""
+
+    @pytest.fixture
+    async def store(self) -> Store:
+        self.clock = Clock()
+        return MemoryStore(clock=self.clock)
+
+    async def pass_time(self, store: Store, seconds: float) -> None:
+        self.clock.now += seconds
 
 
 class TestSQLiteConformance(StoreConformance):
@@ -136,38 +149,6 @@ async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(ConfigurationError, match="newer"):
         await SQLiteStore(path).open()
-
-
-async def test_a_file_of_the_first_version_goes_on(tmp_path: Path) -> None:
-    """Its log, a row for each event then, is told as it was, and its running turn goes on."""
-    import apsw
-
-    from turnwise.stores.sqlite.schema import MIGRATIONS
-
-    path = tmp_path / "old.db"
-    tails: list[tuple[str, int | None, bytes]] = [
-        ("turn.queued", 1, b'"n":1}'),
-        ("turn.started", 1, b'"a":1}'),
-    ]
-    tails += [("delta", 1, b'"text":"\xc3\xa9"}'), ("session.reset", None, b'"at":"x"}')]
-    with apsw.Connection(str(path)) as db:
-        db.execute(MIGRATIONS[0])
-        db.execute("PRAGMA user_version = 1")
-        db.execute(
-            "INSERT INTO session (id, metadata, created_at, ttl, expires_at, generation,"
-            " last_event) VALUES ('s', '{}', 1, 9e9, 9e9, 1, 4)"
-        )
-        for i, (type, turn, tail) in enumerate(tails, 1):
-            row = ("s", i, turn, type, tail, 1.0, 7)
-            db.execute("INSERT INTO event VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", row)
-    store = SQLiteStore(path)
-    await store.open()
-    log = await store.log("s", 1)
-    assert log is not None
-    assert [(e.id, e.type, e.turn, e.tail) for e in log.events] == [
-        (i, *given) for i, given in enumerate(tails, 1) if i > 1
-    ]
-    await store.close()
 
 
 async def test_the_schema_is_made_once_and_kept(tmp_path: Path) -> None:

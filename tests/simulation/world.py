@@ -99,7 +99,7 @@ class Host:
         self.died = asyncio.get_running_loop().create_future()
         self.stalled_until = 0.0
         self._world = world
-        self._inner = SQLiteStore(world.path)
+        self._inner = SQLiteStore(world.path, clock=lambda: time.time())
         self.store: Store = Unreliable(world, self, self._inner)  # type: ignore[assignment]
 
     async def start(self) -> None:

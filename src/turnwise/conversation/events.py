@@ -11,7 +11,7 @@ U+2028, U+2029 and U+0085 are escaped: JSON allows them raw, but some clients sp
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
@@ -101,7 +101,9 @@ class Event:
     type: str
     turn: int | None
     tail: bytes
-    _sse: bytes | None = None
+    tag: str = ""
+    """Tells events of different pasts apart: a cursor names the event by number and tag."""
+    _sse: bytes | None = field(default=None, compare=False)
 
     @property
     def encoded(self) -> bytes:
@@ -157,12 +159,6 @@ def unpack(body: bytes, last: int) -> list[Event]:
         type, turn, tail = one.split(_BETWEEN_FIELDS)
         found.append(Event(number, type.decode(), int(turn) if turn else None, tail))
     return found
-
-
-def last_type(body: bytes) -> str:
-    """The type of the last of the events that were packed into `body`."""
-    last = body.rpartition(_BETWEEN_EVENTS)[2]
-    return last.partition(_BETWEEN_FIELDS)[0].decode()
 
 
 def gap(after: int, resume_at: int, at: float) -> Event:

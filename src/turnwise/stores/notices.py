@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from turnwise.conversation import TurnRecord
 from turnwise.conversation.events import Event
+from turnwise.stores.rows import Entry, events_of
 
 log = logging.getLogger("turnwise.store")
 
 
-class Appended(NamedTuple):
-    """Events were appended to a session's log."""
+class Appended:
+    """Events were appended to a session's log; they are derived only if someone reads them."""
 
-    session: str
-    events: list[Event]
+    __slots__ = ("_entries", "_events", "session")
+
+    def __init__(
+        self, session: str, entries: Sequence[Entry] = (), events: list[Event] | None = None
+    ) -> None:
+        self.session = session
+        self._entries = entries
+        self._events = events
+
+    @property
+    def events(self) -> list[Event]:
+        """The events, in order."""
+        if self._events is None:
+            self._events = [event for entry in self._entries for event in events_of(entry)]
+        return self._events
 
 
 class Moved(NamedTuple):

@@ -72,7 +72,7 @@ def notices(found: Sequence[Any]) -> Iterator[Notice]:
     for kind, *rest in found:
         if kind == b"events":
             session, text = rest
-            yield Appended(session.decode(), events_of(text))
+            yield Appended(session.decode(), events=events_of(text))
         elif kind == b"signal":
             signal, session, turn = rest
             yield Signal(signal.decode(), session.decode(), turn)

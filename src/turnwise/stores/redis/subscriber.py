@@ -221,7 +221,7 @@ class Subscriber:
     def _events(self, session: str, payload: bytes) -> None:
         origin, _, text = payload.partition(b"\n")
         if origin != self._origin:
-            self._tell([Appended(session, events_of(text))])
+            self._tell([Appended(session, events=events_of(text))])
 
 
 def events_of(text: bytes) -> list[Event]:

@@ -1,350 +1,269 @@
-"""The acts of the SQLite store on turns: submit, claim, append, finish, release, cancel.
+"""Rules on a SQLite connection: how asks are answered and changes are written.
 
-The cost of an act does not grow with the conversation: a row by its key, a few appended rows.
+The cost of neither grows with the conversation: a row by its key, a page of rows, an appended row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from turnwise.conversation import TurnRecord, after, concluded, events, placed
-from turnwise.conversation.events import Draft, attempt_draft, draft, message_draft
-from turnwise.errors import (
-    ClaimLost,
-    KeyReused,
-    NotFound,
-    QueueFull,
-    Unauthorized,
-)
-from turnwise.identity import operation
-from turnwise.stores.base import (
-    AFFINITY,
-    EXHAUSTED,
-    NO_EPOCH,
-    RESERVATION,
-    Claim,
-    Desk,
-    Outcome,
-    Renewal,
-    Submission,
-    Submitted,
-)
-from turnwise.stores.notices import Ended, Ready
-from turnwise.stores.sqlite.readings import Row, TurnRow
-from turnwise.stores.sqlite.session_acts import SessionActs
+import apsw
+
+from turnwise.stores import local, rules
+from turnwise.stores.notices import Ready, Signal
+from turnwise.stores.rows import Entry, Header, blanked
+from turnwise.stores.rules import STATES, Ask, Changes
+
+PROOF = 4096
+"""Bytes that a readiness check writes: as many as a turn, so that it needs space on the disk."""
+SLICE = 500
+"""Entries that are erased in the act that deletes them; the others follow in slices."""
+ALL = 2**62
 
 
-class Acts(SessionActs):
-    """Every act, on one connection."""
+class SQLiteReadings(local.Readings):
+    """Readings on one connection."""
 
-    # Rows
+    def __init__(
+        self, db: apsw.Connection, sql: Mapping[str, str], clock: Callable[[], float]
+    ) -> None:
+        super().__init__(clock)
+        self._execute = db.execute
+        self._sql = sql
+        self._num = 0
+        """The number of the session whose header was read last."""
 
-    def _turn(self, session: str, n: int) -> TurnRow:
-        found = self._one("turn", session, n)
+    def _one(self, name: str, *values: Any) -> Any:
+        return self._execute(self._sql[name], values).fetchone()
+
+    def _value(self, name: str, *values: Any) -> Any:
+        found = self._execute(self._sql[name], values).fetchone()
+        return None if found is None else found[0]
+
+    def _all(self, name: str, *values: Any) -> list[Any]:
+        return self._execute(self._sql[name], values).fetchall()
+
+    def header(self, session: str) -> bytes | None:
+        found = self._one("header", session)
         if found is None:
-            raise NotFound("This turn does not exist.")
-        return TurnRow(*found)
-
-    def _held(self, claim: Claim) -> Row:
-        """The row of the session that this claim holds. Raises ClaimLost."""
-        found = self._one("session", claim.session)
-        row = Row(*found) if found is not None else None
-        if row is None or row.token != claim.token:
-            raise ClaimLost()
-        return row
-
-    # Turns
-
-    def submit(self, wish: Submission, desk: Desk | None) -> tuple[Submitted, Claim | None]:
-        row, now = self._find(wish.session), self._clock()
-        if row is None and wish.create:
-            self.create(wish.session, None, b"{}", wish.ttl)
-            row = self._find(wish.session)
-        if row is None:
-            raise NotFound("This session does not exist.")
-        if wish.generation is not None and wish.generation != row.generation:
-            raise Unauthorized()
-        if wish.key is not None:
-            found = self._one("turn_by_key", wish.session, wish.key)
-            if found is not None:
-                return Submitted(self._same(row, TurnRow(*found), wish), False), None
-        if row.open >= wish.limit:
-            raise QueueFull()
-        return self._enter(row, wish, desk, now)
-
-    def _same(self, row: Row, turn: TurnRow, wish: Submission) -> TurnRecord:
-        if turn.fingerprint != wish.fingerprint:
-            raise KeyReused()
-        return self._record(row, turn)
-
-    def _enter(
-        self, row: Row, wish: Submission, desk: Desk | None, now: float
-    ) -> tuple[Submitted, Claim | None]:
-        """Queue the message; if the session is idle and the desk suitable, also start its turn."""
-        row.last_turn = n = row.last_turn + 1
-        position, first_event = row.open, row.last_event + 1
-        message = placed(wish.message, n, None)
-        more = (
-            {"position": position} if wish.key is None else {"position": position, "key": wish.key}
-        )
-        drafts = [message_draft(n, now, message, events.QUEUED, **more)]
-        row.open += 1
-        self._slide(row, now)
-        claim = None
-        if position == 0:
-            row.head = n
-            if desk is not None and self._free(row, desk, now):
-                claim = self._lease(row, desk, n, 1, wish.message, now, now, first_event)
-                drafts.append(attempt_draft(events.STARTED, n, now, 1))
-            elif row.token is None:
-                row.ready_at = now
-        if claim is None:
-            waiting = (row.id, n, wish.message, wish.key, wish.fingerprint, now, first_event)
-            self._execute(self._sql["submit"], waiting)
-            if row.ready_at is not None:
-                self.notices.append(Ready())
-        else:
-            values = (row.id, n, wish.message, wish.key, wish.fingerprint, now, now)
-            self._execute(self._sql["submit_started"], (*values, first_event, first_event + 1))
-        self._append(row, drafts, now)
-        self._save(row)
-        started = None if claim is None else now
-        record = TurnRecord(
-            session=row.id,
-            n=n,
-            status="queued" if claim is None else "running",
-            attempt=0 if claim is None else 1,
-            position=position if claim is None else None,
-            message_json=message,
-            queued_at=now,
-            started_at=started,
-            first_event=first_event,
-        )
-        return Submitted(record, True), claim
-
-    @staticmethod
-    def _free(row: Row, desk: Desk, now: float) -> bool:
-        """Whether `desk` may take the session's next turn at once."""
-        kept_by_other = row.keeper is not None and row.keeper != desk.worker
-        return row.token is None and not kept_by_other and row.reserved_until <= now
-
-    def _lease(
-        self,
-        row: Row,
-        desk: Desk,
-        n: int,
-        attempt: int,
-        message: bytes,
-        queued_at: float,
-        now: float,
-        first_event: int = 0,
-    ) -> Claim:
-        """Assign the session to `desk`: the row is changed, the caller saves it."""
-        row.running, row.ready_at = n, None
-        row.token = f"{desk.worker}.{operation()}"
-        row.lease_until, row.owner = now + desk.lease, self._origin
-        epoch = (row.created_at, row.base_seq)
-        whole = max(row.base_seq, row.last_seq - desk.history)
-        known_epoch, known = desk.known(row.id)
-        first = max(whole, known) if known_epoch == epoch else whole
-        state = self._one("state", row.id)
-        return Claim(
-            session=row.id,
-            token=row.token,
-            turn=n,
-            attempt=attempt,
-            name=row.name,
-            metadata=row.metadata,
-            message=message,
-            state=state[0] if state else b"{}",
-            seq=row.last_seq,
-            history=self._placed(row.id, first + 1, row.last_seq),
-            history_from=first,
-            whole=first == whole,
-            epoch=epoch,
-            incarnation=self.incarnation,
-            queued_at=queued_at,
-            started_at=now,
-            first_event=first_event,
-        )
-
-    def _line_up(self, row: Row, now: float) -> TurnRow | None:
-        """Find the session's next queued turn and mark since when it is ready for a worker.
-
-        Workers take sessions in the order they became ready, so a session that sends a hundred
-        messages at once does not delay the others.
-        """
-        found = self._one("next_turn", row.id, row.head) if row.open else None
-        turn = TurnRow(*found) if found else None
-        row.head = turn.n if turn else row.last_turn + 1
-        row.ready_at = now if turn and row.token is None else None
-        return turn
-
-    def claim(self, desk: Desk, limit: int, dead: Sequence[int] = ()) -> list[Claim]:
-        """`dead` are processes that hold leases but are no longer alive."""
-        now = self._clock()
-        for owner in dead:
-            for (session,) in self._all("orphans", owner):
-                self._lapse(Row(*self._one("session", session)), now)
-        for (session,) in self._all("lapsed", now):
-            self._lapse(Row(*self._one("session", session)), now)
-        claims = []
-        for (session,) in self._all("ready", now, desk.worker, now - AFFINITY, limit):
-            row = Row(*self._one("session", session))
-            claim = self._start(row, desk, now)
-            self._save(row)
-            if claim is not None:
-                claims.append(claim)
-        return claims
-
-    def _start(self, row: Row, desk: Desk, now: float) -> Claim | None:
-        """Start the session's next turn; one without attempts left fails, and the next starts."""
-        while (turn := self._line_up(row, now)) is not None:
-            assert turn.message is not None
-            after(turn.status, "claim")
-            if turn.attempt < desk.max_attempts:
-                attempt = turn.attempt + 1
-                self._append(row, [attempt_draft(events.STARTED, turn.n, now, attempt)], now)
-                self._do("start_turn", attempt, now, row.last_event, row.id, turn.n)
-                return self._lease(
-                    row, desk, turn.n, attempt, turn.message, turn.queued_at, now, turn.first_event
-                )
-            self._close(row, turn.n, turn.message, Outcome("failed", error=EXHAUSTED), now)
-        return None
-
-    def _lapse(self, row: Row, now: float) -> None:
-        """The lease expired: the attempt counts; the turn is queued again (or ends, if stopped)."""
-        n = row.running
-        self._let_go(row)
-        if n:
-            turn = self._turn(row.id, n)
-            assert turn.message is not None
-            if turn.stop:
-                self._close(row, n, turn.message, Outcome("cancelled"), now)
-            else:
-                self._do("requeue_turn", turn.attempt, row.id, n)
-        self._line_up(row, now)
-        self._save(row)
-
-    def append(self, claim: Claim, drafts: Sequence[Draft]) -> bool:
-        row = self._held(claim)
-        self._append(row, drafts, self._clock())
-        self._do("save_events", row.last_event, row.id)
-        return bool(self._turn(row.id, claim.turn).stop)
-
-    def finish(self, claim: Claim, outcome: Outcome) -> Claim | None:
-        row, now = self._held(claim), self._clock()
-        self._let_go(row)
-        self.notices.append(Ended(outcome.record(claim, row.last_seq + 1, now)))
-        self._close(row, claim.turn, claim.message, outcome, now)
-        if outcome.state is not None:
-            self._do("save_state", row.id, outcome.state)
-        row.keeper = outcome.keep
-        claimed = None
-        if row.open:
-            desk = outcome.next_desk
-            if desk is not None and self._free(row, desk, now):
-                claimed = self._start(row, desk, now)
-            else:
-                self._line_up(row, now)
-                self._ready(row, now)
-        self._save(row)
-        return claimed
-
-    def _close(self, row: Row, n: int, question: bytes, outcome: Outcome, now: float) -> None:
-        """Write question and replies into the history and end the turn. The caller saves."""
-        first = row.last_seq + 1
-        error = outcome.error_json
-        bodies = [concluded(question, outcome.status, error), *outcome.replies]
-        self._executemany(
-            self._sql["add_message"],
-            [(row.id, first + i, n, body) for i, body in enumerate(bodies)],
-        )
-        row.last_seq += len(bodies)
-        drafts = list(outcome.drafts)
-        for i, body in enumerate(outcome.replies, first + 1):
-            drafts.append(message_draft(n, now, placed(body, n, i)))
-        more = {"error": dict(outcome.error)} if outcome.error is not None else {}
-        drafts.append(draft(f"turn.{outcome.status}", n, now, **more))
-        self._append(row, drafts, now)
-        values = (outcome.status, first, len(outcome.replies), error, outcome.usage, now)
-        self._execute(self._sql["finish_turn"], (*values, row.id, n))
-        row.open -= 1
-        row.head = n + 1
-        self._slide(row, now)
-
-    def release(self, claim: Claim) -> None:
-        try:
-            row = self._held(claim)
-        except ClaimLost:
-            return
-        self._let_go(row)
-        turn = self._turn(row.id, claim.turn)
-        now = self._clock()
-        if turn.stop:
-            self._close(row, turn.n, claim.message, Outcome("cancelled"), now)
-        else:
-            after(turn.status, "release")
-            self._do("requeue_turn", turn.attempt - 1, row.id, turn.n)
-        self._line_up(row, now)
-        row.keeper = None
-        self._save(row)
-        self._ready(row, now)
-
-    def renew(self, claims: Sequence[Claim], lease: float) -> Renewal:
-        lost, cancelled, until = set(), set(), self._clock() + lease
-        for claim in claims:
-            try:
-                row = self._held(claim)
-            except ClaimLost:
-                lost.add(claim.token)
-                continue
-            self._do("save_lease", until, row.id)
-            if claim.turn and self._turn(row.id, claim.turn).stop:
-                cancelled.add(claim.token)
-        return Renewal(frozenset(lost), frozenset(cancelled))
-
-    def hold(self, session: str, owner: str, lease: float) -> Claim | None:
-        row, now = self._get(session), self._clock()
-        if row.lease_until is not None and row.lease_until <= now:
-            self._lapse(row, now)
-        if row.token is not None:
-            row.reserved_until = now + RESERVATION
-            self._save(row)
+            self._num = 0
             return None
-        row.reserved_until = 0.0
-        desk = Desk(owner, lease, 0, 0, lambda _: (NO_EPOCH, 0))
-        claim = self._lease(row, desk, 0, 0, b"", now, now)
-        self._save(row)
-        return claim
+        self._num = found[0]
+        body: bytes = found[1]
+        return body
 
-    def save(self, claim: Claim, state: bytes | None) -> None:
-        row, now = self._held(claim), self._clock()
-        if state is not None:
-            self._do("save_state", row.id, state)
-        self._let_go(row)
-        self._slide(row, now)
-        self._line_up(row, now)
-        self._save(row)
-        self._ready(row, now)
+    def answer(self, session: str, ask: Ask) -> Any:
+        kind, *values = ask
+        match kind:
+            case "key" | "state" | "part":
+                return self._value(kind, self._num, *values)
+            case "horizon":
+                return self._value(kind, self._num) or 0
+            case "open":
+                first, limit = values
+                return self._entries("open", first, -1 if limit is None else limit)
+            case "ended":
+                after, before, kinds, limit, latest = values
+                return self._page("ended", latest, after, before, kinds, limit)
+            case "messages":
+                after, before, limit, latest = values
+                return self._page("messages", latest, after, before, limit)
+            case _:
+                return self._entries(kind, *values)
 
-    def forget(self, worker: str, sessions: Sequence[str]) -> None:
-        for session in sessions:
-            self._do("unkeep", session, worker)
+    def _entries(self, name: str, *values: Any) -> list[Entry]:
+        return [Entry(*row) for row in self._execute(self._sql[name], (self._num, *values))]
 
-    def cancel(self, session: str, n: int) -> TurnRecord:
-        row, now = self._get(session), self._clock()
-        turn = self._turn(session, n)
-        if turn.status == "queued":
-            turn.status, turn.finished_at = after(turn.status, "cancel"), now
-            self._do("withdraw_turn", now, session, n)
-            row.open -= 1
-            self._slide(row, now)
-            self._append(row, [draft(events.CANCELLED, n, now)], now)
-            if n == row.head:
-                self._line_up(row, now)
-            self._save(row)
-        elif turn.status == "running" and not turn.stop:
-            self._do("stop_turn", session, n)
-            self._signal("cancel", session, n, now)
-        return self._record(row, turn)
+    def _page(self, name: str, latest: bool, *values: Any) -> list[Entry]:
+        found = self._entries(f"{name}_latest" if latest else name, *values)
+        return found[::-1] if latest else found
+
+    # Sessions that wait for something
+
+    def ready(self, worker: str, limit: int) -> list[str]:
+        """Sessions that `worker` may take, the longest ready first."""
+        return [name for (name,) in self._all("ready", self.now(), worker, limit)]
+
+    def lapsed(self) -> list[str]:
+        """Sessions whose claims have lapsed."""
+        return [name for (name,) in self._all("lapsed", self.now())]
+
+    def orphans(self, process: int) -> list[str]:
+        """Sessions that a process holds."""
+        return [name for (name,) in self._all("orphans", process)]
+
+    def holders(self) -> list[int]:
+        """The processes that hold a claim."""
+        return [process for (process,) in self._all("holders")]
+
+    def expired(self, limit: int) -> list[str]:
+        """Sessions whose life has ended."""
+        return [name for (name,) in self._all("expired", self.now(), limit)]
+
+    def waiting(self) -> int:
+        """How many sessions wait for a worker."""
+        found: int = self._value("waiting")
+        return found
+
+    def listed(self, start: str, limit: int) -> list[str]:
+        """Ids of sessions that have not expired, in order."""
+        found: list[str] = []
+        while len(found) < limit:
+            page = self._all("sessions", start, limit)
+            now = self.now()
+            found += [name for name, body in page if rules.alive(Header.decode(body), now)]
+            if len(page) < limit:
+                break
+            start = page[-1][0]
+        return found[:limit]
+
+
+class SQLiteActs(SQLiteReadings, local.Acts):
+    """Acts on the connection that writes. `origin` is this process's number.
+
+    `erased`: data was deleted, and the engine has not handled that yet.
+    """
+
+    def __init__(
+        self,
+        db: apsw.Connection,
+        sql: Mapping[str, str],
+        clock: Callable[[], float],
+        origin: int,
+    ) -> None:
+        SQLiteReadings.__init__(self, db, sql, clock)
+        self.begin(origin)
+        self._rowid = db.last_insert_rowid
+        self.last_entry = 0
+        """The position of the entry that was appended last."""
+        self.erased = False
+
+    def _do(self, name: str, *values: Any) -> None:
+        self._execute(self._sql[name], values)
+
+    def write(self, session: str, changes: Changes) -> None:
+        header = changes.header
+        assert header is not None
+        now = rules.index(header)
+        if changes.delete or (changes.fresh and self._num):
+            self._remove(self._num)
+        if changes.delete:
+            self._tell(changes, session)
+            return
+        if changes.fresh:
+            self._do("insert", session, header.encode(), *now)
+            self._num = self._rowid()
+        elif now == changes.was:
+            self._execute(self._sql["save"], (header.encode(), self._num))
+        else:
+            self._execute(self._sql["save_index"], (header.encode(), *now, self._num))
+        num, origin = self._num, self.origin
+        for entry in changes.entries:
+            self._execute(self._sql["add_entry"], (num, *entry, origin))
+        if changes.entries:
+            self.last_entry = self._rowid()
+        if changes.key is not None:
+            self._do("add_key", num, *changes.key)
+        if changes.state is not None:
+            self._do("add_state", num, header.states, changes.state)
+            self._do("drop_state", num, header.states - STATES)
+        for name, body in changes.parts.items():
+            self._do("save_part", num, name, body)
+        if changes.erase:
+            self._do("drop_states", num)
+            self._do("erase", num, header.base_event)
+            self.erase()
+        if changes.notices:
+            self._tell(changes, session)
+
+    def _tell(self, changes: Changes, session: str) -> None:
+        """Leave a signal for other processes, where no entry tells them."""
+        for notice in changes.notices:
+            if isinstance(notice, Signal):
+                self._signal(notice.kind, session, notice.turn)
+            elif isinstance(notice, Ready) and not any(e.kind == "q" for e in changes.entries):
+                self._signal("ready", session, 0)
+
+    def _signal(self, kind: str, session: str, turn: int) -> None:
+        self._do("add_signal", kind, session, turn, self.now(), self.origin)
+
+    # Housekeeping
+
+    def _remove(self, num: int) -> None:
+        """Delete a session's header now; what it had follows in slices."""
+        self._do("delete", num)
+        self._do("erase", num, None)
+        self.erase()
+
+    def erase(self, limit: int = SLICE) -> bool:
+        """Remove a slice of what was deleted; returns whether there is more."""
+        found = self._one("erasing")
+        if found is None:
+            return False
+        self.erased = True
+        num, last = found
+        whole = last is None
+        more = self._erase_all(num, limit) if whole else self._erase_upto(num, last, limit)
+        if not more:
+            self._do("erased", num)
+        return True
+
+    def _erase_all(self, num: int, limit: int) -> bool:
+        self._do("erase_entries", num, limit)
+        self._do("erase_keys", num, limit)
+        self._do("drop_states", num)
+        self._do("erase_parts", num)
+        return bool(self._entries_of(num) or self._one("any_key", num))
+
+    def _entries_of(self, num: int) -> bool:
+        return self._one("any_entry", num) is not None
+
+    def _erase_upto(self, num: int, last: int, limit: int) -> bool:
+        """What a reset removed; of turns with a key it stays how they ended."""
+        rows = self._all("emptied", num, last, limit)
+        for pos, *values in rows:
+            left = blanked(Entry(*values))
+            if left is None:
+                self._do("delete_entry", pos)
+            else:
+                self._do("blank_entry", left.kind, left.body, pos)
+        return len(rows) == limit
+
+    def trim(self, cutoff: float, start: tuple[float, int], limit: int) -> tuple[float, int] | None:
+        """Remove a slice of what attempts wrote before `cutoff`, but nothing of an open turn.
+
+        Returns where the next slice starts, or None after the last.
+        """
+        rows = self._all("old_entries", cutoff, *start, limit)
+        kept_from: dict[int, float] = {}
+        horizon: dict[int, int] = {}
+        for pos, num, last, _ in rows:
+            if num not in kept_from:
+                kept_from[num] = self._first_open_event(num)
+            if last < kept_from[num]:
+                self._do("delete_entry", pos)
+                horizon[num] = last
+        for num, last in horizon.items():
+            self._do("raise_horizon", last, num)
+        return (rows[-1][3], rows[-1][0]) if len(rows) == limit else None
+
+    def _first_open_event(self, num: int) -> float:
+        body = self._value("header_of", num)
+        head = Header.decode(body).head if body is not None else None
+        return ALL if head is None else head.first_event
+
+    def forget_signals(self) -> None:
+        """Remove signals that every process has read long ago."""
+        self._do("delete_signals", self.now() - 60.0)
+
+    def fact(self, name: str, value: bytes) -> bytes:
+        """The value of a fact, `value` if it had none yet."""
+        self._do("add_fact", name, value)
+        kept: bytes = self._value("fact", name)
+        return kept
+
+    def prove(self) -> None:
+        """Write test data: readiness promises that writing is possible."""
+        self._do("save_fact", "ready", secrets.token_bytes(PROOF))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import apsw
 
-from turnwise.stores.sqlite.schema import MIGRATIONS
+from turnwise.stores.sqlite.schema import STATEMENTS, VERSION
 
 
 def facts(db: apsw.Connection, path: Path) -> dict[str, str]:
@@ -18,15 +18,14 @@ def facts(db: apsw.Connection, path: Path) -> dict[str, str]:
         file = Path(f"{path}{suffix}")
         return file.stat().st_size if file.exists() else 0
 
-    count = "SELECT count(*) FROM session"
     return {
         "store": f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})",
         "file": str(path.resolve()),
         "size": f"{size('') / 1e6:.1f} MB, write-ahead log {size('-wal') / 1e6:.1f} MB",
-        "schema": f"{db.pragma('user_version')} of {len(MIGRATIONS)}",
+        "schema": f"{db.pragma('user_version')} of {VERSION}",
         "journal": str(db.pragma("journal_mode")),
         "synchronous": {1: "NORMAL", 2: "FULL"}[db.pragma("synchronous")],
-        "sessions": str(db.execute(count).get),
+        "sessions": str(db.execute(STATEMENTS["count"]).get),
     }
 
 

@@ -37,18 +37,17 @@ from turnwise.batching import Batch, Batcher
 from turnwise.errors import StoreUnavailable, TurnwiseError
 from turnwise.stores.notices import Listener, Listeners
 from turnwise.stores.sqlite import diagnostics
-from turnwise.stores.sqlite.acts import Acts
+from turnwise.stores.sqlite.acts import SQLiteActs, SQLiteReadings
 from turnwise.stores.sqlite.files import StoreFiles
 from turnwise.stores.sqlite.liveness import Liveness
 from turnwise.stores.sqlite.locks import LockFile
-from turnwise.stores.sqlite.readings import Readings
 from turnwise.stores.sqlite.schema import STATEMENTS, prepare
 from turnwise.stores.sqlite.tail import Tail
 from turnwise.stores.sqlite.write_queue import WriteQueue
 
 T = TypeVar("T")
 log = logging.getLogger("turnwise.store")
-Act = Callable[[Acts], Any]
+Act = Callable[[SQLiteActs], Any]
 
 TAIL_PERIOD = 0.01
 """Seconds between two checks for other processes' writes."""
@@ -132,15 +131,17 @@ class Engine:
             raise
         self._liveness, self._queue = Liveness(self._locks, self._origin), WriteQueue(self._locks)
         self._liveness.start()
-        self._acts = Acts(self._writer, STATEMENTS, self._clock, self._origin)
-        self._reading = Readings(self._reader, STATEMENTS, self._clock)
+        self._acts = SQLiteActs(self._writer, STATEMENTS, self._clock, self._origin)
+        self._reading = SQLiteReadings(self._reader, STATEMENTS, self._clock)
         self._files.remember()
         self._follow_others()
 
     async def _connect(self) -> apsw.Connection:
         """A connection on an up-to-date schema. Setting up waits for other processes' locks."""
         db = apsw.Connection(os.fspath(self.path))
-        await asyncio.get_running_loop().run_in_executor(self._thread, prepare, db)
+        await asyncio.get_running_loop().run_in_executor(
+            self._thread, prepare, db, self._locks.shared
+        )
         db.set_busy_timeout(0)
         return db
 
@@ -161,7 +162,7 @@ class Engine:
 
     # Writing
 
-    async def act(self, act: Callable[[Acts], T]) -> T:
+    async def act(self, act: Callable[[SQLiteActs], T]) -> T:
         """Run `act` in a transaction; once started, it completes even if its caller gives up."""
         result: T = await self._batcher.submit(act)
         return result
@@ -330,7 +331,7 @@ class Engine:
 
     # Reading
 
-    def read(self, read: Callable[[Readings], T], *, together: bool = True) -> T:
+    def read(self, read: Callable[[SQLiteReadings], T], *, together: bool = True) -> T:
         """Read, also on the loop, because readers never wait for writers.
 
         One snapshot, unless `together` is false: for a reading that is correct without one.
@@ -352,8 +353,12 @@ class Engine:
         if now < self._next_look:
             return []
         self._next_look = now + 0.45
-        owners = self.read(lambda rows: rows.owners(), together=False)
-        return [owner for owner in owners if not self._liveness.alive(owner)]
+        holders = self.read(lambda rows: rows.holders(), together=False)
+        return [holder for holder in holders if not self._liveness.alive(holder)]
+
+    def now(self) -> float:
+        """The store's time, in seconds since 1970."""
+        return self._clock()
 
     def check_space(self) -> None:
         """Raises StoreUnavailable when the disk is full."""

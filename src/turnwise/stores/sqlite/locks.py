@@ -135,6 +135,13 @@ class LockFile:
             return True
         return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
 
+    def shared(self) -> bool:
+        """Whether another process holds any byte; False if that is unknown."""
+        if self._file is None:
+            return False
+        found = fcntl.fcntl(self._file, _GET, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0))
+        return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
+
     def _set(self, byte: int, kind: int, *, wait: bool = False) -> bool:
         if self._file is None:
             return False

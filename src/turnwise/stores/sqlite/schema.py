@@ -1,43 +1,48 @@
-"""The schema of the SQLite file: sqlite.sql, read and applied."""
+"""The schema of the SQLite file, and the statements by name."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from importlib import resources
 
 import apsw
 
 from turnwise.errors import ConfigurationError
+from turnwise.stores.sqlite.migration import move, rename
+
+VERSION = 3
+OURS = ({"header", "entry", "fact"}, {"session", "turn", "fact"})
+"""Tables that every file of ours has: of this version, and of the versions before it."""
 
 
-def _load(text: str) -> tuple[list[str], dict[str, str]]:
-    """The migrations in order and the statements by name, out of sqlite.sql."""
-    migrations: list[str] = []
-    statements: dict[str, str] = {}
-    for part in re.split(r"^-- (?=migration: |name: )", text, flags=re.M)[1:]:
-        head, body = part.split("\n", 1)
-        kind, name = head.split(": ")
-        if kind == "migration":
-            migrations.append(body)
-        else:
-            lines = (line for line in body.splitlines() if not line.startswith("--"))
-            statements[name] = " ".join(" ".join(lines).split()).rstrip("; ")
-    return migrations, statements
+def _text(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text()
 
 
-OURS = {"session", "turn", "fact"}
-"""Tables that every schema of ours has."""
-MIGRATIONS, STATEMENTS = _load(resources.files(__package__).joinpath("sqlite.sql").read_text())
+def _statements(text: str) -> dict[str, str]:
+    statements = {}
+    for part in re.split(r"^-- name: ", text, flags=re.M)[1:]:
+        name, body = part.split("\n", 1)
+        lines = (line for line in body.splitlines() if not line.startswith("--"))
+        statements[name] = " ".join(" ".join(lines).split()).rstrip("; ")
+    return statements
 
 
-def prepare(db: apsw.Connection) -> None:
-    """Configure a connection and migrate its file to this version; waits for others' locks.
+STATEMENTS = _statements(_text("statements.sql"))
 
-    Raises ConfigurationError if a newer version wrote the file, apsw's errors if it cannot be used.
+
+def prepare(db: apsw.Connection, shared: Callable[[], bool] = lambda: False) -> None:
+    """Configure a connection and bring its file to this version; waits for others' locks.
+
+    `shared` says whether another process has the file open: then an older file is left as it is.
+    Raises ConfigurationError in that case and if a newer version wrote the file, apsw's errors if
+    the file cannot be used.
     """
     db.set_busy_timeout(10_000)
     _check_owner(db)
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only a file that is new is changed by this
     until = time.monotonic() + 10
     while True:  # this pragma does not wait for other processes
         try:
@@ -50,28 +55,40 @@ def prepare(db: apsw.Connection) -> None:
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA secure_delete = ON")
     db.execute("PRAGMA cache_size = -65536")
-    _migrate(db)
+    _upgrade(db, shared)
 
 
 def _check_owner(db: apsw.Connection) -> None:
     """Raises ConfigurationError if the file is another application's, before it is touched."""
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-    if tables and not tables >= OURS:
+    if tables and not any(tables >= ours for ours in OURS):
         raise ConfigurationError(f"{db.filename} is the database of another application.")
 
 
-def _migrate(db: apsw.Connection) -> None:
-    """Migrate the schema to this version: all migrations, in order, or none."""
+def _upgrade(db: apsw.Connection, shared: Callable[[], bool]) -> None:
+    """Bring the file to this version, or leave it as it is."""
+    if db.pragma("user_version") == VERSION:
+        return
     db.execute("BEGIN IMMEDIATE")
     try:
         version = db.pragma("user_version")
-        if version > len(MIGRATIONS):
+        if version > VERSION:
             raise ConfigurationError(
                 f"{db.filename} was written by a newer Turnwise (schema {version})."
             )
-        for migration in MIGRATIONS[version:]:
-            db.execute(migration)
-        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        if version and shared():
+            raise ConfigurationError(
+                f"{db.filename} is of an older Turnwise (schema {version}), and another process "
+                "has it open. Stop all processes that use it first: then it is upgraded."
+            )
+        if version == 1:
+            db.execute(_text("schema2.sql").split("-- migration: 2")[1])
+        if version:
+            rename(db)
+        db.execute(_text("schema.sql"))
+        if version:
+            move(db)
+        db.execute(f"PRAGMA user_version = {VERSION}")
     except BaseException:
         db.execute("ROLLBACK")
         raise

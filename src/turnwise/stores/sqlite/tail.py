@@ -2,7 +2,7 @@
 
 Every process checks every 10 ms whether another has committed (`PRAGMA data_version`, 2 us, on the
 connection that writes, for which its own commits do not count) and, if so, reads the entries
-appended since. It needs no query per reader, and entries without followers are not unpacked.
+appended since. It needs no query per reader, and derives no events of sessions without followers.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import apsw
 
-from turnwise.conversation.events import QUEUED, Event, last_type, unpack
 from turnwise.stores.notices import Appended, Listeners, Moved, Notice, Ready, Signal
+from turnwise.stores.rows import Entry, is_waiting
 from turnwise.stores.sqlite.schema import STATEMENTS
 
 PAGE = 1000
@@ -84,13 +84,14 @@ class Tail:
             self._signal_position = self._end_of(signals, "tail_signal_position")
         finally:
             self._reader.execute("COMMIT")
-        appended: dict[str, list[Event]] = {}
+        appended: dict[str, list[Entry]] = {}
         queued = False
-        for _, session, last, body in entries:
+        for _, session, *values in entries:
+            entry = Entry(*values)
             if session in self._followed:
-                appended.setdefault(session, []).extend(unpack(body, last))
-            queued = queued or last_type(body) == QUEUED  # and not started in the same act
-        notices: list[Notice] = [Appended(session, log) for session, log in appended.items()]
+                appended.setdefault(session, []).append(entry)
+            queued = queued or is_waiting(entry)
+        notices: list[Notice] = [Appended(session, told) for session, told in appended.items()]
         for _, kind, session, turn in signals:
             notices.append(Ready() if kind == "ready" else Signal(kind, session, turn))
         self._listeners.tell([*notices, Ready()] if queued else notices)

@@ -1,0 +1,97 @@
+"""Local: runs acts on data that is at hand, one after another, so none ever conflicts.
+
+The memory store and the SQLite store are this, over their own ways to read and write.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from turnwise.stores import rules
+from turnwise.stores.base import Claim, Desk
+from turnwise.stores.notices import Appended, Ended, Notice
+from turnwise.stores.rows import Header
+from turnwise.stores.rules import Ask, Changes, Op, Rule
+
+
+class Readings(ABC):
+    """Runs readings. `clock` is the store's: seconds since 1970."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+
+    def now(self) -> float:
+        """The store's time, in whole milliseconds: short to write."""
+        return round(self._clock(), 3)
+
+    @abstractmethod
+    def header(self, session: str) -> bytes | None:
+        """A session's header."""
+
+    @abstractmethod
+    def answer(self, session: str, ask: Ask) -> Any:
+        """The answer to one ask about a session; see stores/rules/."""
+
+    def run(self, session: str, rule: Rule) -> Changes:
+        """Run a rule to its changes, which nobody has committed yet."""
+        asks = next(rule)
+        found = self.header(session)
+        header = None if found is None else Header.decode(found)
+        sent: tuple[Any, ...] = (header, self.now(), *self._answers(session, asks))
+        while True:
+            try:
+                asks = rule.send(sent)
+            except StopIteration as end:
+                changes: Changes = end.value
+                return changes
+            sent = tuple(self._answers(session, asks))
+
+    def _answers(self, session: str, asks: Iterable[Ask]) -> Iterable[Any]:
+        return [self.answer(session, ask) for ask in asks]
+
+
+class Acts(Readings):
+    """Runs acts, and collects what listeners are to hear of them in `notices`.
+
+    `incarnation` changes when the store holds less than before.
+    """
+
+    def begin(self, origin: int) -> None:
+        """`origin` is the number of this process among those that share the store."""
+        self.origin = origin
+        self.notices: list[Notice] = []
+        self.incarnation = 0
+
+    @abstractmethod
+    def write(self, session: str, changes: Changes) -> None:
+        """Write what an act has changed."""
+
+    def act(self, session: str, rule: Rule) -> Any:
+        """Run an act, and write its changes. Returns its answer."""
+        changes = self.run(session, rule)
+        if changes.header is not None:
+            self.write(session, changes)
+            if changes.record is not None:
+                self.notices.append(Ended(changes.record))
+            if changes.entries:
+                self.notices.append(Appended(session, changes.entries))
+            self.notices += changes.notices
+        return changes.answer
+
+    def claim(
+        self,
+        op: Op,
+        desk: Desk,
+        ready: Callable[[], Sequence[str]],
+        lapsed: Sequence[str],
+        orphans: Sequence[tuple[str, int]] = (),
+    ) -> list[Claim]:
+        """Claim the sessions that are `ready` for `desk`, after those whose claims have ended."""
+        for session in lapsed:
+            self.act(session, rules.lapse(op))
+        for session, process in orphans:
+            self.act(session, rules.lapse(op, process))
+        claims = [self.act(session, rules.claim(session, desk, op)) for session in ready()]
+        return [claim for claim in claims if claim is not None]

@@ -1,0 +1,232 @@
+"""The memory store: dicts of encoded rows. For tests, and the model of every other store."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from turnwise.conversation import Session
+from turnwise.identity import operation
+from turnwise.stores import rules
+from turnwise.stores.base import Claim, Desk
+from turnwise.stores.local import Acts
+from turnwise.stores.notices import Listener, Listeners
+from turnwise.stores.rows import ENDED, Entry, Header, Index, blanked
+from turnwise.stores.ruled import Make, RuledStore, Settled
+from turnwise.stores.rules import STATES, Ask, Changes, Op, Rule
+
+
+class MemoryStore(RuledStore):
+    """Sessions in this process, until it ends. `clock` returns seconds since 1970."""
+
+    durability = "Memory: everything is lost when the process ends."
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._acts = MemoryActs(clock)
+        self._listeners = Listeners()
+        self._secret = secrets.token_bytes(32)
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        return self._listeners.add(listener)
+
+    def _begin(
+        self,
+        session: str,
+        make: Make,
+        operation: str | None = None,
+        settled: Settled | None = None,
+    ) -> asyncio.Future[Any]:
+        return self._run(lambda op: self._acts.act(session, make(op)), operation, settled)
+
+    def _run(
+        self,
+        work: Callable[[Op], Any],
+        name: str | None = None,
+        settled: Settled | None = None,
+    ) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        answer = None
+        try:
+            answer = work(Op(name or operation(), self._acts.origin))
+            future.set_result(answer)
+        except Exception as error:
+            future.set_exception(error)
+        notices, self._acts.notices = self._acts.notices, []
+        if settled is not None:
+            settled(answer)
+        self._listeners.tell(notices)
+        return future
+
+    async def _read(self, session: str, make: Callable[[], Rule]) -> Any:
+        return self._acts.run(session, make()).answer
+
+    async def secret(self) -> bytes:
+        return self._secret
+
+    async def ping(self) -> None:
+        pass
+
+    async def waiting(self) -> int:
+        return sum(kept.index.ready is not None for kept in self._acts.sessions.values())
+
+    async def facts(self) -> dict[str, str]:
+        return {"store": "memory", "sessions": str(len(self._acts.sessions))}
+
+    async def sessions(self, *, after: str = "", limit: int = 100) -> list[Session]:
+        found = []
+        for session in sorted(name for name in self._acts.sessions if name > after):
+            seen: Session | None = await self.session(session)
+            if seen is not None:
+                found.append(seen)
+        return found[:limit]
+
+    async def claim(self, desk: Desk, limit: int) -> list[Claim]:
+        def work(op: Op) -> list[Claim]:
+            acts, now = self._acts, self._acts.now()
+            ready = partial(acts.ready, desk.worker, now, limit)
+            return acts.claim(op, desk, ready, acts.lapsed(now))
+
+        claims: list[Claim] = await self._run(work)
+        return claims
+
+    async def sweep(self, *, retention: float, limit: int = 200) -> int:
+        acts, now = self._acts, self._acts.now()
+        expired = [name for name, kept in acts.sessions.items() if kept.index.expires <= now]
+        deleted = 0
+        for session in expired:
+            deleted += bool(await self._begin(session, partial(rules.expire, session)))
+        for kept in acts.sessions.values():
+            kept.trim(now - retention)
+        return deleted
+
+
+class _Kept:
+    """All of one session."""
+
+    def __init__(self) -> None:
+        self.header = b""
+        self.index = Index(None, None, None, None, 0.0)
+        self.entries: list[Entry] = []
+        self.keys: dict[str, bytes] = {}
+        self.states: dict[int, bytes] = {}
+        self.parts: dict[str, bytes] = {}
+        self.horizon = 0
+
+    def erase(self, last: int) -> None:
+        """Remove what a reset leaves nothing of."""
+        old = [blanked(entry) for entry in self.entries if entry.last <= last]
+        new = [entry for entry in self.entries if entry.last > last]
+        self.entries = [entry for entry in old if entry is not None] + new
+
+    def trim(self, cutoff: float) -> None:
+        """Remove what attempts wrote before `cutoff`, but nothing of a running one."""
+        head = Header.decode(self.header).head
+        upto = head.first_event if head is not None else float("inf")
+        kept = []
+        for entry in self.entries:
+            if entry.at is not None and entry.at < cutoff and entry.last < upto:
+                self.horizon = max(self.horizon, entry.last)
+            else:
+                kept.append(entry)
+        self.entries = kept
+
+
+class MemoryActs(Acts):
+    """Acts on dicts."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.begin(0)
+        self.sessions: dict[str, _Kept] = {}
+
+    def header(self, session: str) -> bytes | None:
+        kept = self.sessions.get(session)
+        return None if kept is None else kept.header
+
+    def answer(self, session: str, ask: Ask) -> Any:
+        kept = self.sessions.get(session) or _Kept()
+        match ask:
+            case ("key", key):
+                return kept.keys.get(key)
+            case ("state", number):
+                return kept.states.get(number)
+            case ("part", name):
+                return kept.parts.get(name)
+            case ("horizon",):
+                return kept.horizon
+            case ("turn", n):
+                return [e for e in kept.entries if e.turn == n]
+            case ("open", first, limit):
+                ended = {e.turn for e in kept.entries if e.kind in ENDED}
+                found = [
+                    e
+                    for e in kept.entries
+                    if e.kind == "q" and e.turn not in ended and (e.turn or 0) >= first
+                ]
+                return found[:limit]
+            case ("ended", after, before, kinds, limit, latest):
+                found = [
+                    e for e in kept.entries if e.kind in kinds and after < (e.turn or 0) < before
+                ]
+                return _page(sorted(found, key=lambda e: e.turn or 0), limit, latest)
+            case ("messages", after, before, limit, latest):
+                found = [
+                    e
+                    for e in kept.entries
+                    if e.seq is not None and e.seq < before and e.seq + len(e.parts()) - 4 > after
+                ]
+                return _page(found, limit, latest)
+            case ("log", first, limit):
+                start = bisect_left(kept.entries, first, key=lambda e: e.last)
+                return kept.entries[start : start + limit]
+        raise ValueError(ask)
+
+    def write(self, session: str, changes: Changes) -> None:
+        assert changes.header is not None
+        if changes.delete:
+            del self.sessions[session]
+            return
+        if changes.fresh or session not in self.sessions:
+            self.sessions[session] = _Kept()
+        kept = self.sessions[session]
+        kept.header, kept.index = changes.header.encode(), rules.index(changes.header)
+        kept.entries += changes.entries
+        kept.parts |= changes.parts
+        if changes.key is not None:
+            kept.keys[changes.key[0]] = changes.key[1]
+        if changes.state is not None:
+            kept.states[changes.header.states] = changes.state
+            kept.states.pop(changes.header.states - STATES, None)
+        if changes.erase:
+            kept.states.clear()
+            kept.erase(changes.header.base_event)
+
+    def ready(self, worker: str, now: float, limit: int) -> list[str]:
+        """Sessions that `worker` may take, the longest ready first."""
+        found = [
+            (kept.index.ready, session)
+            for session, kept in self.sessions.items()
+            if kept.index.ready is not None
+            and (kept.index.ready <= now or kept.index.keeper == worker)
+        ]
+        return [session for _, session in sorted(found)[:limit]]
+
+    def lapsed(self, now: float) -> list[str]:
+        """Sessions whose claims have lapsed."""
+        leases = ((session, kept.index.lease) for session, kept in self.sessions.items())
+        return [session for session, lease in leases if lease is not None and lease <= now]
+
+
+def _page(entries: list[Entry], limit: int, latest: bool) -> list[Entry]:
+    return entries[-limit:] if latest else entries[:limit]

@@ -1,0 +1,193 @@
+"""A store by the rules: every method of `Store`, over a few ways to run a rule.
+
+What differs between stores is beneath it: how a rule is run on one session (`_act`, `_read`), and
+how sessions are found that are ready, lapsed or expired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from turnwise.conversation import Session, Status, TurnRecord
+from turnwise.conversation.events import Draft
+from turnwise.errors import ClaimLost
+from turnwise.stores import rules
+from turnwise.stores.base import (
+    Claim,
+    Desk,
+    History,
+    Log,
+    Outcome,
+    Renewal,
+    Store,
+    Submission,
+    Submitted,
+)
+from turnwise.stores.rules import Op, Rule
+
+Make = Callable[[Op], Rule]
+"""Makes an act anew for each try: its last argument is the operation."""
+Settled = Callable[[Any], None]
+
+
+class RuledStore(Store):
+    """Every act by its rule."""
+
+    @abstractmethod
+    def _begin(
+        self,
+        session: str,
+        make: Make,
+        operation: str | None = None,
+        settled: Settled | None = None,
+    ) -> asyncio.Future[Any]:
+        """Run an act on a session until it is committed; the future is its answer.
+
+        `settled` is called once: with the answer after the commit, even if the caller has given up,
+        or with None if the act failed or never began.
+        """
+
+    @abstractmethod
+    async def _read(self, session: str, make: Callable[[], Rule]) -> Any:
+        """Run a reading on a session, as one snapshot; returns its answer."""
+
+    # Sessions
+
+    async def create(
+        self, session: str, *, name: str | None, metadata: bytes, ttl: float
+    ) -> Session:
+        made: Session = await self._begin(
+            session, partial(rules.create, session, name, metadata, ttl)
+        )
+        return made
+
+    async def session(self, session: str) -> Session | None:
+        found: Session | None = await self._read(session, partial(rules.view, session))
+        return found
+
+    async def update(self, session: str, changes: Mapping[str, Any]) -> Session:
+        found: Session = await self._begin(session, partial(rules.update, session, changes))
+        return found
+
+    async def rotate(self, session: str) -> int:
+        generation: int = await self._begin(session, partial(rules.rotate, session))
+        return generation
+
+    async def reset(self, session: str) -> Session:
+        found: Session = await self._begin(session, partial(rules.reset, session))
+        return found
+
+    async def delete(self, session: str) -> bool:
+        existed: bool = await self._begin(session, partial(rules.delete, session))
+        return existed
+
+    # Turns
+
+    async def submit(
+        self,
+        submission: Submission,
+        desk: Desk | None = None,
+        take: Callable[[Claim | None], None] | None = None,
+    ) -> Submitted:
+        make = partial(rules.submit, submission, desk)
+        settled = None if take is None else _HandingOver(take)
+        submitted: Submitted = (await self._begin(submission.session, make, None, settled))[0]
+        return submitted
+
+    async def append(self, claim: Claim, drafts: Sequence[Draft]) -> bool:
+        make = partial(rules.append, claim, drafts, claim.written)
+        stop: bool = await self._begin(claim.session, make)
+        claim.written += len(drafts)
+        return stop
+
+    async def finish(self, claim: Claim, outcome: Outcome) -> Claim | None:
+        make = partial(rules.finish, claim, outcome)
+        following: Claim | None = await self._begin(claim.session, make, outcome.operation)
+        return following
+
+    async def release(self, claim: Claim) -> None:
+        await self._begin(claim.session, partial(rules.release, claim))
+
+    async def renew(self, claims: Sequence[Claim], lease: float) -> Renewal:
+        renewing = (self._begin(c.session, partial(rules.renew, c, lease)) for c in claims)
+        answers = await asyncio.gather(*renewing, return_exceptions=True)
+        lost, cancelled, unknown = set(), set(), set()
+        for claim, answer in zip(claims, answers, strict=True):
+            if isinstance(answer, ClaimLost):
+                lost.add(claim.token)
+            elif isinstance(answer, BaseException):
+                unknown.add(claim.token)
+            elif answer:
+                cancelled.add(claim.token)
+        if claims and len(unknown) == len(claims):
+            raise next(a for a in answers if isinstance(a, BaseException))
+        return Renewal(frozenset(lost), frozenset(cancelled), frozenset(unknown))
+
+    async def hold(self, session: str, owner: str, lease: float) -> Claim | None:
+        claim: Claim | None = await self._begin(session, partial(rules.hold, session, owner, lease))
+        return claim
+
+    async def save(self, claim: Claim, state: bytes | None) -> None:
+        await self._begin(claim.session, partial(rules.save, claim, state))
+
+    async def forget(self, worker: str, sessions: Sequence[str]) -> None:
+        make = partial(rules.forget, worker)
+        await asyncio.gather(*(self._begin(session, make) for session in sessions))
+
+    async def cancel(self, session: str, turn: int) -> TurnRecord:
+        record: TurnRecord = await self._begin(session, partial(rules.cancel, session, turn))
+        return record
+
+    # Reading
+
+    async def turn(self, session: str, n: int) -> TurnRecord | None:
+        record: TurnRecord | None = await self._read(session, partial(rules.turn, session, n))
+        return record
+
+    async def turn_by_key(self, session: str, key: str) -> TurnRecord | None:
+        make = partial(rules.turn, session, None, key)
+        record: TurnRecord | None = await self._read(session, make)
+        return record
+
+    async def turns(
+        self,
+        session: str,
+        *,
+        status: Status | None,
+        before: int | None,
+        after: int | None,
+        limit: int,
+    ) -> tuple[list[TurnRecord], bool]:
+        make = partial(rules.turns, session, status, before, after, limit)
+        page: tuple[list[TurnRecord], bool] = await self._read(session, make)
+        return page
+
+    async def history(
+        self, session: str, *, before: int | None = None, after: int | None = None, limit: int = 50
+    ) -> History:
+        make = partial(rules.history, session, before, after, limit)
+        return History(*await self._read(session, make))
+
+    async def state(self, session: str) -> bytes:
+        found: bytes = await self._read(session, partial(rules.state, session))
+        return found
+
+    async def log(
+        self, session: str, after: int, *, limit: int = 500, turn: int | None = None
+    ) -> Log | None:
+        found = await self._read(session, partial(rules.log, session, after, limit, turn))
+        return None if found is None else Log(*found)
+
+
+class _HandingOver:
+    """Gives a submission's claim to the worker, even if the caller was cancelled."""
+
+    def __init__(self, take: Callable[[Claim | None], None]) -> None:
+        self._take = take
+
+    def __call__(self, answer: Any) -> None:
+        self._take(None if answer is None else answer[1])

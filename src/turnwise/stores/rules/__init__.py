@@ -1,0 +1,64 @@
+"""Rules: every act of a store, once. Pure: no SQL, no Lua, no clock, no await.
+
+An act is a generator. It yields what it must know of ONE session (a tuple of asks), and is sent the
+answers; with its first answers come the session's header and the store's time. It returns Changes,
+or raises the error of the request. A store (stores/ruled.py) drives it, and commits the changes
+only if the header is still the one they were computed from; otherwise the act is run anew, with a
+header that is decoded anew, because an act changes the header it was given.
+
+The asks, and their answers:
+
+    ("key", key)                      what an idempotency key stands for, or None
+    ("state", number)                 the state that was the session's `number`-th, or None
+    ("part", name)                    a larger part of the session, or None
+    ("open", first, limit)            entries of acceptance of turns that have not ended, in order
+    ("turn", n)                       the entries of acceptance and end of one turn
+    ("ended", after, before, kinds, limit, latest)
+                                      entries of ended turns with after < n < before, in order
+    ("messages", after, before, limit, latest)
+                                      the same, by the seq of their messages
+    ("log", first, limit)             entries whose last event is `first` or later, in order
+    ("horizon",)                      the number of the newest event that retention has removed
+
+Each status changes in `move`, by the table of a turn's states, and nowhere else.
+"""
+
+from turnwise.stores.rules.claims import cancel, forget, hold, lapse, release, renew, save
+from turnwise.stores.rules.readings import history, log, state, turn, turns, view
+from turnwise.stores.rules.sessions import create, delete, expire, reset, rotate, update
+from turnwise.stores.rules.turns import append, claim, finish, submit
+from turnwise.stores.rules.work import NOTHING, STATES, Ask, Changes, Op, Rule, alive, index
+
+__all__ = [
+    "NOTHING",
+    "STATES",
+    "Ask",
+    "Changes",
+    "Op",
+    "Rule",
+    "alive",
+    "append",
+    "cancel",
+    "claim",
+    "create",
+    "delete",
+    "expire",
+    "finish",
+    "forget",
+    "history",
+    "hold",
+    "index",
+    "lapse",
+    "log",
+    "release",
+    "renew",
+    "reset",
+    "rotate",
+    "save",
+    "state",
+    "submit",
+    "turn",
+    "turns",
+    "update",
+    "view",
+]

@@ -1,0 +1,167 @@
+"""Rules: how claims end, and how a session is held between its turns."""
+
+from __future__ import annotations
+
+from turnwise.stores.base import NO_EPOCH, RESERVATION, Claim, Desk, Outcome
+from turnwise.stores.notices import Signal
+from turnwise.stores.rows import ENDED, Entry, Header, accepted, ended, question_of
+from turnwise.stores.rules.readings import record_at
+from turnwise.stores.rules.turns import claim_of
+from turnwise.stores.rules.work import (
+    NOTHING,
+    Changes,
+    Op,
+    Part,
+    Rule,
+    Work,
+    close,
+    done_before,
+    found,
+    held,
+    move,
+    next_head,
+    queued,
+    record_of,
+    token_of,
+)
+
+
+def _back(work: Work, act: str, question: bytes | None) -> Part:
+    """The claim ends without an answer: the turn waits again, or ends if it was to stop."""
+    head = work.header.head
+    work.let_go()
+    if head is None or head.status != "running":  # a hold
+        return
+    if head.stop:
+        if question is None:
+            (entry,) = (yield (("open", head.n, 1),))[0]
+            question = question_of(entry)
+        yield from close(work, "stop", question, Outcome("cancelled", operation=""))
+    else:
+        move(head, act)
+        if act == "release":
+            head.attempt -= 1
+
+
+def lapse(op: Op, dead: int | None = None) -> Rule:
+    """The lease expired, or the process `dead` that holds it has ended: the attempt counts."""
+    header, now = yield ()
+    if header is None or header.lease is None:
+        return NOTHING
+    if header.lease > now and (dead is None or header.origin != dead):
+        return NOTHING
+    work = Work(header, op, now)
+    yield from _back(work, "lapse", None)
+    work.line_up()
+    work.note("lapse")
+    return work.done(True)
+
+
+def release(claim: Claim, op: Op) -> Rule:
+    """Return the turn to the mailbox; not an error if the claim is lost."""
+    header, now = yield ()
+    if header is None or header.token != claim.token:
+        return NOTHING
+    work = Work(header, op, now)
+    yield from _back(work, "release", claim.message)
+    header.keeper = None
+    work.line_up()
+    work.note("release")
+    return work.done()
+
+
+def renew(claim: Claim, lease: float, op: Op) -> Rule:
+    """Answer: whether the turn should stop."""
+    header, now = yield ()
+    header = held(header, claim)
+    work = Work(header, op, now)
+    header.lease = now + lease
+    return work.done(header.head is not None and bool(header.head.stop and claim.turn))
+
+
+def hold(session: str, owner: str, lease: float, op: Op) -> Rule:
+    """Answer: the claim on the session itself, between its turns, or None while a turn runs."""
+    header, now = yield ()
+    header = found(header, now)
+    desk = Desk(owner, lease, 0, 0, lambda _: (NO_EPOCH, 0))
+    if op.since is not None and header.token == token_of(owner, op):
+        return Changes((yield from _hold(op, session, header, desk)))
+    work = Work(header, op, now)
+    if header.lease is not None and header.lease <= now:
+        yield from _back(work, "lapse", None)
+        work.note("lapse")
+    if header.token is not None:
+        header.reserved = now + RESERVATION
+        return work.done()
+    header.reserved, header.ready_at = 0, None
+    header.token, header.lease = token_of(owner, op), now + lease
+    header.origin = op.origin
+    return work.done((yield from _hold(op, session, header, desk)))
+
+
+def _hold(op: Op, session: str, header: Header, desk: Desk) -> Part:
+    made: Claim = yield from claim_of(op, session, header, desk, b"", (), None)
+    made.turn = made.attempt = 0
+    return made
+
+
+def save(claim: Claim, state: bytes | None, op: Op) -> Rule:
+    """Release a held session, with a new state unless it is None."""
+    header, now = yield ()
+    if op.since is not None and header is not None and (yield from done_before(op)):
+        return NOTHING
+    work = Work(held(header, claim), op, now)
+    if state is not None:
+        work.header.states += 1
+    work.let_go()
+    work.slide()
+    work.line_up()
+    work.note("save")
+    return work.done(state=state)
+
+
+def forget(worker: str, op: Op) -> Rule:
+    """`worker` no longer caches the session."""
+    header, now = yield ()
+    if header is None or header.keeper != worker:
+        return NOTHING
+    work = Work(header, op, now)
+    header.keeper = None
+    return work.done()
+
+
+def cancel(session: str, n: int, op: Op) -> Rule:
+    """Answer: the turn's record. A queued turn is withdrawn, a running one asked to stop."""
+    header, now, entries = yield (("turn", n),)
+    header = found(header, now)
+    if not entries or n <= header.base_turn:
+        record = yield from record_at(session, header, n)
+        return Changes(record)
+    head = header.head
+    if entries[-1].kind in ENDED:
+        return Changes(ended(session, entries[-1]))
+    if head is not None and head.n == n and head.status == "running":
+        record = accepted(session, entries[0], header, 0)
+        if head.stop:
+            return Changes(record)
+        work = Work(header, op, now)
+        head.stop = 1
+        work.notices.append(Signal("cancel", session, n))
+        return work.done(record)
+    return (yield from _withdraw(Work(header, op, now), session, entries[0]))
+
+
+def _withdraw(work: Work, session: str, entry: Entry) -> Rule:
+    header = work.header
+    first = header.head is not None and header.head.n == entry.turn
+    turn = header.head if first and header.head is not None else queued(entry)
+    move(turn, "cancel")
+    work.slide()
+    if first:
+        yield from next_head(work)
+        work.line_up()
+    else:
+        header.open -= 1
+    text = record_of(work, turn, None, b"", b"", question_of(entry))
+    work.add("c", 1, text, turn=turn.n)
+    return work.done(ended(session, work.entries[-1]))

@@ -1,0 +1,150 @@
+"""Rules: what can be read of a session."""
+
+from __future__ import annotations
+
+import orjson
+
+from turnwise.conversation import Status, TurnRecord
+from turnwise.conversation.events import TERMINAL, Event
+from turnwise.errors import NotFound
+from turnwise.stores.rows import (
+    DESCRIBED,
+    ENDED,
+    ENDS,
+    Header,
+    accepted,
+    blank,
+    ended,
+    events_of,
+    head_of,
+    messages_of,
+)
+from turnwise.stores.rules.work import NOTHING, Changes, Part, Rule, alive, found
+
+
+def record_at(session: str, header: Header, n: int) -> Part:
+    """The record of turn `n`. Raises NotFound."""
+    (entries,) = yield (("turn", n),)
+    if not entries:
+        raise NotFound("This turn does not exist.")
+    last = entries[-1]
+    if last.kind in ENDED:
+        record = ended(session, last)
+    else:
+        position = 0
+        if header.head is not None and header.head.n != n and n > header.base_turn:
+            (ahead,) = yield (("open", header.head.n, None),)
+            position = sum(1 for entry in ahead if (entry.turn or 0) < n)
+        record = accepted(session, last, header, position)
+    if n > header.base_turn:
+        return record
+    if not (last.kind in ENDED and head_of(last)[3]):
+        raise NotFound("This turn does not exist.")
+    return blank(record)
+
+
+def view(session: str) -> Rule:
+    """Answer: the session, or None."""
+    header, now = yield ()
+    if header is None or not alive(header, now):
+        return NOTHING
+    described = (yield (("part", DESCRIBED),))[0] if header.parts else None
+    return Changes(header.view(session, described))
+
+
+def turn(session: str, n: int | None, key: str | None = None) -> Rule:
+    """Answer: one turn, by its number or its key, or None."""
+    header, now, *known = yield (("key", key),) if key is not None else ()
+    if header is None or not alive(header, now) or (known and known[0] is None):
+        return NOTHING
+    number = orjson.loads(known[0])[0] if known else n or 0
+    try:
+        return Changes((yield from record_at(session, header, number)))
+    except NotFound:
+        return NOTHING
+
+
+def state(session: str) -> Rule:
+    """Answer: the session's state, encoded."""
+    header, now = yield ()
+    header = found(header, now)
+    kept = (yield (("state", header.states),))[0] if header.states else None
+    return Changes(kept or b"{}")
+
+
+def open_turns(session: str, header: Header) -> Part:
+    """The records of the open turns, in order."""
+    if header.head is None:
+        return []
+    (entries,) = yield (("open", header.head.n, None),)
+    return [accepted(session, entry, header, i) for i, entry in enumerate(entries)]
+
+
+def turns(
+    session: str, status: Status | None, before: int | None, start: int | None, limit: int
+) -> Rule:
+    """Answer: a page of turns in order, and whether there are more."""
+    header, now = yield ()
+    header = found(header, now)
+    low, high = max(start or 0, header.base_turn), before or header.turns + 1
+    latest = start is None
+    records: list[TurnRecord] = []
+    if status not in ("queued", "running"):
+        kinds = "tfcTFC" if status is None else ENDS[status] + ENDS[status].upper()
+        (entries,) = yield (("ended", low, high, kinds, limit + 1, latest),)
+        records = [ended(session, entry) for entry in entries]
+    if status in (None, "queued", "running"):
+        waiting = yield from open_turns(session, header)
+        records += [
+            record
+            for record in waiting
+            if low < record.n < high and status in (None, record.status)
+        ]
+        records.sort(key=lambda record: record.n)
+    has_more = len(records) > limit
+    page = records[-limit:] if latest else records[:limit]
+    return Changes((page, has_more))
+
+
+def history(session: str, before: int | None, start: int | None, limit: int) -> Rule:
+    """Answer: (messages, whether there are more, open turns, cursor's number and tag)."""
+    header, now = yield ()
+    header = found(header, now)
+    low, high = max(start or 0, header.base_seq), min(before or header.seq + 1, header.seq + 1)
+    latest = start is None
+    (entries,) = yield (("messages", low, high, limit + 1, latest),)
+    messages = [
+        message
+        for entry in entries
+        for i, message in enumerate(messages_of(entry), entry.seq or 0)
+        if low < i < high
+    ]
+    has_more = len(messages) > limit
+    messages = messages[-limit:] if latest else messages[:limit]
+    waiting = yield from open_turns(session, header)
+    number, head = header.events, header.head
+    if head is not None and head.status == "running" and head.started_event is not None:
+        number = head.started_event - 1
+    return Changes((messages, has_more, waiting, number))
+
+
+def log(session: str, start: int, limit: int, turn: int | None) -> Rule:
+    """Answer: (events, floor, last), or None if there is no session."""
+    header, now, horizon = yield (("horizon",),)
+    if header is None or not alive(header, now):
+        return NOTHING
+    floor = max(header.base_event, horizon)
+    events: list[Event] = []
+    first, more = max(start, floor) + 1, True
+    while more and len(events) < limit:
+        (entries,) = yield (("log", first, limit),)
+        more = len(entries) == limit
+        for entry in entries:
+            for event in events_of(entry):
+                if event.id > max(start, floor) and turn in (None, event.turn):
+                    events.append(event)
+        if entries:
+            first = entries[-1].last + 1
+        if turn is not None and any(event.type in TERMINAL for event in events):
+            break
+    return Changes((events[:limit], floor, header.events))

@@ -1,0 +1,303 @@
+"""What all rules share: the changes of an act, as they come together, and the turn table."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from turnwise.conversation import TurnRecord, after, placed
+from turnwise.conversation.events import Draft
+from turnwise.errors import ClaimLost, NotFound
+from turnwise.stores.base import AFFINITY, Claim, Outcome
+from turnwise.stores.notices import Notice, Ready
+from turnwise.stores.rows import (
+    ENDS,
+    FORMAT,
+    Entry,
+    Head,
+    Header,
+    Index,
+    body,
+    conclude,
+    head_of,
+    operation_of,
+    pack,
+)
+
+STATES = 50
+"""How many earlier states of a session are kept, so that it can go back to one."""
+
+
+Ask = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Changes:
+    """The result of an act: what to commit, and the `answer` for its caller.
+
+    header: the new one, or None if nothing changes; `was` and `index`: by what the session was and
+    is found. fresh: whatever the session had is removed first, and `last_version` is None for one
+    that did not exist. erase: entries up to this event are removed, in slices. delete: all of it.
+    """
+
+    answer: Any = None
+    header: Header | None = None
+    was: Index | None = None
+    last_version: str | None = None
+    entries: Sequence[Entry] = ()
+    key: tuple[str, bytes] | None = None
+    state: bytes | None = None
+    parts: Mapping[str, bytes] = field(default_factory=dict)
+    notices: Sequence[Notice] = ()
+    record: TurnRecord | None = None
+    fresh: bool = False
+    erase: bool = False
+    delete: bool = False
+
+
+NOTHING = Changes()
+
+
+Rule = Generator[tuple[Ask, ...], tuple[Any, ...], Changes]
+
+
+Part = Generator[tuple[Ask, ...], tuple[Any, ...], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation of one process. `origin` is the process's number at this store, `incarnation`
+    that of the store's data (see Claim).
+
+    `since` is set for a repetition after a lost answer: the number of the session's last event as
+    it was known before. Then the act first looks whether it was done.
+    """
+
+    id: str
+    origin: int
+    since: int | None = None
+    incarnation: int = 0
+
+
+def index(header: Header) -> Index:
+    """By what a session is found."""
+    ready = header.ready_at
+    if ready is not None:
+        if header.keeper is not None:
+            ready += AFFINITY
+        ready = max(ready, header.reserved)
+    keeper = header.keeper if header.ready_at is not None else None
+    return Index(ready, keeper, header.lease, header.origin, header.expires)
+
+
+def alive(header: Header | None, now: float) -> bool:
+    """Whether a session exists: one with an open turn or a claim does not expire."""
+    return header is not None and bool(
+        header.open or header.token is not None or header.expires > now
+    )
+
+
+def found(header: Header | None, now: float) -> Header:
+    """The header of a session that exists. Raises NotFound."""
+    if header is None or not alive(header, now):
+        raise NotFound("This session does not exist.")
+    return header
+
+
+class Work:
+    """One act's changes to one header, as they come together."""
+
+    __slots__ = ("entries", "header", "last_version", "notices", "now", "op", "was")
+
+    def __init__(self, header: Header, op: Op, now: float) -> None:
+        self.header = header
+        self.op = op
+        self.now = now
+        self.was: Index | None = index(header)
+        self.last_version: str | None = header.version
+        self.entries: list[Entry] = []
+        self.notices: list[Notice] = []
+        header.format, header.count, header.op = FORMAT, header.count + 1, op.id
+
+    def add(
+        self,
+        kind: str,
+        events: int,
+        text: bytes,
+        *,
+        turn: int | None = None,
+        seq: int | None = None,
+        at: float | None = None,
+    ) -> None:
+        """Append an entry of so many events."""
+        self.header.events += events
+        if events:
+            self.header.last_op = self.op.id
+        self.entries.append(Entry(self.header.events, kind, turn, seq, at, text))
+
+    def note(self, what: str) -> None:
+        """Append an entry without events: other processes' repetitions find it by its operation."""
+        self.add("o", 0, body([what, self.now, self.op.id]))
+
+    def slide(self) -> None:
+        """The session's life counts from now; a move by less than a hundredth is not worth it."""
+        header = self.header
+        if abs(self.now + header.ttl - header.expires) > header.ttl / 100:
+            header.expires = self.now + header.ttl
+
+    def let_go(self) -> None:
+        """The claim ends."""
+        header = self.header
+        header.token = header.lease = header.origin = None
+        header.written = 0
+
+    def line_up(self) -> None:
+        """Mark since when the session is ready for a worker.
+
+        Sessions are taken in the order they became ready, so one that sends a hundred messages at
+        once does not delay the others.
+        """
+        header = self.header
+        header.ready_at = self.now if header.head is not None and header.token is None else None
+        if header.ready_at is not None:
+            self.notices.append(Ready())
+
+    def done(self, answer: Any = None, **more: Any) -> Changes:
+        return Changes(
+            answer,
+            self.header,
+            self.was,
+            self.last_version,
+            entries=self.entries,
+            notices=self.notices,
+            **more,
+        )
+
+
+def move(head: Head, act: str) -> None:
+    """The one place where a turn's status changes. Raises Invalid if the table forbids it."""
+    head.status = after(head.status, act)
+
+
+def free(header: Header, worker: str, now: float) -> bool:
+    """Whether `worker` may take the session's next turn at once."""
+    if header.token is not None or header.reserved > now:
+        return False
+    if header.keeper is None or header.keeper == worker:
+        return True
+    return header.ready_at is not None and header.ready_at + AFFINITY <= now
+
+
+def held(header: Header | None, claim: Claim) -> Header:
+    """The header of a session that `claim` holds. Raises ClaimLost."""
+    if header is None or header.token != claim.token:
+        raise ClaimLost()
+    return header
+
+
+def token_of(worker: str, op: Op) -> str:
+    """The token of a claim that `op` made: a repetition recognises its own."""
+    return f"{worker}.{op.id}"
+
+
+def first_generation(now: float) -> int:
+    """The first generation of a session's tokens: higher than any earlier one of this id."""
+    return int(now * 1000)
+
+
+def born(now: float, ttl: float, op: Op, last: Header | None, name: str | None = None) -> Work:
+    """The header of a new session. Its numbers go on from those of the last session with this id,
+    so that none is used twice."""
+    made = Header(FORMAT, 0, op.id, now, ttl, now + ttl, first_generation(now), name)
+    if last is not None:
+        made.count = last.count
+        made.generation = max(made.generation, last.generation + 1)
+        made.events = made.base_event = last.events
+        made.turns = made.base_turn = last.turns
+        made.seq = made.base_seq = last.seq
+    work = Work(made, op, now)
+    work.was = None if last is None else index(last)
+    work.last_version = None if last is None else last.version
+    return work
+
+
+def done_before(op: Op) -> Part:
+    """The entry that this operation wrote, if it was done and its answer was lost."""
+    first, limit = op.since or 0, 200
+    while True:
+        (entries,) = yield (("log", first, limit),)
+        for entry in entries:
+            if operation_of(entry) == op.id:
+                return entry
+        if len(entries) < limit:
+            return None
+        if entries[-1].last == first:  # so many acts without an event
+            limit *= 2
+        first = entries[-1].last
+
+
+def record_of(work: Work, turn: Head, seq: int | None, *parts: bytes) -> bytes:
+    """The body of the entry that ends a turn."""
+    head = [
+        turn.n, work.now, work.op.id, turn.keyed, turn.attempt, seq, turn.first_event,
+        turn.queued_at, turn.started_at,
+    ]  # fmt: skip
+    return body(head, *parts)
+
+
+def write(work: Work, drafts: Sequence[Draft]) -> None:
+    head = work.header.head
+    assert head is not None
+    packed = body([head.n, work.now, work.op.id], pack(drafts))
+    work.add("d", len(drafts), packed, at=work.now)
+
+
+def queued(entry: Entry) -> Head:
+    """The turn that an entry of acceptance tells of, as it waits."""
+    n, _, at, _, key, started = head_of(entry)
+    return Head(n, "queued", 0, 0, int(key is not None), entry.last - int(started), at)
+
+
+def next_head(work: Work) -> Part:
+    """The head has ended: the next open turn takes its place."""
+    header = work.header
+    last = header.head
+    assert last is not None
+    header.open -= 1
+    header.head = None
+    if header.open:
+        (following,) = (yield (("open", last.n + 1, 1),))[0]
+        header.head = queued(following)
+
+
+_ENDS = {"complete": "completed", "fail": "failed", "stop": "cancelled"}
+
+
+_ACTS = {status: act for act, status in _ENDS.items()}
+
+
+def close(work: Work, act: str, question: bytes, outcome: Outcome) -> Part:
+    """End the head: question and replies enter the history, and the next open turn is the head.
+
+    Returns the messages, placed.
+    """
+    header = work.header
+    head = header.head
+    assert head is not None
+    move(head, act)
+    first = header.seq + 1
+    header.seq += 1 + len(outcome.replies)
+    work.slide()
+    if outcome.drafts:
+        write(work, outcome.drafts)
+    parts = conclude(head.status, question, outcome.error_json, outcome.usage, *outcome.replies)
+    work.add(
+        ENDS[head.status],
+        1 + len(outcome.replies),
+        record_of(work, head, first, *parts),
+        turn=head.n,
+        seq=first,
+    )
+    yield from next_head(work)
+    return [placed(message, head.n, i) for i, message in enumerate(parts[2:], first)]

@@ -1,0 +1,138 @@
+-- The SQLite store's statements, by name. They know no rule: stores/rules.py has them all.
+
+-- name: header
+SELECT num, body FROM header WHERE id = ?;
+-- name: insert
+INSERT INTO header (id, body, ready, keeper, lease, origin, expires) VALUES (?, ?, ?, ?, ?, ?, ?);
+-- name: save
+UPDATE header SET body = ? WHERE num = ?;
+-- name: save_index
+UPDATE header SET body = ?, ready = ?, keeper = ?, lease = ?, origin = ?, expires = ?
+    WHERE num = ?;
+-- name: delete
+DELETE FROM header WHERE num = ?;
+-- name: sessions
+SELECT id, body FROM header WHERE id > ? ORDER BY id LIMIT ?;
+-- name: count
+SELECT count(*) FROM header;
+
+-- name: ready
+-- First come, first served over all sessions; a worker's own it may take at once.
+SELECT id FROM header WHERE ready IS NOT NULL AND (ready <= ? OR keeper = ?)
+    ORDER BY ready LIMIT ?;
+-- name: waiting
+SELECT count(*) FROM header WHERE ready IS NOT NULL;
+-- name: lapsed
+SELECT id FROM header WHERE lease <= ? LIMIT 100;
+-- name: holders
+SELECT DISTINCT origin FROM header WHERE lease IS NOT NULL;
+-- name: orphans
+SELECT id FROM header WHERE lease IS NOT NULL AND origin = ? LIMIT 100;
+-- name: expired
+SELECT id FROM header WHERE expires <= ? LIMIT ?;
+
+-- name: key
+SELECT body FROM key WHERE num = ? AND key = ?;
+-- name: add_key
+INSERT OR REPLACE INTO key (num, key, body) VALUES (?, ?, ?);
+-- name: state
+SELECT body FROM state WHERE num = ? AND number = ?;
+-- name: add_state
+INSERT OR REPLACE INTO state (num, number, body) VALUES (?, ?, ?);
+-- name: drop_state
+DELETE FROM state WHERE num = ? AND number = ?;
+-- name: drop_states
+DELETE FROM state WHERE num = ?;
+-- name: part
+SELECT body FROM part WHERE num = ? AND name = ?;
+-- name: save_part
+INSERT OR REPLACE INTO part (num, name, body) VALUES (?, ?, ?);
+
+-- name: add_entry
+INSERT INTO entry (num, last, kind, turn, seq, at, body, origin) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+-- name: turn
+SELECT last, kind, turn, seq, at, body FROM entry WHERE num = ? AND turn = ? ORDER BY pos;
+-- name: open
+SELECT last, kind, turn, seq, at, body FROM entry AS q
+    WHERE num = ? AND turn >= ? AND kind = 'q' AND NOT EXISTS (
+        SELECT 1 FROM entry AS e WHERE e.num = q.num AND e.turn = q.turn AND e.kind <> 'q'
+    ) ORDER BY turn LIMIT ?;
+-- name: ended
+SELECT last, kind, turn, seq, at, body FROM entry
+    WHERE num = ? AND turn > ? AND turn < ? AND instr(?, kind) ORDER BY turn LIMIT ?;
+-- name: ended_latest
+SELECT last, kind, turn, seq, at, body FROM entry
+    WHERE num = ? AND turn > ? AND turn < ? AND instr(?, kind) ORDER BY turn DESC LIMIT ?;
+-- name: messages
+-- From the last turn whose first message is not behind the one that is looked for.
+SELECT last, kind, turn, seq, at, body FROM entry
+    WHERE num = ?1 AND seq < ?3 AND seq >= coalesce(
+        (SELECT seq FROM entry WHERE num = ?1 AND seq <= ?2 + 1 ORDER BY seq DESC LIMIT 1), 0)
+    ORDER BY seq LIMIT ?4;
+-- name: messages_latest
+SELECT last, kind, turn, seq, at, body FROM entry
+    WHERE num = ?1 AND seq < ?3 AND seq >= coalesce(
+        (SELECT seq FROM entry WHERE num = ?1 AND seq <= ?2 + 1 ORDER BY seq DESC LIMIT 1), 0)
+    ORDER BY seq DESC LIMIT ?4;
+-- name: log
+SELECT last, kind, turn, seq, at, body FROM entry WHERE num = ? AND last >= ?
+    ORDER BY last, pos LIMIT ?;
+-- name: horizon
+SELECT horizon FROM header WHERE num = ?;
+
+-- name: old_entries
+SELECT pos, num, last, at FROM entry WHERE at < ?1 AND (at > ?2 OR (at = ?2 AND pos > ?3))
+    ORDER BY at, pos LIMIT ?4;
+-- name: header_of
+SELECT body FROM header WHERE num = ?;
+-- name: raise_horizon
+UPDATE header SET horizon = max(horizon, ?) WHERE num = ?;
+-- name: delete_entry
+DELETE FROM entry WHERE pos = ?;
+
+-- name: erase
+INSERT OR REPLACE INTO erasing (num, last) VALUES (?, ?);
+-- name: erasing
+SELECT num, last FROM erasing LIMIT 1;
+-- name: erased
+DELETE FROM erasing WHERE num = ?;
+-- name: erase_entries
+DELETE FROM entry WHERE pos IN (SELECT pos FROM entry WHERE num = ? LIMIT ?);
+-- name: erase_keys
+DELETE FROM key WHERE (num, key) IN (SELECT num, key FROM key WHERE num = ? LIMIT ?);
+-- name: any_entry
+SELECT 1 FROM entry WHERE num = ? LIMIT 1;
+-- name: any_key
+SELECT 1 FROM key WHERE num = ? LIMIT 1;
+-- name: erase_parts
+DELETE FROM part WHERE num = ?;
+-- name: emptied
+-- Entries that a reset has removed; those that are left of turns with a key are in capitals.
+SELECT pos, last, kind, turn, seq, at, body FROM entry
+    WHERE num = ? AND last <= ? AND kind NOT IN ('T', 'F', 'C') LIMIT ?;
+-- name: blank_entry
+UPDATE entry SET kind = ?, seq = NULL, at = NULL, body = ? WHERE pos = ?;
+
+-- name: add_signal
+INSERT INTO signal (kind, session, turn, at, origin) VALUES (?, ?, ?, ?, ?);
+-- name: delete_signals
+DELETE FROM signal WHERE at < ?;
+
+-- name: tail_position
+-- The last position ever given out: it goes down only where a file was restored from a backup.
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'entry'), 0);
+-- name: tail_signal_position
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'signal'), 0);
+-- name: tail_entries
+SELECT e.pos, h.id, e.last, e.kind, e.turn, e.seq, e.at, e.body
+    FROM entry AS e JOIN header AS h ON h.num = e.num
+    WHERE e.pos > ? AND e.origin <> ? ORDER BY e.pos LIMIT ?;
+-- name: tail_signals
+SELECT pos, kind, session, turn FROM signal WHERE pos > ? AND origin <> ? ORDER BY pos LIMIT ?;
+
+-- name: fact
+SELECT value FROM fact WHERE name = ?;
+-- name: add_fact
+INSERT OR IGNORE INTO fact (name, value) VALUES (?, ?);
+-- name: save_fact
+INSERT OR REPLACE INTO fact (name, value) VALUES (?, ?);
