@@ -94,7 +94,7 @@ class Hub:
                 if reader.cursor != notice.last:
                     reader.recheck()
         elif isinstance(notice, Ended):
-            for reader in self._readers.get(notice.record.session, ()):
+            for reader in self._readers.get(notice.session, ()):
                 reader.record = notice.record
         elif isinstance(notice, Signal):
             for reader in self._readers.get(notice.session, ()):

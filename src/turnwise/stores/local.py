@@ -73,8 +73,8 @@ class Acts(Readings):
         changes = self.run(session, rule)
         if changes.header is not None:
             self.write(session, changes)
-            if changes.record is not None:
-                self.notices.append(Ended(changes.record))
+            if changes.ended is not None:
+                self.notices.append(Ended(session, changes.ended))
             if changes.entries:
                 self.notices.append(Appended(session, changes.entries))
             self.notices += changes.notices

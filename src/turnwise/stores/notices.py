@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from turnwise.conversation import TurnRecord
 from turnwise.conversation.events import Event
-from turnwise.stores.rows import Entry, events_of
+from turnwise.stores.rows import Entry, ended, events_of
 
 log = logging.getLogger("turnwise.store")
 
@@ -40,11 +40,28 @@ class Moved(NamedTuple):
     last: int | None = None
 
 
-class Ended(NamedTuple):
-    """A turn has ended, and this is its record. It is delivered in the process that ended the turn,
-    before the turn's last events."""
+class Ended:
+    """A turn has ended, by the last of these entries; its record is made only if someone wants it.
 
-    record: TurnRecord
+    It is delivered in the process that ended the turn, before the turn's last events.
+    """
+
+    __slots__ = ("_entry", "_record", "session")
+
+    def __init__(
+        self, session: str, entry: Entry | None = None, record: TurnRecord | None = None
+    ) -> None:
+        self.session = session
+        self._entry = entry
+        self._record = record
+
+    @property
+    def record(self) -> TurnRecord:
+        """The turn's record."""
+        if self._record is None:
+            assert self._entry is not None
+            self._record = ended(self.session, self._entry)
+        return self._record
 
 
 class Ready(NamedTuple):

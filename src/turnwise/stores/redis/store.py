@@ -239,7 +239,7 @@ class RedisStore(Store):
         def shape(found: Any) -> Claim | None:
             finished, seq, following, repeated = found
             record = outcome.record(claim, seq, int(finished) / MICRO)
-            self._redis.listeners.tell([Ended(record)])
+            self._redis.listeners.tell([Ended(claim.session, record=record)])
             if repeated:
                 self._redis.repeated(number, ident)
             return self._claim_of(following) if following else None

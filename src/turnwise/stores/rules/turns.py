@@ -16,7 +16,6 @@ from turnwise.stores.rows import (
     Head,
     Header,
     body,
-    ended,
     head_of,
     messages_of,
     question_of,
@@ -280,7 +279,7 @@ def finish(claim: Claim, outcome: Outcome, op: Op) -> Rule:
     work = Work(header, op, now)
     work.let_go()
     said = yield from close(work, _ACTS[outcome.status], claim.message, outcome)
-    record = ended(session, work.entries[-1])
+    end = work.entries[-1]
     state = outcome.state
     if state is not None:
         header.states += 1
@@ -292,4 +291,4 @@ def finish(claim: Claim, outcome: Outcome, op: Op) -> Rule:
             following = yield from start(work, session, desk, said, kept)
         if following is None:
             work.line_up()
-    return work.done(following, state=state, record=record)
+    return work.done(following, state=state, ended=end)

@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from turnwise.conversation import TurnRecord, after, placed
+from turnwise.conversation import after, placed
 from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost, NotFound
 from turnwise.stores.base import AFFINITY, Claim, Outcome
@@ -50,7 +50,7 @@ class Changes:
     state: bytes | None = None
     parts: Mapping[str, bytes] = field(default_factory=dict)
     notices: Sequence[Notice] = ()
-    record: TurnRecord | None = None
+    ended: Entry | None = None
     fresh: bool = False
     erase: bool = False
     delete: bool = False

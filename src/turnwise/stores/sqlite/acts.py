@@ -21,6 +21,8 @@ PROOF = 4096
 SLICE = 500
 """Entries that are erased in the act that deletes them; the others follow in slices."""
 ALL = 2**62
+KEPT = 5000
+"""Headers that are kept between transactions."""
 
 
 class SQLiteReadings(local.Readings):
@@ -69,7 +71,8 @@ class SQLiteReadings(local.Readings):
                 return self._page("ended", latest, after, before, kinds, limit)
             case "messages":
                 after, before, limit, latest = values
-                return self._page("messages", latest, after, before, limit)
+                first, end = self._turn_with(after + 1), self._turn_with(before - 1) + 1
+                return self._page("messages", latest, first, end, limit)
             case _:
                 return self._entries(kind, *values)
 
@@ -79,6 +82,19 @@ class SQLiteReadings(local.Readings):
     def _page(self, name: str, latest: bool, *values: Any) -> list[Entry]:
         found = self._entries(f"{name}_latest" if latest else name, *values)
         return found[::-1] if latest else found
+
+    def _turn_with(self, seq: int) -> int:
+        """The last turn whose messages begin at `seq` or before: numbers of turns and of messages
+        rise together, so halving finds it without an index of its own."""
+        low, high = 0, self._value("last_turn", self._num) or 0
+        while low < high:
+            middle = (low + high + 1) // 2
+            found = self._one("seq_from", self._num, middle)
+            if found is None or found[1] > seq:
+                high = middle - 1
+            else:
+                low = found[0]
+        return low
 
     # Sessions that wait for something
 
@@ -139,6 +155,27 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         self.last_entry = 0
         """The position of the entry that was appended last."""
         self.erased = False
+        self._kept: dict[str, tuple[int, bytes]] = {}
+        """Headers as this process has written them last."""
+        self._data_version = 0
+
+    def begun(self) -> None:
+        """A transaction has begun. If others have written, what is kept here is worthless."""
+        version = self._execute("PRAGMA data_version").get
+        if version != self._data_version or len(self._kept) > KEPT:
+            self._data_version = version
+            self._kept.clear()
+
+    def failed(self) -> None:
+        """The transaction was rolled back."""
+        self._kept.clear()
+
+    def header(self, session: str) -> bytes | None:
+        kept = self._kept.get(session)
+        if kept is None:
+            return super().header(session)
+        self._num = kept[0]
+        return kept[1]
 
     def _do(self, name: str, *values: Any) -> None:
         self._execute(self._sql[name], values)
@@ -150,16 +187,19 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         if changes.delete or (changes.fresh and self._num):
             self._remove(self._num)
         if changes.delete:
+            self._kept.pop(session, None)
             self._tell(changes, session)
             return
+        body = header.encode()
         if changes.fresh:
-            self._do("insert", session, header.encode(), *now)
+            self._do("insert", session, body, *now)
             self._num = self._rowid()
         elif now == changes.was:
-            self._execute(self._sql["save"], (header.encode(), self._num))
+            self._execute(self._sql["save"], (body, self._num))
         else:
-            self._execute(self._sql["save_index"], (header.encode(), *now, self._num))
+            self._execute(self._sql["save_index"], (body, *now, self._num))
         num, origin = self._num, self.origin
+        self._kept[session] = num, body
         for entry in changes.entries:
             self._execute(self._sql["add_entry"], (num, *entry, origin))
         if changes.entries:
@@ -169,8 +209,8 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         if changes.state is not None:
             self._do("add_state", num, header.states, changes.state)
             self._do("drop_state", num, header.states - STATES)
-        for name, body in changes.parts.items():
-            self._do("save_part", num, name, body)
+        for name, part in changes.parts.items():
+            self._do("save_part", num, name, part)
         if changes.erase:
             self._do("drop_states", num)
             self._do("erase", num, header.base_event)

@@ -197,6 +197,7 @@ class Engine:
         self._acts.last_entry = 0
         try:
             await self._begin()
+            self._acts.begun()
             results = [self._answer(act) for act in acts]
             if self._brisk():
                 self._end_here()
@@ -205,6 +206,7 @@ class Engine:
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(self._thread, self._end_in_thread)
         except BaseException:
+            self._acts.failed()
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise

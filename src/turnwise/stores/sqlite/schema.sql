@@ -35,7 +35,6 @@ CREATE TABLE entry (
 );
 CREATE INDEX entry_log ON entry (num, last);
 CREATE INDEX entry_turn ON entry (num, turn) WHERE turn IS NOT NULL;
-CREATE INDEX entry_seq ON entry (num, seq) WHERE seq IS NOT NULL;
 CREATE INDEX entry_live ON entry (at) WHERE at IS NOT NULL;
 
 CREATE TABLE key (

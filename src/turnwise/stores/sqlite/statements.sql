@@ -64,16 +64,16 @@ SELECT last, kind, turn, seq, at, body FROM entry
 SELECT last, kind, turn, seq, at, body FROM entry
     WHERE num = ? AND turn > ? AND turn < ? AND instr(?, kind) ORDER BY turn DESC LIMIT ?;
 -- name: messages
--- From the last turn whose first message is not behind the one that is looked for.
 SELECT last, kind, turn, seq, at, body FROM entry
-    WHERE num = ?1 AND seq < ?3 AND seq >= coalesce(
-        (SELECT seq FROM entry WHERE num = ?1 AND seq <= ?2 + 1 ORDER BY seq DESC LIMIT 1), 0)
-    ORDER BY seq LIMIT ?4;
+    WHERE num = ? AND turn >= ? AND turn < ? AND seq IS NOT NULL ORDER BY turn LIMIT ?;
 -- name: messages_latest
 SELECT last, kind, turn, seq, at, body FROM entry
-    WHERE num = ?1 AND seq < ?3 AND seq >= coalesce(
-        (SELECT seq FROM entry WHERE num = ?1 AND seq <= ?2 + 1 ORDER BY seq DESC LIMIT 1), 0)
-    ORDER BY seq DESC LIMIT ?4;
+    WHERE num = ? AND turn >= ? AND turn < ? AND seq IS NOT NULL ORDER BY turn DESC LIMIT ?;
+-- name: seq_from
+-- The first turn from this one on that is in the history, and where.
+SELECT turn, seq FROM entry WHERE num = ? AND turn >= ? AND seq IS NOT NULL ORDER BY turn LIMIT 1;
+-- name: last_turn
+SELECT turn FROM entry WHERE num = ? AND turn IS NOT NULL ORDER BY turn DESC LIMIT 1;
 -- name: log
 SELECT last, kind, turn, seq, at, body FROM entry WHERE num = ? AND last >= ?
     ORDER BY last, pos LIMIT ?;
