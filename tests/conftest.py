@@ -24,6 +24,7 @@ import pytest
 import uvicorn
 
 from fault_table import pytest_terminal_summary, row  # noqa: F401
+from postgres_servers import PostgresServer
 from redis_servers import PATIENT, RedisCluster, RedisServer, binary
 from terminals import Terminal
 from turnwise import Bot, Runtime
@@ -175,14 +176,17 @@ async def _open_door(store: str, bot: Bot, *, app: Any = None, **given: Any) -> 
 
 
 def fresh_store(kind: str, request: pytest.FixtureRequest) -> str:
-    """The URL of an empty store: sqlite, redis or redis-cluster."""
+    """The URL of an empty store: sqlite, postgres, redis or redis-cluster."""
     if kind == "sqlite":
         return f"sqlite:///{request.getfixturevalue('tmp_path') / 'door.db'}"
+    if kind == "postgres":
+        server = request.getfixturevalue("postgres_server")
+        return f"{server.url}?schema=t{secrets.token_hex(6)}"
     server = request.getfixturevalue("redis_cluster" if kind == "redis-cluster" else "redis_server")
     return f"{server.url}?prefix={secrets.token_hex(6)}"
 
 
-@pytest.fixture(params=["sqlite", "redis", "redis-cluster"])
+@pytest.fixture(params=["sqlite", "redis", "redis-cluster", "postgres"])
 def store_url(request: pytest.FixtureRequest) -> str:
     """A fresh store of each kind."""
     return fresh_store(request.param, request)
@@ -329,6 +333,14 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         yield server
     finally:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL that all tests share; each takes a schema of its own."""
+    server = PostgresServer()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

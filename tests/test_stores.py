@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from postgres_servers import PostgresServer
 from redis_servers import RedisCluster, RedisServer
 from turnwise import Message
 from turnwise.errors import ConfigurationError
 from turnwise.stores.base import Store, Submission
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.notices import Appended, Notice, Ready, Signal
+from turnwise.stores.postgres import PostgresStore
 from turnwise.stores.redis import RedisStore
 from turnwise.stores.sqlite import SQLiteStore, engine
 from turnwise.testing.conformance import StoreConformance
@@ -78,6 +80,22 @@ class Shift:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+class TestPostgresConformance(StoreConformance):
+    """The whole suite on a real server; each test has a schema of its own."""
+
+    @pytest.fixture
+    async def store(self, postgres_server: PostgresServer) -> AsyncIterator[Store]:
+        self.shift = Shift()
+        url = f"{postgres_server.url}?schema=t{uuid.uuid4().hex}"
+        store = PostgresStore(url, shift=self.shift)
+        await store.open()
+        yield store
+        await store.close()
+
+    async def pass_time(self, store: Store, seconds: float) -> None:
+        self.shift.seconds += seconds
 
 
 class RedisConformance(StoreConformance):

@@ -282,13 +282,11 @@ class Runtime:
         The same `key` submits only once. Raises ReplyTimeout after `timeout` seconds (the turn
         continues), TurnError if the turn failed or was cancelled.
         """
-        submitted, reader = await self.gateway.submit_and_follow(
-            session_id, text, key=key, create=True, metadata=metadata
+        _, record, closed = await self.gateway.submit_and_wait(
+            session_id, text, timeout=timeout, key=key, create=True, metadata=metadata
         )
-        with reader:
-            record = await self.gateway.drain(reader, submitted.turn, timeout)
         if record.open:
-            raise StreamEnded() if reader.closed else ReplyTimeout()
+            raise StreamEnded() if closed else ReplyTimeout()
         if record.error is not None:
             raise turn_error(*record.error)
         if record.reply is None:

@@ -77,6 +77,10 @@ class Access:
         token = token or bearer(connection)
         if token is None:
             raise Unauthorized()
+        return self.by_token(session_id, token)
+
+    def by_token(self, session_id: str, token: str) -> Principal:
+        """The caller that has this token. Raises as `to_session` does."""
         if self._is_key(token):
             return TRUSTED
         grant = self._gateway().grant(token)

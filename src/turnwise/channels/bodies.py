@@ -66,7 +66,7 @@ async def read_body(
     if declared.isdigit() and int(declared) > limit:
         raise TooLarge(f"A body has at most {limit} bytes.")
     body = bytearray()
-    with _in_time(alarms, timeout):
+    with in_time(alarms, timeout):
         async for chunk in request.stream():
             body += chunk
             if len(body) > limit:
@@ -86,7 +86,7 @@ async def read_body(
 
 
 @contextmanager
-def _in_time(alarms: Alarms, seconds: float) -> Iterator[None]:
+def in_time(alarms: Alarms, seconds: float) -> Iterator[None]:
     """Raises SlowBody if the block takes longer than `seconds`, StoreUnavailable if the process
     stops meanwhile: another process may accept the request."""
     task, late = asyncio.current_task(), False

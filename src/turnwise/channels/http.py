@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
-from turnwise.channels.access import Access
+from turnwise.channels.access import Access, Principal
 from turnwise.channels.bodies import JSON, M, body_schema, read_body
-from turnwise.channels.problems import TITLES, ProblemRoute, answering
+from turnwise.channels.problems import TITLES, ProblemRoute
 from turnwise.channels.schemas import (
     EventsOut,
     MessagesOut,
@@ -26,17 +26,16 @@ from turnwise.channels.schemas import (
     TurnOut,
     TurnsOut,
 )
-from turnwise.channels.sse import LATER, EventStream
-from turnwise.conversation import Status, TurnRecord
+from turnwise.channels.sse import EventStream
+from turnwise.conversation import Status
 from turnwise.errors import Invalid, NotFound, StoreUnavailable, Unauthorized
 from turnwise.gateway.gateway import Gateway
-from turnwise.gateway.reader import Reader
 from turnwise.settings import Settings
+from turnwise.timers import Alarms
 
 MAX_WAIT = 60.0
 """Seconds that one request may wait for a reply or an event."""
 MAX_NUMBER = 2**53
-_TURNS = re.compile(r"/sessions/([^/]+)/turns")
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b")
 
 SessionId = Annotated[str, Path(description="The session's id.", examples=["1yKk2XnB3Hq0dG9c"])]
@@ -70,34 +69,6 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": TITLES[status], "content": content} for status in statuses}
 
 
-class ShortCut:
-    """Answers the most frequent request, POST .../turns, before the framework; `app` answers the
-    others. If `app` responds with an event stream, the stream is sent here, outside the framework.
-
-    The same endpoint is also a route, so that OpenAPI shows it and a host application that includes
-    the router can use it with the host's own dependencies.
-    """
-
-    def __init__(self, app: ASGIApp, channel: HTTPChannel) -> None:
-        self.app = app
-        """The wrapped application: tools that look for a middleware follow the `app` attributes."""
-        self._submit = answering(channel.submit, Exception)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            found = _TURNS.fullmatch(scope["path"])
-            if found:
-                scope["path_params"] = {"session_id": found[1]}
-                response = await self._submit(Request(scope, receive, send))
-                await response(scope, receive, send)
-                return
-        later: list[EventStream] = []
-        scope[LATER] = later
-        await self.app(scope, receive, send)
-        for stream in later:
-            await stream.stream(receive, send)
-
-
 class HTTPChannel:
     """The HTTP channel: adds its routes to `routes`, the most frequently used first, because the
     first match is taken."""
@@ -112,7 +83,7 @@ class HTTPChannel:
         self._routes = routes
         self._gateway = gateway
         self._access = access
-        self._settings = settings
+        self.settings = settings
         self._add_turn_routes()
         self._add_reading_routes()
         self._add_session_routes()
@@ -181,7 +152,7 @@ class HTTPChannel:
             body = await self._body(request, SessionIn)
             session = await gateway.create(name=body.name, metadata=body.metadata, ttl=body.ttl)
         content = {**session.as_dict(), "token": gateway.token(session)}
-        where = f"{_path(request)}/{quote(session.id, safe='')}"
+        where = f"{path_of(request.scope)}/{quote(session.id, safe='')}"
         return JSON(orjson.dumps(content), 201, Location=where)
 
     async def session(self, request: Request, session_id: SessionId) -> Response:
@@ -222,49 +193,96 @@ class HTTPChannel:
         """Submit a message. It is stored before the response is sent; turns run in order."""
         # OpenAPI describes its parameters by hand: resolving them costs more than everything else.
         session_id = request.path_params["session_id"]
-        headers = request.headers
         principal = await self._access.to_session(request, session_id)
-        gateway = self._gateway()
-        where = f"{_path(request)}/"
-        wants_stream, patience = _wants_stream(request), _patience(headers.get("prefer"))
-        reader: Reader | None = None
+        where = path_of(request.scope)
+        patience = patience_of(request.headers.get("prefer"))
         with self._access.speaking(principal, session_id) as counted:
             body = await self._body(request, TurnIn)
             message: dict[str, Any] = {
-                "text": body.text,
                 "attachments": [attachment.plain() for attachment in body.attachments],
                 "metadata": body.metadata,
-                "key": headers.get("idempotency-key"),
-                "generation": principal.generation,
+                "key": request.headers.get("idempotency-key"),
             }
-            if wants_stream or patience is not None:
-                submitted, reader = await gateway.submit_and_follow(session_id, **message)
-            else:
-                submitted = await gateway.submit(session_id, **message)
-            counted.counts = submitted.created
-        if reader is None:
-            return self._accepted(submitted.turn, where)
-        if wants_stream:
-            return EventStream(
-                reader,
-                send_timeout=self._settings.send_timeout,
-                expires=principal.expires,
-                headers={"Location": f"{where}{submitted.turn.n}"},
+            if not _wants_stream(request):
+                taking = self._take(principal, session_id, body.text, message, where, patience)
+                response, counted.counts = await taking
+                return response
+            submitted, reader = await self._gateway().submit_and_follow(
+                session_id, body.text, **message, generation=principal.generation
             )
-        with reader:
-            record = await gateway.drain(reader, submitted.turn, patience)
-        return self._accepted(record, where)
+            counted.counts = submitted.created
+        return EventStream(
+            reader,
+            send_timeout=self.settings.send_timeout,
+            expires=principal.expires,
+            headers={"Location": f"{where}/{submitted.turn.n}"},
+        )
 
-    def _accepted(self, record: TurnRecord, where: str) -> Response:
+    async def take(
+        self,
+        principal: Principal,
+        session_id: str,
+        text: str,
+        message: dict[str, Any],
+        where: str,
+        patience: float | None,
+    ) -> Response:
+        """Submit a message that is counted here; the answer to its request at `where`."""
+        with self._access.speaking(principal, session_id) as counted:
+            response, counted.counts = await self._take(
+                principal, session_id, text, message, where, patience
+            )
+        return response
+
+    async def _take(
+        self,
+        principal: Principal,
+        session_id: str,
+        text: str,
+        message: dict[str, Any],
+        where: str,
+        patience: float | None,
+    ) -> tuple[Response, bool]:
+        gateway = self._gateway()
+        message["generation"] = principal.generation
+        if patience is None:
+            submitted = await gateway.submit(session_id, text, **message)
+            record = submitted.turn
+        else:
+            submitted, record, _ = await gateway.submit_and_wait(
+                session_id, text, timeout=patience, **message
+            )
         status = 202 if record.open else 200
-        return JSON(record.encode(), status, Location=f"{where}{record.n}")
+        location = f"{where}/{record.n}"
+        return JSON(record.encode(), status, Location=location), submitted.created
+
+    # For the fast path
+
+    @property
+    def alarms(self) -> Alarms:
+        """The timers of this process."""
+        return self._gateway().hub.alarms
+
+    def is_open(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request with these headers can be judged by its token and its size alone."""
+        length = headers[b"content-length"]
+        return (
+            not self._access.by_host
+            and headers.get(b"authorization", b"")[:7].lower() == b"bearer "
+            and length.isdigit()
+            and int(length) <= self.settings.max_body
+        )
+
+    def principal(self, session_id: str, authorization: bytes) -> Principal:
+        """The caller, by an Authorization header. Raises Unauthorized, NotFound."""
+        return self._access.by_token(session_id, authorization[7:].strip().decode("latin-1"))
 
     async def turn(
         self, request: Request, session_id: SessionId, n: TurnNumber, prefer: Prefer = None
     ) -> Response:
         """One turn: its status, its message, its reply."""
         await self._enter(request, session_id)
-        record = await self._gateway().wait(session_id, n, _patience(prefer) or 0.0)
+        record = await self._gateway().wait(session_id, n, patience_of(prefer) or 0.0)
         return JSON(record.encode())
 
     async def cancel(self, request: Request, session_id: SessionId, n: TurnNumber) -> Response:
@@ -333,7 +351,7 @@ class HTTPChannel:
         )
         if not _wants_json(request):
             return EventStream(
-                reader, send_timeout=self._settings.send_timeout, expires=principal.expires
+                reader, send_timeout=self.settings.send_timeout, expires=principal.expires
             )
         with reader:
             found = (await reader.read(wait))[:limit]
@@ -355,7 +373,7 @@ class HTTPChannel:
         await self._gateway().session(session_id, principal.generation)
 
     async def _body(self, request: Request, model: type[M]) -> M:
-        settings, alarms = self._settings, self._gateway().hub.alarms
+        settings, alarms = self.settings, self._gateway().hub.alarms
         return await read_body(
             request, model, alarms, limit=settings.max_body, timeout=settings.body_timeout
         )
@@ -370,10 +388,9 @@ def _parameter(
     return found if example is None else {**found, "example": example}
 
 
-def _path(request: Request) -> str:
+def path_of(scope: Scope) -> str:
     """The path as the client requested it, percent-encoded, including the prefix (`root_path`) that
     a proxy or a server may have removed."""
-    scope = request.scope
     path, root = scope["path"], scope.get("root_path", "").rstrip("/")
     if not root and (raw := scope.get("raw_path")):
         return str(raw.decode("latin-1").rstrip("/"))
@@ -382,7 +399,7 @@ def _path(request: Request) -> str:
     return quote(path, safe="/:@").rstrip("/")
 
 
-def _patience(prefer: str | None) -> float | None:
+def patience_of(prefer: str | None) -> float | None:
     """The seconds of `Prefer: wait=`, at most MAX_WAIT; None if the header does not set it."""
     found = _PREFER_WAIT.search(prefer) if prefer else None
     return min(float(found[1]), MAX_WAIT) if found else None

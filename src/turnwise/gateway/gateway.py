@@ -46,6 +46,8 @@ MAX_NAME = 200
 MAX_KEY = 255
 MAX_TTL = 10 * 365 * 86400.0
 CANCEL_PATIENCE = 2.0
+SOON = 2.0
+"""Seconds that a submission waits for its turn's end without following its events."""
 """Seconds that `cancel` waits for a running turn to end."""
 
 Offer = Callable[[], Desk | None]
@@ -65,6 +67,14 @@ class Following(NamedTuple):
 
     submitted: Submitted
     reader: Reader
+
+
+class Answered(NamedTuple):
+    """A submitted turn, its record when the waiting ended, and whether this process is stopping."""
+
+    submitted: Submitted
+    record: TurnRecord
+    closed: bool
 
 
 class Gateway:
@@ -205,6 +215,31 @@ class Gateway:
                 generation=more.get("generation"),
             )
         return Following(submitted, reader)
+
+    async def submit_and_wait(
+        self, session_id: str, text: str, *, timeout: float | None, **more: Any
+    ) -> Answered:
+        """`submit`, and the turn's record once it has ended or `timeout` seconds have passed."""
+        began = time.monotonic()
+        waiter = self.hub.expect(session_id)
+        try:
+            submitted = await self.submit(session_id, text, **more)
+            record = submitted.turn
+            if not record.open:
+                return Answered(submitted, record, False)
+            quick = timeout is not None and timeout < 1.0  # a timer may ring a little late
+            if record.status == "running" and submitted.created and not quick:  # by our own worker
+                patience = SOON if timeout is None else min(timeout, SOON)
+                ended = await waiter.end(record.n, patience)
+                if ended is not None:
+                    return Answered(submitted, ended, False)
+        finally:
+            waiter.close()
+        left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
+        after = record.first_event - 1
+        with self.hub.join(session_id, after, turn=record.n, limited=False) as reader:
+            record = await self.drain(reader, record, left)
+            return Answered(submitted, record, reader.closed is not None)
 
     def _wish(
         self,

@@ -5,10 +5,13 @@ Delivery by the hub is only a shortcut: a reader that missed an event reads the 
 
 from __future__ import annotations
 
+from functools import partial
+
 from turnwise.errors import (
     QueueFull,
 )
 from turnwise.gateway.reader import Reader
+from turnwise.gateway.waiter import Waiter
 from turnwise.stores.base import Store
 from turnwise.stores.notices import Appended, Ended, Moved, Notice, Signal
 from turnwise.timers import Alarms
@@ -28,6 +31,7 @@ class Hub:
         self._store = store
         self._limit = limit
         self._readers: dict[str, dict[Reader, None]] = {}
+        self._waiters: dict[str, list[Waiter]] = {}
         self._count = 0
         self.alarms = Alarms()
         self._shut = False
@@ -62,6 +66,32 @@ class Hub:
             reader.shut("shutdown")
         return reader
 
+    def expect(self, session: str) -> Waiter:
+        """Wait for the end of a turn of `session` that is submitted next; close it when done.
+
+        Raises TooManyStreams.
+        """
+        if self._count >= self._limit:
+            raise TooManyStreams()
+        waiter = Waiter(self.alarms, partial(self._forget, session))
+        self._waiters.setdefault(session, []).append(waiter)
+        self._count += 1
+        if self._shut:
+            waiter.wake()
+        return waiter
+
+    def _forget(self, session: str, waiter: Waiter) -> None:
+        self._count -= 1
+        waiting = self._waiters[session]
+        waiting.remove(waiter)
+        if not waiting:
+            del self._waiters[session]
+
+    @property
+    def shut(self) -> bool:
+        """Whether this process is stopping."""
+        return self._shut
+
     def leave(self, reader: Reader) -> None:
         """Remove a reader; removing it twice is not an error."""
         followers = self._readers.get(reader.session)
@@ -80,6 +110,9 @@ class Hub:
         for followers in self._readers.values():
             for reader in followers:
                 reader.shut("shutdown")
+        for waiting in self._waiters.values():
+            for waiter in waiting:
+                waiter.wake()
 
     def close(self) -> None:
         """Stop listening to the store."""
@@ -94,6 +127,8 @@ class Hub:
                 if reader.cursor != notice.last:
                     reader.recheck()
         elif isinstance(notice, Ended):
+            for waiter in self._waiters.get(notice.session, ()):
+                waiter.hear(notice)
             for reader in self._readers.get(notice.session, ()):
                 reader.record = notice.record
         elif isinstance(notice, Signal):

@@ -22,7 +22,8 @@ from starlette.types import ASGIApp
 from turnwise import telemetry
 from turnwise.channels.access import Access, Authorize, bearer
 from turnwise.channels.bodies import JSON, read_body
-from turnwise.channels.http import HTTPChannel, ShortCut
+from turnwise.channels.fast_path import FastPath
+from turnwise.channels.http import HTTPChannel
 from turnwise.channels.problems import ProblemRoute, as_problem
 from turnwise.channels.websocket import WebSocketChannel
 from turnwise.errors import TurnwiseError, Unauthorized
@@ -106,7 +107,7 @@ class Application(FastAPI):
         # Observability tools expect the framework's own middleware outermost: ours is inside.
         assert isinstance(outermost, ServerErrorMiddleware)
         if not self.user_middleware:
-            outermost.app = ShortCut(outermost.app, self.channel)
+            outermost.app = FastPath(outermost.app, self.channel)
         if self.origins:
             outermost.app = CORSMiddleware(
                 outermost.app,

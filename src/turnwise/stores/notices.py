@@ -56,6 +56,13 @@ class Ended:
         self._record = record
 
     @property
+    def n(self) -> int:
+        """The turn's number."""
+        n = self.record.n if self._entry is None else self._entry.turn
+        assert n is not None
+        return n
+
+    @property
     def record(self) -> TurnRecord:
         """The turn's record."""
         if self._record is None:

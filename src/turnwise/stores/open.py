@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from turnwise.batching import Batch
 from turnwise.errors import ConfigurationError, MissingExtra
 from turnwise.stores.base import Store
+from turnwise.stores.memory import MemoryStore
 from turnwise.stores.sqlite.store import SQLiteStore
 from turnwise.urls import masked
 
@@ -19,8 +20,9 @@ def open_store(url: str, *, observe: Callable[[Batch], None] | None = None) -> S
     """The store for `url`, not connected yet.
 
     `sqlite:///file.db` is relative to the working directory, `sqlite:////var/lib/file.db`
-    absolute; `redis://host:6379/0` (or rediss://, unix://) is a Redis or a Cluster. Raises
-    ConfigurationError for anything else, MissingExtra where the Redis client is not installed.
+    absolute; `redis://host:6379/0` (or rediss://, unix://) is a Redis or a Cluster,
+    `postgresql://host/database` a PostgreSQL, `memory:` keeps nothing. Raises ConfigurationError
+    for anything else, MissingExtra where a client is not installed.
     """
     scheme, _, rest = url.strip().partition("://")
     scheme = scheme.lower()
@@ -34,9 +36,19 @@ def open_store(url: str, *, observe: Callable[[Batch], None] | None = None) -> S
                 raise
             raise MissingExtra("A Redis store", "redis") from None
         return RedisStore(url, observe=observe)
+    if scheme in ("postgresql", "postgres"):
+        try:
+            from turnwise.stores.postgres import PostgresStore  # an extra, too
+        except ImportError as error:
+            if (error.name or "").startswith("turnwise"):
+                raise
+            raise MissingExtra("A PostgreSQL store", "postgres") from None
+        return PostgresStore(url, observe=observe)
+    if url.strip() == "memory:":
+        return MemoryStore()
     guess = f"sqlite:///{url}" if "://" not in url and url.endswith(".db") else EXAMPLE
     raise ConfigurationError(
-        f"{masked(url)!r} names no store; try {guess} or redis://localhost:6379/0"
+        f"{masked(url)!r} names no store; try {guess}, redis://localhost:6379/0 or postgresql://localhost/turnwise"
     )
 
 

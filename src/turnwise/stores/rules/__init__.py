@@ -23,7 +23,7 @@ The asks, and their answers:
 Each status changes in `move`, by the table of a turn's states, and nowhere else.
 """
 
-from turnwise.stores.rules.claims import cancel, forget, hold, lapse, release, renew, save
+from turnwise.stores.rules.claims import cancel, fence, forget, hold, lapse, release, renew, save
 from turnwise.stores.rules.readings import history, log, state, turn, turns, view
 from turnwise.stores.rules.sessions import create, delete, expire, reset, rotate, update
 from turnwise.stores.rules.turns import append, claim, finish, submit
@@ -43,6 +43,7 @@ __all__ = [
     "create",
     "delete",
     "expire",
+    "fence",
     "finish",
     "forget",
     "history",

@@ -165,3 +165,17 @@ def _withdraw(work: Work, session: str, entry: Entry) -> Rule:
     text = record_of(work, turn, None, b"", b"", question_of(entry))
     work.add("c", 1, text, turn=turn.n)
     return work.done(ended(session, work.entries[-1]))
+
+
+def fence(name: str, op: Op) -> Rule:
+    """The operation `name` was given up and may still arrive: give back the claim that it made, or
+    move the session's version, so that it is refused."""
+    header, now = yield ()
+    if header is None:
+        return NOTHING
+    work = Work(header, op, now)
+    if header.token is not None and header.token.endswith(f".{name}"):
+        yield from _back(work, "release", None)
+        work.line_up()
+        work.note("release")
+    return work.done()

@@ -1,0 +1,326 @@
+"""PostgreSQL beneath the rules: groups of readings and of commits, each in one statement."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any
+
+from turnwise.batching import Batch, Batcher
+from turnwise.stores import rules
+from turnwise.stores.postgres.connections import Address, Connection
+from turnwise.stores.remote import Driver, Lost
+from turnwise.stores.rows import DESCRIBED, Entry, Header, blanked
+from turnwise.stores.rules import STATES, Ask, Changes
+
+GROUP = 128
+"""Acts in one statement, at most."""
+READERS = 3
+"""Connections for readings that are not grouped."""
+
+
+def _statements(schema: str) -> dict[str, str]:
+    text = resources.files(__package__).joinpath("statements.sql").read_text()
+    statements = {}
+    for part in re.split(r"^-- name: ", text, flags=re.M)[1:]:
+        name, body = part.split("\n", 1)
+        lines = (line for line in body.splitlines() if not line.startswith("--"))
+        statements[name] = " ".join(" ".join(lines).split()).rstrip("; ").replace("{s}", schema)
+    return statements
+
+
+def encoded(text: str) -> bytes:
+    """An id or a key, as it is kept."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+class PostgresDriver(Driver):
+    """The store's data in the schema of `address`. `shift()` is added to the server's clock."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        observe: Callable[[Batch], None] | None,
+        shift: Callable[[], float] | None,
+    ) -> None:
+        self.address = address
+        self.sql = _statements(address.schema)
+        self._shift = shift or (lambda: 0.0)
+        self._offset = 0.0
+        self.writer = Connection(address)
+        self._grouped = Connection(address)
+        self._readers = [Connection(address) for _ in range(READERS)]
+        self._next = 0
+        self._observe = observe
+        self.origin = 0
+
+    async def open(self) -> None:
+        """Know the server's time."""
+        self.origin = secrets.randbits(31)
+        self._reads: Batcher[Any, Any] = Batcher(self._read_group, max_size=GROUP)
+        self._commits: Batcher[Any, Any] = Batcher(
+            self._commit_group, max_size=GROUP, observe=self._observe
+        )
+        await self.set_clock()
+
+    async def close(self) -> None:
+        """Finish what is pending, and disconnect."""
+        await self._commits.aclose()
+        await self._reads.aclose()
+        for connection in (self.writer, self._grouped, *self._readers):
+            await connection.close()
+
+    # Time
+
+    async def set_clock(self) -> None:
+        """Measure how far the server's clock is from ours."""
+        before = time.time()
+        ((there,),) = await self._grouped.fetch(self.sql["time"])
+        self._offset = there - (before + time.time()) / 2
+
+    def now(self) -> float:
+        return round(time.time() + self._offset + self._shift(), 3)
+
+    @property
+    def incarnation(self) -> int:  # type: ignore[override]
+        return self.address.doubts
+
+    # Reading
+
+    async def read(
+        self, session: str, asks: Sequence[Ask], *, header: bool
+    ) -> tuple[bytes | None, Sequence[Any]]:
+        id = encoded(session)
+        key = next((encoded(ask[1]) for ask in asks if ask[0] == "key"), None)
+        row = None
+        if header or key is not None:
+            row = await self._reads.submit((id, key))
+        answers = [await self._answer(id, ask, row) for ask in asks]
+        return (None if row is None else row[2]), answers
+
+    async def _read_group(self, wanted: list[Any]) -> list[Any]:
+        """One statement for all readings that wait."""
+        numbers = list(range(len(wanted)))
+        ids, keys = [id for id, _ in wanted], [key for _, key in wanted]
+        try:
+            rows = await self._grouped.fetch(self.sql["read"], numbers, ids, keys)
+        except Lost as error:
+            return [error] * len(wanted)
+        found = {row[0]: row for row in rows}
+        return [found.get(number) for number in numbers]
+
+    async def _answer(self, id: bytes, ask: Ask, row: Any) -> Any:
+        kind, *values = ask
+        match kind:
+            case "key" if row is not None or values:
+                return None if row is None else row[3]
+            case "part" if row is not None and values[0] == DESCRIBED:
+                return row[4]
+            case "state" | "part":
+                return await self.value(kind, id, *values)
+            case "horizon":
+                return await self.value("horizon", id) or 0
+            case "ended":
+                after, before, kinds, limit, latest = values
+                return await self._page("ended", latest, id, after, before, kinds, limit)
+            case "messages":
+                after, before, limit, latest = values
+                first = await self._turn_with(id, after + 1)
+                end = await self._turn_with(id, before - 1) + 1
+                return await self._page("messages", latest, id, first, end, limit)
+            case _:
+                return await self._entries(kind, id, *values)
+
+    async def fetch(self, name: str, *values: Any) -> list[Any]:
+        """The rows of a named statement, on one of the connections for readings."""
+        self._next = (self._next + 1) % READERS
+        return await self._readers[self._next].fetch(self.sql[name], *values)
+
+    async def value(self, name: str, *values: Any) -> Any:
+        """The only value of the only row, or None."""
+        rows = await self.fetch(name, *values)
+        return rows[0][0] if rows else None
+
+    async def _entries(self, name: str, *values: Any) -> list[Entry]:
+        return [Entry(*row) for row in await self.fetch(name, *values)]
+
+    async def _page(self, name: str, latest: bool, *values: Any) -> list[Entry]:
+        found = await self._entries(f"{name}_latest" if latest else name, *values)
+        return found[::-1] if latest else found
+
+    async def _turn_with(self, id: bytes, seq: int) -> int:
+        """The last turn whose messages begin at `seq` or before, by halving: numbers of turns and
+        of messages rise together."""
+        low, high = 0, await self.value("last_turn", id) or 0
+        newest = await self.fetch("seq_from", id, high)
+        if newest and newest[0][1] <= seq:
+            return int(newest[0][0])
+        while low < high:
+            middle = (low + high + 1) // 2
+            found = await self.fetch("seq_from", id, middle)
+            if not found or found[0][1] > seq:
+                high = middle - 1
+            else:
+                low = found[0][0]
+        return low
+
+    # Writing
+
+    async def commit(self, session: str, changes: Changes, body: bytes) -> bool:
+        id = encoded(session)
+        if changes.delete or (changes.fresh and changes.last_version is not None):
+            removed = await self.writer.fetch(self.sql["delete"], id, changes.last_version)
+            if changes.delete or not removed:
+                return bool(removed)
+            changes.last_version = None
+        if changes.erase:
+            arguments = _arguments([(id, changes, body)])
+            header = changes.header
+            assert header is not None
+            done, _ = await self.writer.together(
+                [(self.sql["commit"], arguments), (self.sql["erase"], (id, header.base_event))]
+            )
+            return bool(done)
+        done_alone: bool = await self._commits.submit((id, changes, body))
+        return done_alone
+
+    async def _commit_group(self, acts: list[Any]) -> list[Any]:
+        """One statement, one commit and one wait for the disk for all acts that wait."""
+        try:
+            rows = await self.writer.fetch(self.sql["commit"], *_arguments(acts))
+        except Lost as error:
+            return [error] * len(acts)
+        done = {row[0] for row in rows}
+        return [id in done for id, _, _ in acts]
+
+    # Finding work
+
+    async def take(self, worker: str, limit: int) -> list[str]:
+        now = self.now()
+        if not await self.fetch("any_ready", worker, now):
+            return []  # without a write: every idle worker asks twice a second
+        rows = await self.writer.fetch(self.sql["take"], worker, now, limit)
+        return [_text(id) for id, _ in sorted(rows, key=lambda row: row[1])]
+
+    async def lapsed(self) -> list[str]:
+        return [_text(id) for (id,) in await self.fetch("lapsed", self.now())]
+
+    async def expired(self, limit: int) -> list[str]:
+        """Sessions whose life has ended."""
+        return [_text(id) for (id,) in await self.fetch("expired", self.now(), limit)]
+
+    async def listed(self, start: str, limit: int) -> list[str]:
+        """Ids of sessions that have not expired, in order."""
+        found: list[str] = []
+        after = encoded(start)
+        while len(found) < limit:
+            page = await self.fetch("sessions", after, limit)
+            now = self.now()
+            found += [_text(id) for id, body in page if rules.alive(Header.decode(body), now)]
+            if len(page) < limit:
+                break
+            after = page[-1][0]
+        return found[:limit]
+
+    async def versions(self, sessions: Sequence[str]) -> dict[str, str]:
+        """The versions of those of these sessions that exist."""
+        rows = await self.fetch("versions", [encoded(session) for session in sessions])
+        return {_text(id): version for id, version in rows}
+
+    # Housekeeping
+
+    async def trim(self, cutoff: float, start: float, limit: int) -> float | None:
+        """Remove a slice of what attempts wrote before `cutoff`, but nothing of an open turn.
+
+        Returns from when on the next slice starts, or None after the last.
+        """
+        rows = await self.fetch("old_entries", cutoff, start, limit)
+        doomed = []
+        for num, last, pos, _, body in rows:
+            head = Header.decode(body).head
+            if head is None or last < head.first_event:
+                doomed.append((num, last, pos))
+        if doomed:
+            await self.writer.fetch(self.sql["trim"], *map(list, zip(*doomed, strict=True)))
+        if len(rows) < limit:
+            return None
+        latest: float = rows[-1][3]
+        return latest if latest > start or doomed else latest + 0.001
+
+    async def erase(self, limit: int) -> bool:
+        """Remove a slice of what was deleted; returns whether there may be more."""
+        rows = await self.fetch("erasing")
+        if not rows:
+            return False
+        num, last = rows[0]
+        more = await (
+            self._erase_all(num, limit) if last is None else self._empty(num, last, limit)
+        )
+        if not more:
+            await self.writer.fetch(self.sql["erased"], num, last)
+        return True
+
+    async def _erase_all(self, num: int, limit: int) -> bool:
+        gone = [
+            await self.writer.fetch(self.sql[name] + " RETURNING num", num, limit)
+            for name in ("erase_entries", "erase_keys")
+        ]
+        await self.writer.fetch(self.sql["erase_rest"], num)
+        return any(len(rows) == limit for rows in gone)
+
+    async def _empty(self, num: int, last: int, limit: int) -> bool:
+        """What a reset removed; of turns with a key it stays how they ended."""
+        rows = await self.fetch("emptied", num, last, limit)
+        statements: list[tuple[str, Sequence[Any]]] = []
+        for pos, *values in rows:
+            entry = Entry(*values)
+            left = blanked(entry)
+            if left is None:
+                statements.append((self.sql["delete_entry"], (num, entry.last, pos)))
+            else:
+                arguments = (num, entry.last, pos, left.kind, left.body)
+                statements.append((self.sql["blank_entry"], arguments))
+        if statements:
+            await self.writer.together(statements)
+        return len(rows) == limit
+
+
+def _text(id: bytes) -> str:
+    return id.decode("utf-8", "surrogatepass")
+
+
+def _arguments(acts: Sequence[tuple[bytes, Changes, bytes]]) -> list[Any]:
+    """The arguments of the statement that commits a group of acts."""
+    sessions: list[tuple[Any, ...]] = []
+    entries: list[tuple[Any, ...]] = []
+    keys: list[tuple[Any, ...]] = []
+    states: list[tuple[Any, ...]] = []
+    parts: list[tuple[Any, ...]] = []
+    for id, changes, body in acts:
+        header = changes.header
+        assert header is not None
+        now = rules.index(header)
+        moved = now != changes.was
+        sessions.append((id, changes.last_version, header.version, body, *now, moved))
+        entries += [(id, *entry) for entry in changes.entries]
+        if changes.key is not None:
+            keys.append((id, encoded(changes.key[0]), changes.key[1]))
+        if changes.state is not None:
+            states.append((id, header.states, changes.state))
+        parts += [(id, name, part) for name, part in changes.parts.items()]
+    return [
+        *_columns(sessions, 10),
+        *_columns(entries, 7),
+        *_columns(keys, 3),
+        *_columns(states, 3),
+        STATES,
+        *_columns(parts, 3),
+    ]
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * count

@@ -1,0 +1,183 @@
+-- The PostgreSQL store's statements, by name; {s} is the schema. They know no rule: stores/rules/
+-- has them all.
+
+-- name: read
+-- For a group of readings at once: header, idempotency key, metadata.
+SELECT w.i, h.num, h.body, k.body, p.body
+    FROM unnest($1::int[], $2::bytea[], $3::bytea[]) AS w(i, id, key)
+    JOIN {s}.header h ON h.id = w.id
+    LEFT JOIN {s}.key k ON k.num = h.num AND k.key = w.key
+    LEFT JOIN {s}.part p ON p.num = h.num AND p.name = 'm';
+-- name: state
+SELECT t.body FROM {s}.header h JOIN {s}.state t ON t.num = h.num AND t.number = $2
+    WHERE h.id = $1;
+-- name: part
+SELECT p.body FROM {s}.header h JOIN {s}.part p ON p.num = h.num AND p.name = $2 WHERE h.id = $1;
+-- name: key
+SELECT k.body FROM {s}.header h JOIN {s}.key k ON k.num = h.num AND k.key = $2 WHERE h.id = $1;
+-- name: horizon
+SELECT z.last FROM {s}.header h JOIN {s}.horizon z ON z.num = h.num WHERE h.id = $1;
+-- name: turn
+SELECT e.last, e.kind, e.turn, e.seq, e.at, e.body FROM {s}.entry e
+    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND turn = $2 ORDER BY last, pos;
+-- name: open
+SELECT q.last, q.kind, q.turn, q.seq, q.at, q.body FROM {s}.entry q
+    WHERE q.num = (SELECT num FROM {s}.header WHERE id = $1) AND q.turn >= $2 AND q.kind = 'q'
+    AND NOT EXISTS (
+        SELECT FROM {s}.entry e WHERE e.num = q.num AND e.turn = q.turn AND e.kind <> 'q'
+    ) ORDER BY q.turn LIMIT $3;
+-- name: ended
+SELECT last, kind, turn, seq, at, body FROM {s}.entry
+    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND turn > $2 AND turn < $3
+    AND strpos($4, kind) > 0 ORDER BY turn LIMIT $5;
+-- name: ended_latest
+SELECT last, kind, turn, seq, at, body FROM {s}.entry
+    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND turn > $2 AND turn < $3
+    AND strpos($4, kind) > 0 ORDER BY turn DESC LIMIT $5;
+-- name: messages
+SELECT last, kind, turn, seq, at, body FROM {s}.entry
+    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND turn >= $2 AND turn < $3
+    AND seq IS NOT NULL ORDER BY turn LIMIT $4;
+-- name: messages_latest
+SELECT last, kind, turn, seq, at, body FROM {s}.entry
+    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND turn >= $2 AND turn < $3
+    AND seq IS NOT NULL ORDER BY turn DESC LIMIT $4;
+-- name: seq_from
+SELECT turn, seq FROM {s}.entry
+    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND turn >= $2
+    AND seq IS NOT NULL ORDER BY turn LIMIT 1;
+-- name: last_turn
+SELECT turn FROM {s}.entry
+    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND turn IS NOT NULL
+    ORDER BY turn DESC LIMIT 1;
+-- name: log
+SELECT last, kind, turn, seq, at, body FROM {s}.entry
+    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND last >= $2
+    ORDER BY last, pos LIMIT $3;
+
+-- name: commit
+-- A group of acts in one statement, each only if the header is still the one it was computed from
+-- (was), or if there is none (was IS NULL). Rows are locked in the order of their ids, so that two
+-- groups never wait for each other.
+WITH w AS MATERIALIZED (
+        SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bytea[], $5::float8[],
+            $6::text[], $7::float8[], $8::bigint[], $9::float8[], $10::boolean[])
+        AS w(id, was, version, body, ready, keeper, lease, origin, expires, moved)),
+    l AS MATERIALIZED (
+        SELECT h.num FROM {s}.header h JOIN w ON w.id = h.id ORDER BY h.id FOR UPDATE OF h),
+    n AS (
+        INSERT INTO {s}.header (id, version, body)
+        SELECT id, version, body FROM w WHERE was IS NULL ORDER BY id
+        ON CONFLICT (id) DO NOTHING RETURNING id, num),
+    u AS (
+        UPDATE {s}.header h SET version = w.version, body = w.body
+        FROM w, (SELECT count(*) FROM l) AS locked
+        WHERE h.id = w.id AND h.version = w.was RETURNING h.id, h.num),
+    t AS (SELECT id, num FROM n UNION ALL SELECT id, num FROM u),
+    i AS (
+        INSERT INTO {s}.look (num, ready, keeper, lease, origin, expires)
+        SELECT n.num, w.ready, w.keeper, w.lease, w.origin, w.expires FROM n JOIN w USING (id)),
+    m AS (
+        UPDATE {s}.look k SET ready = w.ready, keeper = w.keeper, lease = w.lease,
+            origin = w.origin, expires = w.expires, taken = 0
+        FROM u JOIN w USING (id) WHERE w.moved AND k.num = u.num),
+    e AS (
+        INSERT INTO {s}.entry (num, last, kind, turn, seq, at, body)
+        SELECT t.num, x.last, x.kind, x.turn, x.seq, x.at, x.body
+        FROM unnest($11::bytea[], $12::bigint[], $13::text[], $14::bigint[], $15::bigint[],
+            $16::float8[], $17::bytea[]) WITH ORDINALITY
+        AS x(id, last, kind, turn, seq, at, body, o) JOIN t USING (id) ORDER BY x.o),
+    k AS (
+        INSERT INTO {s}.key (num, key, body) SELECT t.num, x.key, x.body
+        FROM unnest($18::bytea[], $19::bytea[], $20::bytea[]) AS x(id, key, body)
+        JOIN t USING (id)),
+    s AS (
+        INSERT INTO {s}.state (num, number, body) SELECT t.num, x.number, x.body
+        FROM unnest($21::bytea[], $22::bigint[], $23::bytea[]) AS x(id, number, body)
+        JOIN t USING (id)),
+    d AS (
+        DELETE FROM {s}.state o
+        USING unnest($21::bytea[], $22::bigint[]) AS x(id, number) JOIN t USING (id)
+        WHERE o.num = t.num AND o.number = x.number - $24),
+    p AS (
+        INSERT INTO {s}.part (num, name, body) SELECT t.num, x.name, x.body
+        FROM unnest($25::bytea[], $26::text[], $27::bytea[]) AS x(id, name, body)
+        JOIN t USING (id)
+        ON CONFLICT (num, name) DO UPDATE SET body = excluded.body)
+SELECT id FROM t;
+-- name: erase
+WITH h AS (SELECT num FROM {s}.header WHERE id = $1),
+    d AS (DELETE FROM {s}.state WHERE num = (SELECT num FROM h))
+INSERT INTO {s}.erasing (num, last) SELECT num, $2::bigint FROM h
+    ON CONFLICT (num) DO UPDATE SET last = excluded.last;
+-- name: delete
+WITH h AS (DELETE FROM {s}.header WHERE id = $1 AND version = $2 RETURNING num),
+    l AS (DELETE FROM {s}.look WHERE num = (SELECT num FROM h)),
+    e AS (INSERT INTO {s}.erasing (num, last) SELECT num, NULL FROM h
+        ON CONFLICT (num) DO UPDATE SET last = NULL)
+SELECT num FROM h;
+
+-- name: take
+-- Each ready session is given to one worker for two seconds.
+UPDATE {s}.look k SET taken = $2::float8 + 2
+    FROM (
+        SELECT num FROM {s}.look
+        WHERE ready IS NOT NULL AND (ready <= $2 OR keeper = $1) AND taken <= $2
+        ORDER BY ready LIMIT $3 FOR UPDATE SKIP LOCKED
+    ) AS f JOIN {s}.header h ON h.num = f.num
+    WHERE k.num = f.num RETURNING h.id, k.ready;
+-- name: any_ready
+SELECT 1 FROM {s}.look
+    WHERE ready IS NOT NULL AND (ready <= $2 OR keeper = $1) AND taken <= $2 LIMIT 1;
+-- name: lapsed
+SELECT h.id FROM {s}.look l JOIN {s}.header h USING (num) WHERE l.lease <= $1 LIMIT 100;
+-- name: expired
+SELECT h.id FROM {s}.look l JOIN {s}.header h USING (num) WHERE l.expires <= $1 LIMIT $2;
+-- name: waiting
+SELECT count(*) FROM {s}.look WHERE ready IS NOT NULL;
+-- name: sessions
+SELECT id, body FROM {s}.header WHERE id > $1 ORDER BY id LIMIT $2;
+-- name: versions
+SELECT id, version FROM {s}.header WHERE id = ANY($1::bytea[]);
+-- name: count
+SELECT reltuples::bigint FROM pg_class WHERE oid = '{s}.header'::regclass;
+
+-- name: old_entries
+SELECT e.num, e.last, e.pos, e.at, h.body FROM {s}.entry e JOIN {s}.header h USING (num)
+    WHERE e.at < $1 AND e.at >= $2 ORDER BY e.at LIMIT $3;
+-- name: trim
+WITH x AS (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS x(num, last, pos)),
+    d AS (DELETE FROM {s}.entry e USING x
+        WHERE e.num = x.num AND e.last = x.last AND e.pos = x.pos RETURNING e.num, e.last)
+INSERT INTO {s}.horizon (num, last) SELECT num, max(last) FROM d GROUP BY num ORDER BY num
+    ON CONFLICT (num) DO UPDATE SET last = greatest(horizon.last, excluded.last);
+-- name: erasing
+SELECT num, last FROM {s}.erasing LIMIT 1;
+-- name: erased
+DELETE FROM {s}.erasing WHERE num = $1 AND last IS NOT DISTINCT FROM $2;
+-- name: erase_entries
+DELETE FROM {s}.entry WHERE (num, last, pos) IN (
+    SELECT num, last, pos FROM {s}.entry WHERE num = $1 LIMIT $2);
+-- name: erase_keys
+DELETE FROM {s}.key WHERE (num, key) IN (SELECT num, key FROM {s}.key WHERE num = $1 LIMIT $2);
+-- name: erase_rest
+WITH s AS (DELETE FROM {s}.state WHERE num = $1), z AS (DELETE FROM {s}.horizon WHERE num = $1)
+DELETE FROM {s}.part WHERE num = $1;
+-- name: emptied
+SELECT pos, last, kind, turn, seq, at, body FROM {s}.entry
+    WHERE num = $1 AND last <= $2 AND kind NOT IN ('T', 'F', 'C') LIMIT $3;
+-- name: delete_entry
+DELETE FROM {s}.entry WHERE num = $1 AND last = $2 AND pos = $3;
+-- name: blank_entry
+UPDATE {s}.entry SET kind = $4, seq = NULL, at = NULL, body = $5
+    WHERE num = $1 AND last = $2 AND pos = $3;
+
+-- name: time
+SELECT extract(epoch FROM clock_timestamp())::float8;
+-- name: fact
+SELECT value FROM {s}.fact WHERE name = $1;
+-- name: add_fact
+INSERT INTO {s}.fact (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING;
+-- name: prove
+INSERT INTO {s}.fact (name, value) VALUES ('ready', $1)
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value;

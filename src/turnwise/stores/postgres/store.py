@@ -1,0 +1,157 @@
+"""The PostgreSQL store: many machines, one PostgreSQL 14 or later.
+
+Acts and readings are the rules' (stores/rules/), computed here and committed in groups (driver.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from functools import partial
+from importlib import resources
+
+import asyncpg
+
+from turnwise.batching import Batch
+from turnwise.conversation import Session
+from turnwise.errors import ConfigurationError, StoreUnavailable
+from turnwise.stores import rules
+from turnwise.stores.postgres import diagnostics
+from turnwise.stores.postgres.connections import Address
+from turnwise.stores.postgres.driver import PostgresDriver
+from turnwise.stores.postgres.hints import Hints
+from turnwise.stores.remote import Lost, RemoteStore
+from turnwise.stores.rules import Changes
+
+log = logging.getLogger("turnwise.store")
+
+SCHEMA = 1
+TRIM = 1000
+"""Entries that one act of a sweep removes."""
+PROOF = 4096
+
+
+class PostgresStore(RemoteStore):
+    """Sessions in the PostgreSQL at `url`: postgresql://user@host/database.
+
+    In addition to PostgreSQL's own parameters the URL may contain `?schema=` (of all tables;
+    default "turnwise") and `?listen=` (the server's own address, where the first one is of a
+    pooler). `observe` is called for each group of commits. `shift()` is added to the server's
+    clock, in seconds: for tests.
+    """
+
+    driver: PostgresDriver
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        observe: Callable[[Batch], None] | None = None,
+        shift: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__()
+        self._address = Address(url)
+        self.driver = PostgresDriver(self._address, observe=observe, shift=shift)
+        self._hints = Hints(self._address, self.driver, self.listeners.tell)
+        self._secret = b""
+
+    # Life
+
+    async def open(self) -> None:
+        try:
+            async with asyncio.timeout(15.0):
+                await self._prepare()
+                await self.driver.open()
+                await self._hints.start()
+                found = await diagnostics.look(self.driver)
+        except (Lost, TimeoutError) as error:
+            raise StoreUnavailable(f"Cannot reach PostgreSQL: {error or 'no answer'}") from error
+        self.durability = found.durability
+        log.info("%s. %s", found.facts["store"], self.durability)
+        for warning in found.warnings:
+            log.warning("%s", warning)
+
+    async def _prepare(self) -> None:
+        """Make the schema, once among all processes. Raises ConfigurationError."""
+        connection = await self._address.connect()
+        schema = self._address.schema
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", schema)
+                exists = "SELECT to_regclass($1)"
+                if await connection.fetchval(exists, f"{schema}.fact") is None:
+                    text = resources.files(__package__).joinpath("schema.sql").read_text()
+                    await connection.execute(text.replace("{s}", schema))
+                fact = self.driver.sql["add_fact"]
+                await connection.execute(fact, "schema", b"%d" % SCHEMA)
+                await connection.execute(fact, "secret", secrets.token_bytes(32))
+            read = self.driver.sql["fact"]
+            version = int(await connection.fetchval(read, "schema"))
+            self._secret = await connection.fetchval(read, "secret")
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise ConfigurationError(
+                f"PostgreSQL: {error}. docs/deploy.md lists the rights."
+            ) from None
+        except asyncpg.ReadOnlySQLTransactionError as error:
+            raise StoreUnavailable(f"This PostgreSQL cannot be written to: {error}") from None
+        finally:
+            connection.terminate()
+        if version > SCHEMA:
+            raise ConfigurationError(
+                f"This PostgreSQL was written by a newer Turnwise (schema {version})."
+            )
+
+    async def close(self) -> None:
+        await self.finish_tasks()
+        await self._hints.stop()
+        await self.driver.close()
+
+    def follow(self, session: str) -> None:
+        self._hints.followed[session] += 1
+
+    def unfollow(self, session: str) -> None:
+        self._hints.followed[session] -= 1
+        if self._hints.followed[session] <= 0:
+            del self._hints.followed[session]
+
+    def _tell(self, session: str, changes: Changes) -> None:
+        super()._tell(session, changes)
+        self._hints.add(session, changes.notices, appended=bool(changes.entries))
+
+    # Sessions
+
+    async def secret(self) -> bytes:
+        return self._secret
+
+    async def sessions(self, *, after: str = "", limit: int = 100) -> list[Session]:
+        names = await self.ask(lambda: self.driver.listed(after, limit))
+        found = await asyncio.gather(*(self.session(name) for name in names))
+        return [session for session in found if session is not None]
+
+    async def ping(self) -> None:
+        sql, proof = self.driver.sql["prove"], secrets.token_bytes(PROOF)
+        await self.ask(lambda: self.driver.writer.fetch(sql, proof))
+
+    async def waiting(self) -> int:
+        found: int = await self.ask(lambda: self.driver.value("waiting"))
+        return found
+
+    async def facts(self) -> dict[str, str]:
+        found = await self.ask(lambda: diagnostics.look(self.driver))
+        heard = "by notices" if self._hints.arrive else "by polling: no notices arrive"
+        return {**found.facts, "other processes": heard, "durability": found.durability}
+
+    async def sweep(self, *, retention: float, limit: int = 200) -> int:
+        deleted = 0
+        while expired := await self.ask(lambda: self.driver.expired(limit)):
+            acts = (self._begin(name, partial(rules.expire, name)) for name in expired)
+            deleted += sum(await asyncio.gather(*acts))
+        while await self.ask(lambda: self.driver.erase(TRIM)):
+            pass
+        cutoff = self.driver.now() - retention
+        start: float | None = 0.0
+        while start is not None:
+            start = await self.ask(partial(self.driver.trim, cutoff, start, TRIM))
+        return deleted

@@ -1,0 +1,326 @@
+"""Remote: runs acts on data that is in a server, which other processes change as well.
+
+An act is computed from a header that was read, and committed only if the header is still that one;
+otherwise the act is run anew. Acts of this process on one session stand in line. Who holds a
+session's claim has written its header last, so its acts begin with that one instead of a reading.
+
+If an answer is lost, the act may have been done: its repetition first looks for what it would have
+written (`Op.since`). An act that is given up may still arrive, so its session is fenced afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from turnwise.errors import StoreUnavailable, TurnwiseError
+from turnwise.identity import operation
+from turnwise.stores import rules
+from turnwise.stores.base import Claim, Desk
+from turnwise.stores.notices import Appended, Ended, Listeners, Notice
+from turnwise.stores.rows import Header
+from turnwise.stores.ruled import Make, RuledStore, Settled
+from turnwise.stores.rules import Ask, Changes, Op, Rule
+
+log = logging.getLogger("turnwise.store")
+
+PATIENCE = 1.4
+"""Seconds without an answer until a caller gets StoreUnavailable."""
+BRIEF = 0.4
+"""The same while the server is known to be unavailable."""
+PAUSE = 0.05
+"""Seconds between two attempts to reach the server."""
+BACKOFF = 0.0005
+"""Seconds that an act waits after its second conflict; twice as long after each further one."""
+FENCE = 5.0
+"""Seconds between two attempts to fence a session after an act was given up."""
+
+
+class Lost(Exception):
+    """The server did not answer. `sent`: the request may have been done."""
+
+    def __init__(self, words: str, *, sent: bool) -> None:
+        super().__init__(words)
+        self.sent = sent
+
+
+class Driver(ABC):
+    """What a server is beneath the rules. Each method raises Lost."""
+
+    origin: int
+    """The number of this process at the store."""
+    incarnation: int = 0
+    """It changes whenever the server may hold less than before."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """The server's time, in seconds since 1970."""
+
+    @abstractmethod
+    async def read(
+        self, session: str, asks: Sequence[Ask], *, header: bool
+    ) -> tuple[bytes | None, Sequence[Any]]:
+        """A session's header, if it is wanted, and the answers to some asks."""
+
+    @abstractmethod
+    async def commit(self, session: str, changes: Changes, body: bytes) -> bool:
+        """Write what an act has changed, all or nothing; False if the header was another one."""
+
+    @abstractmethod
+    async def take(self, worker: str, limit: int) -> list[str]:
+        """Sessions that are ready, each handed to one worker only for a while."""
+
+    @abstractmethod
+    async def lapsed(self) -> list[str]:
+        """Sessions whose claims have lapsed."""
+
+
+class RemoteStore(RuledStore):
+    """A store by the rules, over a driver."""
+
+    driver: Driver
+
+    def __init__(self) -> None:
+        self.listeners = Listeners()
+        self._lines: dict[str, asyncio.Lock] = {}
+        self._kept: dict[str, bytes] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._away = False
+
+    async def finish_tasks(self) -> None:
+        """Wait until the pending acts are done."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def listen(self, listener: Callable[[Notice], None]) -> Callable[[], None]:
+        return self.listeners.add(listener)
+
+    # Acts
+
+    def _begin(
+        self,
+        session: str,
+        make: Make,
+        operation: str | None = None,
+        settled: Settled | None = None,
+    ) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        try:
+            self._spawn(self._perform(session, make, operation, settled, future))
+        except BaseException:
+            if settled is not None:
+                settled(None)
+            raise
+        return future
+
+    async def _perform(
+        self,
+        session: str,
+        make: Make,
+        name: str | None,
+        settled: Settled | None,
+        future: asyncio.Future[Any],
+    ) -> None:
+        """Act, and tell the caller, if it still waits."""
+        answer = None
+        try:
+            answer = await self._act(session, make, name or operation())
+        except Exception as error:
+            if not future.done():
+                future.set_exception(error)
+        finally:
+            if settled is not None:
+                settled(answer)
+        if not future.done():
+            future.set_result(answer)
+
+    async def _act(self, session: str, make: Make, name: str) -> Any:
+        line = self._lines.get(session)
+        if line is None:
+            line = self._lines[session] = asyncio.Lock()
+        try:
+            async with line:
+                return await self._insist(session, make, name)
+        finally:
+            if not line.locked() and self._lines.get(session) is line:
+                del self._lines[session]
+
+    async def _insist(self, session: str, make: Make, name: str) -> Any:
+        """Try until the act is committed, refused, or `PATIENCE` is over."""
+        until = time.monotonic() + (BRIEF if self._away else PATIENCE)
+        kept, since, sent, conflicts = self._kept.get(session), None, False, 0
+        while True:
+            attempt = _Attempt(self.driver, session, kept)
+            op = Op(name, self.driver.origin, since, self.driver.incarnation)
+            try:
+                changes = await attempt.run(make(op))
+                if changes.header is None and kept is None:
+                    self._away = False
+                    return changes.answer
+                if changes.header is not None and await attempt.commit(changes):
+                    self._away = False
+                    self._committed(session, changes, attempt.body)
+                    return changes.answer
+            except TurnwiseError:
+                if kept is None:
+                    raise
+            except Lost as error:
+                sent = sent or error.sent
+                if error.sent and since is None:
+                    since = attempt.events
+                if time.monotonic() + PAUSE > until:
+                    self._give_up(session, name, sent, error)
+                await asyncio.sleep(PAUSE)
+            # What was kept here is old: read it.
+            kept = None
+            self._kept.pop(session, None)
+            conflicts += 1
+            if conflicts > 1:
+                await asyncio.sleep(random.random() * BACKOFF * min(2**conflicts, 64))
+
+    def _committed(self, session: str, changes: Changes, body: bytes) -> None:
+        header = changes.header
+        assert header is not None
+        if header.token is not None and header.origin == self.driver.origin:
+            self._kept[session] = body
+        else:
+            self._kept.pop(session, None)
+        self._tell(session, changes)
+
+    def _tell(self, session: str, changes: Changes) -> None:
+        notices: list[Notice] = []
+        if changes.ended is not None:
+            notices.append(Ended(session, changes.ended))
+        if changes.entries:
+            notices.append(Appended(session, changes.entries))
+        self.listeners.tell([*notices, *changes.notices])
+
+    def _give_up(self, session: str, name: str, sent: bool, error: Lost) -> None:
+        if not self._away:
+            log.warning("the store does not answer: %s", error)
+        self._away = True
+        self._kept.pop(session, None)
+        if sent:
+            self._spawn(self._fence(session, name))
+        unavailable = StoreUnavailable(f"The store does not answer: {error}")
+        unavailable.perhaps_done = sent
+        raise unavailable from error
+
+    async def _fence(self, session: str, name: str) -> None:
+        """An act was given up, and may still arrive: give back a claim that it made, or move the
+        session's version, so that it is refused."""
+        until = time.monotonic() + 60.0
+        while time.monotonic() < until:
+            try:
+                await self._act(session, partial(rules.fence, name), operation())
+                return
+            except StoreUnavailable:
+                await asyncio.sleep(0.5)
+            except Exception:
+                log.exception("cannot fence a session")
+                return
+
+    # Readings
+
+    async def _read(self, session: str, make: Callable[[], Rule]) -> Any:
+        """Read from the server. A reading that asks twice may see two moments, so it is repeated
+        if the header has changed in between."""
+        until = time.monotonic() + (BRIEF if self._away else PATIENCE)
+        while True:
+            try:
+                attempt = _Attempt(self.driver, session, None)
+                changes = await attempt.run(make())
+                self._away = False
+                if attempt.rounds == 1 or await attempt.same():
+                    return changes.answer
+            except Lost as error:
+                if time.monotonic() + PAUSE > until:
+                    if not self._away:
+                        log.warning("the store does not answer: %s", error)
+                    self._away = True
+                    raise StoreUnavailable(f"The store does not answer: {error}") from error
+                await asyncio.sleep(PAUSE)
+
+    async def ask(self, asked: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """The result of a driver's method. Raises StoreUnavailable."""
+        try:
+            return await asked()
+        except Lost as error:
+            raise StoreUnavailable(f"The store does not answer: {error}") from error
+
+    # Finding work
+
+    async def claim(self, desk: Desk, limit: int) -> list[Claim]:
+        # A caller that gives up must not leave claims that no worker runs.
+        return await asyncio.shield(self._spawn(self._claim(desk, limit)))
+
+    async def _claim(self, desk: Desk, limit: int) -> list[Claim]:
+        for session in await self.ask(self.driver.lapsed):
+            await self._begin(session, rules.lapse)
+        ready = await self.ask(partial(self.driver.take, desk.worker, limit))
+        claiming = (self._begin(name, partial(rules.claim, name, desk)) for name in ready)
+        found = await asyncio.gather(*claiming, return_exceptions=True)
+        claims = [claim for claim in found if isinstance(claim, Claim)]
+        failed = [error for error in found if isinstance(error, BaseException)]
+        if failed and not claims:
+            raise failed[0]
+        return claims
+
+
+class _Attempt:
+    """One try of an act on a session. `kept` is a header to begin with instead of reading it."""
+
+    def __init__(self, driver: Driver, session: str, kept: bytes | None) -> None:
+        self._driver = driver
+        self._session = session
+        self._kept = kept
+        self._version: str | None = None
+        self.events = 0
+        self.rounds = 0
+        self.body = b""
+
+    async def run(self, rule: Rule) -> Changes:
+        """Run a rule to its changes."""
+        asks, kept = next(rule), self._kept
+        found = kept
+        answers: Sequence[Any] = ()
+        if kept is None or asks:
+            read, answers = await self._driver.read(self._session, asks, header=kept is None)
+            found = read if kept is None else kept
+            self.rounds += 1
+        header = None if found is None else Header.decode(found)
+        if header is not None:
+            self.events, self._version = header.events, header.version
+        sent: tuple[Any, ...] = (header, self._driver.now(), *answers)
+        while True:
+            try:
+                asks = rule.send(sent)
+            except StopIteration as end:
+                changes: Changes = end.value
+                return changes
+            _, answers = await self._driver.read(self._session, asks, header=False)
+            self.rounds += 1
+            sent = tuple(answers)
+
+    async def commit(self, changes: Changes) -> bool:
+        """Commit the changes, if the header is still the one that they were computed from."""
+        assert changes.header is not None
+        self.body = changes.header.encode()
+        return await self._driver.commit(self._session, changes, self.body)
+
+    async def same(self) -> bool:
+        """Whether the header is still the one that was read first."""
+        found, _ = await self._driver.read(self._session, (), header=True)
+        return (None if found is None else Header.decode(found).version) == self._version
