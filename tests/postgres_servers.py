@@ -12,6 +12,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import asyncpg
+
 PASSWORD = "for tests"
 
 
@@ -105,6 +107,14 @@ class PostgresServer:
         while subprocess.run(ready, capture_output=True, user=self._user).returncode:
             assert time.monotonic() < until, (self._folder / "log").read_text()
             time.sleep(0.05)
+
+    async def execute(self, statement: str) -> None:
+        """Run a statement."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
 
     def kill(self) -> None:
         """End all its processes at once, as a power cut would."""

@@ -1,4 +1,4 @@
-"""A proxy before Redis that loses what it should carry, or is slow."""
+"""A proxy before a store that loses what it should carry, or is slow."""
 
 from __future__ import annotations
 

@@ -30,11 +30,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from postgres_servers import PostgresServer
 from redis_servers import RedisCluster, RedisServer
 from turnwise.conversation import Message
 from turnwise.conversation.events import TERMINAL
 from turnwise.errors import ClaimLost, KeyReused
+from turnwise.stores import remote
 from turnwise.stores.base import Claim, Outcome, Store, Submission
+from turnwise.stores.memory import MemoryStore
+from turnwise.stores.postgres import PostgresStore
 from turnwise.stores.redis import RedisStore, pipeline
 from turnwise.stores.sqlite import SQLiteStore
 from turnwise.testing.conformance.acting import delta, desk, question, texts
@@ -313,6 +317,48 @@ def run(machine: type[Machine], examples: int) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_memory() -> None:
+    """In dicts, which are the model of what the other stores keep."""
+    loop = asyncio.new_event_loop()
+
+    class InMemory(Machine):
+        def __init__(self) -> None:
+            super().__init__()
+            clock = [1.7e9]
+            store = MemoryStore(clock=lambda: clock[0])
+            self.loop = loop
+            self.opened = lambda: store
+
+            def shift(seconds: float) -> None:
+                clock[0] += seconds
+
+            self.shift = shift
+
+    run(InMemory, 100)
+    loop.close()
+
+
+def test_postgres(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a server; each example has a schema of its own."""
+    monkeypatch.setattr(remote, "PATIENCE", 60.0)  # a busy machine may hold the server up
+    loop = asyncio.new_event_loop()
+
+    class OnPostgres(Machine):
+        def __init__(self) -> None:
+            super().__init__()
+            url, passed = f"{postgres_server.url}?schema=t{uuid.uuid4().hex}", [0.0]
+            self.loop = loop
+            self.opened = lambda: PostgresStore(url, shift=lambda: passed[0])
+
+            def shift(seconds: float) -> None:
+                passed[0] += seconds
+
+            self.shift = shift
+
+    run(OnPostgres, 15)
+    loop.close()
 
 
 def test_sqlite() -> None:

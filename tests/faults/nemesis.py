@@ -20,7 +20,7 @@ from scene import LEASE, Cast, Scene
 
 from conftest import HERE, Process
 
-ALL = ("sqlite", "redis", "redis-cluster")
+ALL = ("sqlite", "redis", "redis-cluster", "postgres")
 JUMPING = {"PYTHONPATH": f"{HERE}/faults/clock:{HERE}"}
 Strike = Callable[[Scene], Awaitable[None]]
 chance = random.Random(7)
@@ -46,7 +46,7 @@ def fault(*stores: str, like: str = "", **cast: Any) -> Callable[[Strike], Strik
 
     def keep(strike: Strike) -> Strike:
         name = strike.__name__.replace("_", " ")
-        for word in ("Redis", "Cluster", "SIGTERM"):
+        for word in ("Redis", "Cluster", "SIGTERM", "PostgreSQL"):
             name = name.replace(word.lower(), word)
         FAULTS.append(Fault(name, strike, stores or ALL, Cast(**cast), like))
         return strike
@@ -69,7 +69,14 @@ async def _ordered(scene: Scene, order: str, deaths: int = 1) -> None:
     await scene.until(lambda: scene.restarts >= before + deaths)
 
 
-@fault("redis", "sqlite", "redis-cluster", like="worker_killed_after_some_deltas", **apart())
+@fault(
+    "redis",
+    "sqlite",
+    "redis-cluster",
+    "postgres",
+    like="worker_killed_after_some_deltas",
+    **apart(),
+)
 async def worker_killed_after_the_claim(scene: Scene) -> None:
     await _ordered(scene, "after-claim")
 
@@ -79,12 +86,14 @@ async def worker_killed_after_some_deltas(scene: Scene) -> None:
     await _ordered(scene, "after-deltas")
 
 
-@fault("redis-cluster", "sqlite", "redis", like="worker_killed_after_the_commit", **apart())
+@fault(
+    "redis-cluster", "sqlite", "redis", "postgres", like="worker_killed_after_the_commit", **apart()
+)
 async def worker_killed_before_the_commit(scene: Scene) -> None:
     await _ordered(scene, "before-finish")
 
 
-@fault("redis-cluster", "sqlite", "redis", **apart())
+@fault("redis-cluster", "sqlite", "redis", "postgres", **apart())
 async def worker_killed_after_the_commit(scene: Scene) -> None:
     await _ordered(scene, "after-finish")
 
@@ -100,7 +109,7 @@ async def server_killed_before_the_commit(scene: Scene) -> None:
     await _web_dies(scene, "asked")
 
 
-@fault("redis", "sqlite", "redis-cluster", **apart(mortal=True))
+@fault("redis", "sqlite", "redis-cluster", "postgres", **apart(mortal=True))
 async def server_killed_before_the_acknowledgement(scene: Scene) -> None:
     await _web_dies(scene, "answering")
 
@@ -117,7 +126,7 @@ async def any_process_killed(scene: Scene) -> None:
     await scene.until(lambda: scene.restarts > before)
 
 
-@fault("redis", "sqlite", "redis-cluster", **apart())
+@fault("redis", "sqlite", "redis-cluster", "postgres", **apart())
 async def worker_stopped_past_its_lease(scene: Scene) -> None:
     worker = chance.choice(scene.workers)
     worker.signal(signal.SIGSTOP)
@@ -145,7 +154,7 @@ async def sigterm_in_mid_turn(scene: Scene) -> None:
     await _asked_to_stop(scene, chance.choice(scene.servers), 0.0)
 
 
-@fault("redis", "sqlite", "redis-cluster")
+@fault("redis", "sqlite", "redis-cluster", "postgres")
 async def sigterm_twice(scene: Scene) -> None:
     await _asked_to_stop(scene, chance.choice(scene.servers), 0.05, 0.0)
 
@@ -165,14 +174,14 @@ async def no_worker_for_a_while(scene: Scene) -> None:
     await scene.until(lambda: worker.running)
 
 
-@fault("redis", "sqlite", "redis-cluster", newer=True)
+@fault("redis", "sqlite", "redis-cluster", "postgres", newer=True)
 async def old_and_new_version_restarted_in_turn(scene: Scene) -> None:
     for process in scene.servers:
         await _asked_to_stop(scene, process, 0.0)
         await asyncio.sleep(0.5)
 
 
-@fault("sqlite", "redis", environment=JUMPING)
+@fault("sqlite", "redis", "postgres", environment=JUMPING)
 async def wall_clock_jumps(scene: Scene) -> None:
     for ahead in (3600.0, -3600.0, 5.0, 0.0):
         scene.clock.write_text(str(ahead))
@@ -303,3 +312,37 @@ async def wake_ups_lost(scene: Scene) -> None:
     scene.proxy.deaf = True
     await asyncio.sleep(1.0)
     scene.proxy.deaf = False
+
+
+# PostgreSQL
+
+
+@fault("postgres")
+async def postgresql_killed_and_restarted(scene: Scene) -> None:
+    scene.postgres.kill()
+    await asyncio.sleep(chance.uniform(0.1, 2.0))
+    await asyncio.to_thread(scene.postgres.start)
+
+
+@fault("postgres")
+async def postgresql_frozen(scene: Scene) -> None:
+    scene.postgres.freeze()
+    await asyncio.sleep(chance.uniform(0.2, 1.5 * LEASE))
+    scene.postgres.thaw()
+
+
+@fault("postgres", proxied=True)
+async def answers_of_postgresql_lost_on_the_way(scene: Scene) -> None:
+    scene.proxy.cut = chance.randrange(1, 12)
+    await scene.until(lambda: scene.proxy.cut == 0)
+
+
+@fault("postgres")
+async def postgresql_connections_cut_in_a_loop(scene: Scene) -> None:
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        await scene.postgres.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'turnwise'"
+        )
+        await asyncio.sleep(chance.uniform(0.02, 0.15))

@@ -19,6 +19,7 @@ from people import Person
 from verdict import Verdict
 
 from conftest import HERE, Process, WorkerProcess, free_port
+from postgres_servers import PostgresServer
 from proxies import Cutter
 from redis_servers import RedisCluster, RedisServer
 
@@ -68,6 +69,7 @@ class Scene:
     redis: RedisServer
     cluster: RedisCluster
     proxy: Cutter
+    postgres: PostgresServer
 
     def __init__(self, folder: Path, kind: str, cast: Cast) -> None:
         self.folder = folder
@@ -127,6 +129,13 @@ class Scene:
                 self.proxy = await Cutter(self.redis.port).__aenter__()
                 url = url.replace(str(self.redis.port), str(self.proxy.port))
             return url + prefix
+        if self.kind == "postgres":
+            self.postgres = await asyncio.to_thread(PostgresServer)
+            url = self.postgres.url
+            if self.cast.proxied:
+                self.proxy = await Cutter(self.postgres.port).__aenter__()
+                url = url.replace(str(self.postgres.port), str(self.proxy.port))
+            return url
         return f"sqlite:///{self.file}"
 
     async def _begin_processes(self, store: str) -> None:
@@ -169,8 +178,10 @@ class Scene:
         for process in (*self.servers, *self.workers):
             if process.running:
                 process.kill()
-        if self.kind == "redis" and self.cast.proxied:
+        if self.cast.proxied:
             await self.proxy.__aexit__()
+        if self.kind == "postgres":
+            await asyncio.to_thread(self.postgres.stop)
         for node in self.nodes:
             node.kill()
 

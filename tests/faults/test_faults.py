@@ -31,7 +31,7 @@ PLAYED = [
 )
 async def test_fault(fault: Fault, store: str, tmp_path: Path, row: Any) -> None:
     """What was acknowledged is there, once, in order, and everybody has heard of it."""
-    needs(store == "sqlite" or binary() is not None, "redis-server")
+    needs(store in ("sqlite", "postgres") or binary() is not None, "redis-server")
     times = STRIKES or 1
     async with Scene.opened(tmp_path, store, fault.cast) as scene:
         verdict = await scene.play(lambda: fault.strike(scene), times)

@@ -44,6 +44,10 @@ def open_store(url: str, *, observe: Callable[[Batch], None] | None = None) -> S
                 raise
             raise MissingExtra("A PostgreSQL store", "postgres") from None
         return PostgresStore(url, observe=observe)
+    if scheme.startswith(("postgresql+", "postgres+")):
+        raise ConfigurationError(
+            f"{masked(url)!r} names no store: Turnwise has its own driver: write postgresql://"
+        )
     if url.strip() == "memory:":
         return MemoryStore()
     guess = f"sqlite:///{url}" if "://" not in url and url.endswith(".db") else EXAMPLE

@@ -88,7 +88,7 @@ class RemoteStore(RuledStore):
 
     def __init__(self) -> None:
         self.listeners = Listeners()
-        self._lines: dict[str, asyncio.Lock] = {}
+        self._lines: dict[str, _Line] = {}
         self._kept: dict[str, bytes] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._away = False
@@ -147,14 +147,14 @@ class RemoteStore(RuledStore):
             future.set_result(answer)
 
     async def _act(self, session: str, make: Make, name: str) -> Any:
-        line = self._lines.get(session)
-        if line is None:
-            line = self._lines[session] = asyncio.Lock()
+        line = self._lines.setdefault(session, _Line())
+        line.acts += 1
         try:
-            async with line:
+            async with line.lock:
                 return await self._insist(session, make, name)
         finally:
-            if not line.locked() and self._lines.get(session) is line:
+            line.acts -= 1
+            if not line.acts:
                 del self._lines[session]
 
     async def _insist(self, session: str, make: Make, name: str) -> Any:
@@ -277,6 +277,17 @@ class RemoteStore(RuledStore):
         if failed and not claims:
             raise failed[0]
         return claims
+
+
+class _Line:
+    """The acts of this process on one session, one after another: two of them in one group of
+    commits would both be computed from the same header."""
+
+    __slots__ = ("acts", "lock")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.acts = 0
 
 
 class _Attempt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from turnwise.errors import ClaimLost
 from turnwise.stores.base import NO_EPOCH, RESERVATION, Claim, Desk, Outcome
 from turnwise.stores.notices import Signal
 from turnwise.stores.rows import ENDED, Entry, Header, accepted, ended, question_of
@@ -110,7 +111,10 @@ def save(claim: Claim, state: bytes | None, op: Op) -> Rule:
     header, now = yield ()
     if op.since is not None and header is not None and (yield from done_before(op)):
         return NOTHING
-    work = Work(held(header, claim), op, now)
+    header = held(header, claim)
+    if header.head is not None and header.head.status == "running":  # a turn's claim
+        raise ClaimLost()
+    work = Work(header, op, now)
     if state is not None:
         work.header.states += 1
     work.let_go()

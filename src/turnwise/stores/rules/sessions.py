@@ -78,7 +78,7 @@ def reset(session: str, op: Op) -> Rule:
         turn = head if head is not None and head.n == entry.turn else queued(entry)
         move(turn, "reset")
         turn.keyed = 1  # it can still be asked for
-        work.add("C", 0, record_of(work, turn, None, b"", b"", b""), turn=turn.n)
+        work.add("C", 0, record_of(work, turn, None), turn=turn.n)
     if header.token is not None:
         running = header.head.n if header.head is not None else 0
         work.notices.append(Signal("lost", session, running))

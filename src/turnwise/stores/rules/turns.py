@@ -247,10 +247,12 @@ def append(claim: Claim, drafts: Sequence[Draft], written: int, op: Op) -> Rule:
     what a lost answer wrote is not written again."""
     header, now = yield ()
     header = held(header, claim)
+    head = header.head
+    if head is None or head.status != "running":  # it holds the session, and no turn
+        raise ClaimLost()
     if header.written < written:  # the store has lost some of what it had
         raise ClaimLost()
-    head = header.head
-    stop = head is not None and bool(head.stop)
+    stop = bool(head.stop)
     drafts = drafts[header.written - written :]
     if not drafts:
         return Changes(stop)

@@ -140,6 +140,29 @@ class TurnConformance(Acting):
         assert not again.created
         assert (again.turn.n, again.turn.status, again.turn.message_json) == (1, "cancelled", None)
 
+    async def test_many_at_once_in_one_session(self, store: Store) -> None:
+        """Submissions, cancels and claims that overlap stand in line: no number is given twice, and
+        the log has no hole."""
+        await self.made(store)
+
+        async def say(i: int) -> int:
+            for _ in range(i % 5):
+                await asyncio.sleep(0)
+            record = await self.say(store, f"m{i}", limit=1000)
+            if i % 3 == 0:
+                await store.cancel("s", record.n)
+            for claim in await store.claim(desk(f"w{i}"), 1):
+                await store.finish(claim, answer("ok"))
+            return record.n
+
+        numbers = await asyncio.gather(*(say(i) for i in range(60)))
+        assert sorted(numbers) == list(range(1, 61))
+        while claims := await store.claim(desk(), 1):
+            await store.finish(claims[0], answer("ok"))
+        types = await self.types(store)
+        assert types.count("turn.queued") == 60
+        assert types.count("turn.completed") + types.count("turn.cancelled") == 60
+
     async def test_fifty_at_once_with_one_key(self, store: Store) -> None:
         """Concurrent requests with one key create one turn."""
         await self.made(store)

@@ -1,0 +1,248 @@
+"""The same acts leave the same rows on every driver: headers and entries, not answers alone."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import uuid
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import apsw
+import asyncpg
+import pytest
+
+from postgres_servers import PostgresServer
+from turnwise.conversation import Message
+from turnwise.errors import TurnwiseError
+from turnwise.stores import rules
+from turnwise.stores.base import Claim, Desk, Outcome, Submission
+from turnwise.stores.memory import MemoryStore
+from turnwise.stores.postgres import PostgresStore
+from turnwise.stores.rows import Header
+from turnwise.stores.ruled import RuledStore
+from turnwise.stores.sqlite import SQLiteStore
+from turnwise.testing.conformance.acting import delta, desk
+
+START = 1_700_000_000.0
+SESSIONS = ("a", "b\x00c")
+
+
+class Kept:
+    """A store, and a way to see all rows of a session in it."""
+
+    def __init__(self, store: RuledStore) -> None:
+        self.store = store
+
+    async def rows(self, session: str) -> tuple[Any, ...]:
+        """Its header, its entries, its keys, its state."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        await self.store.close()
+
+
+class InMemory(Kept):
+    async def rows(self, session: str) -> tuple[Any, ...]:
+        assert isinstance(self.store, MemoryStore)
+        kept = self.store._acts.sessions.get(session)
+        if kept is None:
+            return ()
+        entries: list[Any] = [tuple(entry) for entry in kept.entries]
+        entries.sort(key=lambda entry: entry[0])
+        return kept.header, entries, sorted(kept.keys.items()), sorted(kept.states.items())
+
+
+class OnSQLite(Kept):
+    async def rows(self, session: str) -> tuple[Any, ...]:
+        assert isinstance(self.store, SQLiteStore)
+        db = apsw.Connection(str(self.store.path))
+        with contextlib.closing(db):
+            found = db.execute("SELECT num, body FROM header WHERE id = ?", (session,)).fetchall()
+            if not found:
+                return ()
+            num, header = found[0]
+            entries = db.execute(
+                "SELECT last, kind, turn, seq, at, body FROM entry WHERE num = ?"
+                " ORDER BY last, pos",
+                (num,),
+            ).fetchall()
+            keys = db.execute("SELECT key, body FROM key WHERE num = ? ORDER BY key", (num,))
+            states = db.execute("SELECT number, body FROM state WHERE num = ? ORDER BY 1", (num,))
+            return header, entries, keys.fetchall(), states.fetchall()
+
+
+class OnPostgres(Kept):
+    def __init__(self, store: RuledStore, server: PostgresServer, schema: str) -> None:
+        super().__init__(store)
+        self._server = server
+        self._schema = schema
+
+    async def rows(self, session: str) -> tuple[Any, ...]:
+        db = await asyncpg.connect(self._server.url)
+        try:
+            await db.execute(f"SET search_path = {self._schema}")
+            found = await db.fetch("SELECT num, body FROM header WHERE id = $1", session.encode())
+            if not found:
+                return ()
+            num, header = found[0]
+            entries = await db.fetch(
+                "SELECT last, kind, turn, seq, at, body FROM entry WHERE num = $1"
+                " ORDER BY last, pos",
+                num,
+            )
+            keys = await db.fetch("SELECT key, body FROM key WHERE num = $1 ORDER BY key", num)
+            states = await db.fetch(
+                "SELECT number, body FROM state WHERE num = $1 ORDER BY number", num
+            )
+            return (
+                header,
+                [tuple(row) for row in entries],
+                [(key.decode(), body) for key, body in keys],
+                [tuple(row) for row in states],
+            )
+        finally:
+            await db.close()
+
+
+@pytest.fixture
+async def drivers(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> AsyncIterator[tuple[list[Kept], list[float]]]:
+    """One store of each kind, all on one clock."""
+    now = [START]
+    schema = f"t{uuid.uuid4().hex}"
+    postgres = PostgresStore(f"{postgres_server.url}?schema={schema}")
+    kept: list[Kept] = [
+        InMemory(MemoryStore(clock=lambda: now[0])),
+        OnSQLite(SQLiteStore(tmp_path / "rows.db", clock=lambda: now[0])),
+        OnPostgres(postgres, postgres_server, schema),
+    ]
+    for one in kept:
+        await one.store.open()
+    postgres.driver.now = lambda: round(now[0], 3)  # type: ignore[method-assign]
+    yield kept, now
+    for one in kept:
+        await one.close()
+
+
+class Player:
+    """Plays the same random acts on a store; `answers` are what came of them."""
+
+    def __init__(self, store: RuledStore, seed: int) -> None:
+        self.store = store
+        self.chance = random.Random(seed)
+        self.claims: list[Claim] = []
+        self.answers: list[str] = []
+        self.count = 0
+
+    async def play(self, now: list[float], acts: int) -> None:
+        now[0] = START
+        for _ in range(acts):
+            now[0] += self.chance.choice((0.25, 1.0, 40.0))
+            self.count += 1
+            try:
+                answer = await self.act(self.chance.choice(SESSIONS), f"op{self.count}")
+            except TurnwiseError as error:
+                answer = type(error).__name__
+            self.answers.append(str(answer))
+
+    async def do(self, session: str, op: str, make: Any) -> Any:
+        return await self.store._begin(session, make, op)
+
+    async def act(self, session: str, op: str) -> Any:
+        chance, text = self.chance, Message("t", role="user", id="m", created_at=START).encode()
+        at: Desk = desk(lease=30.0, max_attempts=2)
+        kind = chance.choice(
+            ("submit", "submit", "submit", "claim", "append", "finish", "finish", "release",
+             "renew", "cancel", "reset", "hold", "save", "update", "lapse", "rotate", "forget")
+        )  # fmt: skip
+        key = chance.choice((None, None, "k1", "k2"))
+        claim = self.claims[-1] if self.claims else None
+        chosen, state = chance.random(), chance.choice((None, b'{"n":1}', b"{}"))
+        n = chance.randrange(1, 9)
+        if kind == "submit":
+            wish = Submission(
+                session, text, key=key, fingerprint="f", create=True, ttl=1e5, limit=4
+            )
+            submitted, claimed = await self.do(
+                session, op, partial(rules.submit, wish, at if chosen < 0.5 else None)
+            )
+            if claimed is not None:
+                self.claims.append(claimed)
+            return submitted.turn.n, submitted.turn.status, submitted.created
+        if kind == "claim":
+            claimed = await self.do(session, op, partial(rules.claim, session, at))
+            if claimed is not None:
+                self.claims.append(claimed)
+            return claimed and (claimed.turn, claimed.attempt, claimed.state, len(claimed.history))
+        if kind in ("lapse", "hold", "reset", "cancel", "update", "rotate", "forget"):
+            make: Any = {
+                "lapse": rules.lapse,
+                "hold": partial(rules.hold, session, "me", 10.0),
+                "reset": partial(rules.reset, session),
+                "cancel": partial(rules.cancel, session, n),
+                "update": partial(rules.update, session, {"name": f"n{n}"}),
+                "rotate": partial(rules.rotate, session),
+                "forget": partial(rules.forget, "w1"),
+            }[kind]
+            answer = await self.do(session, op, make)
+            if kind == "hold" and answer is not None:
+                self.claims.append(answer)
+            return kind
+        if claim is None:
+            return None
+        if kind == "append":
+            drafts = [delta(claim.turn, claim.attempt, "x"), delta(claim.turn, claim.attempt, "y")]
+            make = partial(rules.append, claim, drafts, claim.written)
+            answer = await self.do(claim.session, op, make)
+            claim.written += 2
+            return answer
+        if kind == "finish":
+            reply = Message("r", id="r", created_at=START).encode()
+            outcome = Outcome(
+                "completed", [reply], state=state, keep="w1" if chosen < 0.3 else None
+            )
+            outcome.next_desk = at if chosen < 0.5 else None
+            following = await self.do(claim.session, op, partial(rules.finish, claim, outcome))
+            if following is not None:
+                self.claims.append(following)
+            return following and following.turn
+        make = {
+            "release": partial(rules.release, claim),
+            "renew": partial(rules.renew, claim, 30.0),
+            "save": partial(rules.save, claim, state),
+        }[kind]
+        return await self.do(claim.session, op, make)
+
+
+def comparable(rows: tuple[Any, ...]) -> Any:
+    """Rows without the number of the process, which is random."""
+    if not rows:
+        return rows
+    header = Header.decode(rows[0])
+    header.origin = None if header.origin is None else 1
+    return header.encode(), *rows[1:]
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_the_same_acts_leave_the_same_rows(
+    drivers: tuple[list[Kept], list[float]], seed: int
+) -> None:
+    """After 150 random acts on two sessions the answers, headers, entries, keys and states of all
+    drivers are equal."""
+    kept, now = drivers
+    players = [Player(one.store, seed) for one in kept]
+    for player in players:
+        await player.play(now, 150)
+    for player in players[1:]:
+        assert player.answers == players[0].answers
+    for one in kept:
+        await one.store.sweep(retention=1e9)  # what is removed in slices is removed now
+    for session in SESSIONS:
+        first, *others = [comparable(await one.rows(session)) for one in kept]
+        assert first, "nothing happened"
+        for other in others:
+            assert other == first
