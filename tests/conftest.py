@@ -110,7 +110,7 @@ class Talker:
         response = await self.call("GET", "/messages", params={"limit": 500})
         return [message["text"] for message in response.json()["messages"]]
 
-    async def events(self, after: int = 0, **params: Any) -> list[dict[str, Any]]:
+    async def events(self, after: int | str = 0, **params: Any) -> list[dict[str, Any]]:
         """The log from a cursor, by one long poll."""
         response = await self.call(
             "GET",

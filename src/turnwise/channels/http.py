@@ -27,15 +27,15 @@ from turnwise.channels.schemas import (
     TurnsOut,
 )
 from turnwise.channels.sse import EventStream
-from turnwise.conversation import Status
-from turnwise.errors import Invalid, NotFound, StoreUnavailable, Unauthorized
+from turnwise.conversation import Cursor, Status
+from turnwise.conversation.cursors import MAX_NUMBER, PATTERN
+from turnwise.errors import NotFound, StoreUnavailable, Unauthorized
 from turnwise.gateway.gateway import Gateway
 from turnwise.settings import Settings
 from turnwise.timers import Alarms
 
 MAX_WAIT = 60.0
 """Seconds that one request may wait for a reply or an event."""
-MAX_NUMBER = 2**53
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b")
 
 SessionId = Annotated[str, Path(description="The session's id.", examples=["1yKk2XnB3Hq0dG9c"])]
@@ -43,13 +43,17 @@ TurnNumber = Annotated[int, Path(ge=1, le=MAX_NUMBER, description="The turn's nu
 Before = Annotated[int | None, Query(ge=1, le=MAX_NUMBER, description="Items before this number.")]
 After = Annotated[int | None, Query(ge=0, le=MAX_NUMBER, description="Items after this number.")]
 Limit = Annotated[int, Query(ge=1, le=500, description="Maximum number of items.")]
+AfterEvent = Annotated[
+    str | None,
+    Query(max_length=80, pattern=PATTERN, description="Events after this cursor."),
+]
 Prefer = Annotated[
     str | None, Header(description="`wait=20`: respond when the turn has ended, or after 20 s.")
 ]
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for an event.")]
 LastEventId = Annotated[
     str | None,
-    Header(alias="Last-Event-ID", max_length=20, description="Continue after this event."),
+    Header(alias="Last-Event-ID", max_length=80, description="Continue after this event."),
 ]
 
 _STREAM: dict[str, Any] = {
@@ -325,7 +329,7 @@ class HTTPChannel:
             "messages": [orjson.Fragment(message) for message in history.messages_json],
             "has_more": history.has_more,
             "open": [orjson.Fragment(record.encode()) for record in history.open],
-            "cursor": history.cursor,
+            "cursor": str(Cursor(history.cursor, history.tag)),
         }
         return JSON(orjson.dumps(content))
 
@@ -333,7 +337,7 @@ class HTTPChannel:
         self,
         request: Request,
         session_id: SessionId,
-        after: After = None,
+        after: AfterEvent = None,
         turn: Annotated[int | None, Query(ge=1, le=MAX_NUMBER)] = None,
         wait: Wait = 0.0,
         limit: Limit = 100,
@@ -361,8 +365,8 @@ class HTTPChannel:
             if reader.closed == "token":
                 raise Unauthorized("The token has expired or was replaced.")
             raise StoreUnavailable("This process is stopping: try again.")
-        following = found[-1].id if found else max(cursor, reader.cursor)
-        content = {"events": [orjson.Fragment(e.encoded) for e in found], "next": following}
+        following = found[-1].cursor if found else max(cursor, reader.place)
+        content = {"events": [orjson.Fragment(e.encoded) for e in found], "next": str(following)}
         return JSON(orjson.dumps(content))
 
     # Shared
@@ -405,12 +409,8 @@ def patience_of(prefer: str | None) -> float | None:
     return min(float(found[1]), MAX_WAIT) if found else None
 
 
-def _cursor(last_event_id: str | None, after: int | None) -> int:
-    if last_event_id:
-        if not (last_event_id.isascii() and last_event_id.isdigit()):
-            raise Invalid("Last-Event-ID must be the number of an event.")
-        return min(int(last_event_id), MAX_NUMBER)
-    return after or 0
+def _cursor(last_event_id: str | None, after: str | None) -> Cursor:
+    return Cursor.parse(last_event_id or after or "0")
 
 
 def _wants_stream(request: Request) -> bool:

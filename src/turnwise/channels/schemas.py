@@ -109,7 +109,10 @@ class MessagesOut(BaseModel):
     messages: list[MessageOut]
     has_more: bool
     open: list[TurnOut]
-    cursor: int = Field(description="Follow /events `after` it: no event is missed or repeated.")
+    cursor: str = Field(
+        examples=["7-k3f9a1c2"],
+        description="Follow /events `after` it: no event is missed or repeated.",
+    )
 
 
 class TurnsOut(BaseModel):
@@ -119,7 +122,9 @@ class TurnsOut(BaseModel):
 
 class EventsOut(BaseModel):
     events: list[dict[str, Any]]
-    next: int = Field(description="The value of `after` for the next request.")
+    next: str = Field(
+        examples=["9-k3f9a1c2"], description="The value of `after` for the next request."
+    )
 
 
 class Problem(BaseModel):

@@ -25,6 +25,8 @@ from turnwise.channels.access import Access, Principal
 from turnwise.channels.bodies import BadJSON, validated
 from turnwise.channels.schemas import TurnIn
 from turnwise.channels.sse import Watch
+from turnwise.conversation import Cursor
+from turnwise.conversation.cursors import PATTERN
 from turnwise.errors import (
     Damaged,
     Forbidden,
@@ -68,7 +70,7 @@ class WebSocketChannel:
         self,
         socket: WebSocket,
         session_id: str,
-        after: Annotated[int, Query(ge=0, le=2**53)] = 0,
+        after: Annotated[str, Query(max_length=80, pattern=PATTERN)] = "0",
     ) -> None:
         """Serve one connection until either side closes it."""
         try:
@@ -80,7 +82,9 @@ class WebSocketChannel:
         try:
             principal = await self._authenticate(socket, session_id, offered)
             await self._gateway().session(session_id, principal.generation)
-            reader = self._gateway().follow(session_id, after, generation=principal.generation)
+            reader = self._gateway().follow(
+                session_id, Cursor.parse(after), generation=principal.generation
+            )
         except WebSocketDisconnect:
             return
         except TurnwiseError as error:

@@ -1,5 +1,6 @@
 """The parts of a conversation: sessions, messages, turns, events. Pure: no store, no clock."""
 
+from turnwise.conversation.cursors import Cursor
 from turnwise.conversation.messages import (
     Attachment,
     Failure,
@@ -20,6 +21,7 @@ __all__ = [
     "OPEN",
     "TRANSITIONS",
     "Attachment",
+    "Cursor",
     "Failure",
     "Message",
     "Reply",

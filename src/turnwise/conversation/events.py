@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from turnwise.conversation.cursors import Cursor
 from turnwise.conversation.messages import Failure, Message
 from turnwise.conversation.stamps import iso
 
@@ -111,11 +112,16 @@ class Event:
         return b'{"id":%d,"type":"%b",%b' % (self.id, self.type.encode(), self.tail)
 
     @property
+    def cursor(self) -> Cursor:
+        """The place in the log behind this event."""
+        return Cursor(self.id, self.tag)
+
+    @property
     def sse(self) -> bytes:
         """The event as a server-sent event, encoded once for all readers in this process."""
         if self._sse is None:
-            head = (self.id, self.type.encode(), self.encoded)
-            self._sse = b"id: %d\nevent: %b\ndata: %b\n\n" % head
+            head = (str(self.cursor).encode(), self.type.encode(), self.encoded)
+            self._sse = b"id: %b\nevent: %b\ndata: %b\n\n" % head
         return self._sse
 
     def json(self) -> dict[str, Any]:

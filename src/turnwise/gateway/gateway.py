@@ -17,6 +17,7 @@ import orjson
 
 from turnwise.conversation import (
     Attachment,
+    Cursor,
     Message,
     Session,
     Status,
@@ -382,7 +383,7 @@ class Gateway:
     def follow(
         self,
         session_id: str,
-        after: int,
+        after: int | Cursor,
         *,
         turn: int | None = None,
         generation: int | None = None,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from turnwise.conversation import Cursor
 from turnwise.errors import (
     QueueFull,
 )
@@ -45,7 +46,7 @@ class Hub:
     def join(
         self,
         session: str,
-        after: int,
+        after: int | Cursor,
         *,
         turn: int | None = None,
         generation: int | None = None,
@@ -59,7 +60,8 @@ class Hub:
         if limited and self._count >= self._limit:
             raise TooManyStreams()
         self._store.follow(session)
-        reader = Reader(self.leave, self.alarms, self._store, session, after, turn, generation)
+        place = after if isinstance(after, Cursor) else Cursor(after)
+        reader = Reader(self.leave, self.alarms, self._store, session, place, turn, generation)
         self._readers.setdefault(session, {})[reader] = None
         self._count += 1
         if self._shut:

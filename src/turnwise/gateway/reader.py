@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
-from turnwise.conversation import TurnRecord, events, parsed
+from turnwise.conversation import Cursor, TurnRecord, events, parsed
 from turnwise.conversation.events import Event
 from turnwise.errors import NotFound, StoreUnavailable, StreamEnded, TurnwiseError, Unauthorized
-from turnwise.stores.base import Store
+from turnwise.stores.base import Log, Store
 from turnwise.timers import PERIOD, Alarms
 
 CAPACITY = 256
@@ -57,6 +57,7 @@ class Reader:
         "generation",
         "record",
         "session",
+        "tag",
     )
 
     def __init__(
@@ -65,7 +66,7 @@ class Reader:
         alarms: Alarms,
         store: Store,
         session: str,
-        after: int,
+        after: Cursor,
         turn: int | None,
         generation: int | None,
     ) -> None:
@@ -73,7 +74,7 @@ class Reader:
         self._alarms = alarms
         self._store = store
         self.session = session
-        self.cursor = after
+        self.cursor, self.tag = after
         self._turn = turn
         self.generation = generation
         self.record: TurnRecord | None = None
@@ -123,6 +124,7 @@ class Reader:
     def start_at(self, turn: int, first_event: int) -> None:
         """Follow a turn that was created after this reader joined: no event was missed."""
         self._turn, self.cursor, self._behind = turn, first_event - 1, self._missed
+        self.tag = ""
 
     async def read(self, timeout: float | None = None) -> list[Event]:
         """The next events, or an empty list after `timeout` seconds, a nudge, or at the end.
@@ -221,14 +223,14 @@ class Reader:
     async def _replay(self) -> list[Event]:
         """The log's events after the cursor."""
         self._behind = False
-        log = await self._store.log(self.session, self.cursor, limit=PAGE, turn=self._turn)
+        log = await self._store.log(
+            self.session, self.cursor, limit=PAGE, turn=self._turn, tag=self.tag
+        )
         if log is None:
             self.shut("gone")
             return []
-        if not log.floor <= self.cursor <= log.last:
-            self._behind = True
-            asked, self.cursor = self.cursor, min(max(self.cursor, log.floor), log.last)
-            return [events.gap(asked, self.cursor, time.time())]
+        if log.resume is not None or not log.floor <= self.cursor <= log.last:
+            return [self._gap(log)]
         found: list[Event] = []
         for event in log.events:
             parsed(event.encoded, self.session)
@@ -236,7 +238,7 @@ class Reader:
         if len(log.events) == PAGE:
             self._behind = True
         elif not self.ended:
-            self.cursor = max(self.cursor, log.last)
+            self._move_to(max(self.cursor, log.last))
             if self._over:
                 self.ended = True
             elif self._turn is not None:
@@ -245,8 +247,25 @@ class Reader:
                 self._over = self._behind = record is None or not record.open
         return found
 
+    def _gap(self, log: Log) -> Event:
+        """The log cannot continue this reader's cursor: go on where it can."""
+        asked = self.cursor
+        resume = min(max(asked, log.floor), log.last) if log.resume is None else log.resume
+        self.cursor, self.tag, self._behind = resume, "", True
+        return events.gap(asked, resume, time.time())
+
+    def _move_to(self, number: int) -> None:
+        """Pass over events of other turns."""
+        if number != self.cursor:
+            self.cursor, self.tag = number, ""
+
+    @property
+    def place(self) -> Cursor:
+        """The event that was read last."""
+        return Cursor(self.cursor, self.tag)
+
     def _pass(self, event: Event, found: list[Event]) -> None:
-        self.cursor = event.id
+        self.cursor, self.tag = event.id, event.tag
         if self._turn is None or event.turn == self._turn:
             found.append(event)
             self.ended = self._turn is not None and event.type in events.TERMINAL

@@ -173,7 +173,7 @@ class Page(NamedTuple):
 
 
 class History(NamedTuple):
-    """The history, the open turns, and the event number to follow from.
+    """The history, the open turns, and the event number to follow from, with its event's tag.
 
     The events after `cursor` contain the whole output of the running turn and all later events, but
     none of the messages that are already in the history.
@@ -183,6 +183,7 @@ class History(NamedTuple):
     has_more: bool
     open: list[TurnRecord]
     cursor: int
+    tag: str = ""
 
     @property
     def messages(self) -> list[Message]:
@@ -195,11 +196,14 @@ class Log(NamedTuple):
 
     `events` are those after the cursor that was asked for; the log holds events from `floor` + 1
     to `last`. A cursor below `floor` or above `last` cannot be continued: that is a gap.
+    `resume` is set if the event at the cursor is another one than the cursor names: a gap, after
+    which it goes on from there.
     """
 
     events: list[Event]
     floor: int
     last: int
+    resume: int | None = None
 
 
 class Store(ABC):
@@ -380,6 +384,15 @@ class Store(ABC):
 
     @abstractmethod
     async def log(
-        self, session: str, after: int, *, limit: int = 500, turn: int | None = None
+        self,
+        session: str,
+        after: int,
+        *,
+        limit: int = 500,
+        turn: int | None = None,
+        tag: str = "",
     ) -> Log | None:
-        """The events after number `after` (of one `turn` if given), or None: no such session."""
+        """The events after number `after` (of one `turn` if given), or None: no such session.
+
+        With `tag` the event at `after` must be the one that has it; see Cursor.
+        """

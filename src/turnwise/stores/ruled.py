@@ -177,9 +177,15 @@ class RuledStore(Store):
         return found
 
     async def log(
-        self, session: str, after: int, *, limit: int = 500, turn: int | None = None
+        self,
+        session: str,
+        after: int,
+        *,
+        limit: int = 500,
+        turn: int | None = None,
+        tag: str = "",
     ) -> Log | None:
-        found = await self._read(session, partial(rules.log, session, after, limit, turn))
+        found = await self._read(session, partial(rules.log, session, after, limit, turn, tag))
         return None if found is None else Log(*found)
 
 

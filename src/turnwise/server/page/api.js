@@ -56,7 +56,9 @@ const PATIENCE = 8_000; // ms to wait for the answer to the ping
 /** Follows a session's events after `cursor`, and resumes there when the connection breaks. */
 export class Line {
   constructor(session, cursor, { onEvent, onState, onGone }) {
-    Object.assign(this, { session, cursor, onEvent, onState, onGone, tries: 0, closed: false });
+    Object.assign(this, { session, onEvent, onState, onGone, tries: 0, closed: false });
+    this.after = cursor;  // names the event; from then on its number is enough
+    this.cursor = parseInt(cursor, 10);
     this.again = () => this.retryNow();
     addEventListener("online", this.again);
     document.addEventListener("visibilitychange", this.again);
@@ -64,7 +66,7 @@ export class Line {
   }
 
   connect() {
-    const url = here(path(this.session, `/ws?after=${this.cursor}`));
+    const url = here(path(this.session, `/ws?after=${this.after}`));
     url.protocol = url.protocol.replace("http", "ws");
     const socket = new WebSocket(url, ["turnwise.v1", `token.${this.session.token}`]);
     this.socket = socket;
@@ -76,7 +78,7 @@ export class Line {
   take(event) {
     if (event.type === "pong" || event.type === "error") return;
     if (event.type !== "gap" && event.id <= this.cursor) return;
-    this.cursor = event.id;
+    this.cursor = this.after = event.id;
     this.onEvent(event);
   }
 

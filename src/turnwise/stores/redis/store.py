@@ -340,7 +340,13 @@ class RedisStore(Store):
         return state
 
     async def log(
-        self, session: str, after: int, *, limit: int = 500, turn: int | None = None
+        self,
+        session: str,
+        after: int,
+        *,
+        limit: int = 500,
+        turn: int | None = None,
+        tag: str = "",
     ) -> Log | None:
         events: list[Event] = []
         cursor = after

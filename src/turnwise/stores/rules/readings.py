@@ -122,18 +122,38 @@ def history(session: str, before: int | None, start: int | None, limit: int) -> 
     has_more = len(messages) > limit
     messages = messages[-limit:] if latest else messages[:limit]
     waiting = yield from open_turns(session, header)
-    number, head = header.events, header.head
+    number = _before_running(header)
+    return Changes((messages, has_more, waiting, number, (yield from _tag_at(number))))
+
+
+def _before_running(header: Header) -> int:
+    """From where one follows without missing a word of the running turn."""
+    head = header.head
     if head is not None and head.status == "running" and head.started_event is not None:
-        number = head.started_event - 1
-    return Changes((messages, has_more, waiting, number))
+        return head.started_event - 1
+    return header.events
 
 
-def log(session: str, start: int, limit: int, turn: int | None) -> Rule:
-    """Answer: (events, floor, last), or None if there is no session."""
+def _tag_at(number: int) -> Part:
+    """The tag of the event with this number, or an empty text if it is gone."""
+    if not number:
+        return ""
+    (entries,) = yield (("log", number, 1),)
+    told = [event for entry in entries for event in events_of(entry) if event.id == number]
+    return told[0].tag if told else ""
+
+
+def log(session: str, start: int, limit: int, turn: int | None, tag: str = "") -> Rule:
+    """Answer: (events, floor, last, where to resume after a gap), or None: no session.
+
+    With `tag` the event at `start` must be the one that has it.
+    """
     header, now, horizon = yield (("horizon",),)
     if header is None or not alive(header, now):
         return NOTHING
     floor = max(header.base_event, horizon)
+    if tag and floor <= start <= header.events and (yield from _tag_at(start)) != tag:
+        return Changes(([], floor, header.events, max(floor, _before_running(header))))
     events: list[Event] = []
     first, more = max(start, floor) + 1, True
     while more and len(events) < limit:
@@ -147,4 +167,4 @@ def log(session: str, start: int, limit: int, turn: int | None) -> Rule:
             first = entries[-1].last + 1
         if turn is not None and any(event.type in TERMINAL for event in events):
             break
-    return Changes((events[:limit], floor, header.events))
+    return Changes((events[:limit], floor, header.events, None))
