@@ -43,6 +43,7 @@ def turnwise(
 
 
 EXTRAS = {
+    "postgres": "from turnwise.stores.open import open_store; open_store('postgresql://x/y')",
     "redis": "from turnwise.stores.open import open_store; open_store('redis://x')",
     "openai": "from turnwise.models import OpenAIChat; OpenAIChat('m')",
     "telegram": "from turnwise.messengers.telegram import Telegram; Telegram('1:x')",
@@ -50,7 +51,12 @@ EXTRAS = {
     "torch": "from turnwise.batching.functions.predict import forward; forward(object())",
     "sql": "from turnwise.batching.functions.sql import insert; insert(None, None)",
 }
-PACKAGES = {"telegram": "aiogram", "slack": "slack_bolt", "sql": "sqlalchemy"}
+PACKAGES = {
+    "postgres": "asyncpg",
+    "telegram": "aiogram",
+    "slack": "slack_bolt",
+    "sql": "sqlalchemy",
+}
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

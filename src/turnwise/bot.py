@@ -24,7 +24,8 @@ class Bot:
     `turn.messages` holds. `timeout`: seconds that a turn may take. `max_attempts`: attempts at a
     turn whose worker process dies. `queue_limit`: messages that may wait in one session.
     `coalesce`: seconds between two deltas, or "sentence" for deltas of whole sentences.
-    `max_reply`: maximum characters of a reply.
+    `max_reply`: maximum characters of a reply. `max_state`: maximum bytes of a session's state as
+    JSON.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Bot:
         queue_limit: int = 100,
         coalesce: Coalesce = 0.03,
         max_reply: int = 1_000_000,
+        max_state: int = 65_536,
     ) -> None:
         check_counts(
             history=history,
             max_attempts=max_attempts,
             queue_limit=queue_limit,
             max_reply=max_reply,
+            max_state=max_state,
         )
         check_positive(timeout=timeout)
         if coalesce != "sentence" and not isinstance(coalesce, int | float):
@@ -53,6 +56,7 @@ class Bot:
             max_attempts=max_attempts,
             coalesce=coalesce,
             max_reply=max_reply,
+            max_state=max_state,
         )
         self.queue_limit = queue_limit
         self._services = Services()

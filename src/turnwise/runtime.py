@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -31,6 +32,7 @@ from turnwise.settings import Settings
 from turnwise.stores.base import Store
 from turnwise.stores.open import open_store
 from turnwise.tokens import Signer
+from turnwise.worker.attempt import check_state
 from turnwise.worker.loop_watch import LoopWatch
 from turnwise.worker.worker import Worker
 
@@ -347,5 +349,6 @@ class Runtime:
         """
         checked_session_id(session_id)
         await self.gateway.create(session_id=session_id)
-        async with held(self._store, session_id, timeout) as session:
+        check = partial(check_state, most=self.bot.options.max_state)
+        async with held(self._store, session_id, timeout, check) as session:
             yield session

@@ -16,13 +16,15 @@ Coalesce = float | Literal["sentence"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a bot's turns are run. `timeout` is in seconds, `max_reply` in characters."""
+    """How a bot's turns are run. `timeout` is in seconds, `max_reply` in characters,
+    `max_state` in bytes as JSON."""
 
     history: int = 50
     timeout: float = 300.0
     max_attempts: int = 3
     coalesce: Coalesce = 0.03
     max_reply: int = 1_000_000
+    max_state: int = 65_536
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import orjson
@@ -33,10 +33,13 @@ class HeldSession:
 
 
 @contextlib.asynccontextmanager
-async def held(store: Store, session_id: str, timeout: float | None) -> AsyncIterator[HeldSession]:
+async def held(
+    store: Store, session_id: str, timeout: float | None, check: Callable[[bytes], None]
+) -> AsyncIterator[HeldSession]:
     """The session, once its running turn has ended; its `state` is saved on exit.
 
-    Raises ReplyTimeout after `timeout` seconds, ClaimLost, BadOutput.
+    `check(state)` raises BadOutput for a state that is too large. Raises ReplyTimeout after
+    `timeout` seconds, ClaimLost, BadOutput.
     """
     try:
         async with asyncio.timeout(timeout):
@@ -48,12 +51,15 @@ async def held(store: Store, session_id: str, timeout: float | None) -> AsyncIte
     try:
         yield session
         state = _encoded(session.state)
+        if state != claim.state:
+            check(state)
     except BaseException:
         with contextlib.suppress(ClaimLost):
             await store.save(claim, None)
         raise
     else:
-        await store.save(claim, None if state == claim.state else state)
+        changed = None if state == claim.state else state
+        await store.save(claim, changed)
     finally:
         renewing.cancel()
 

@@ -23,7 +23,7 @@ from turnwise.errors import StoreUnavailable, TurnwiseError
 from turnwise.identity import operation
 from turnwise.stores import rules
 from turnwise.stores.base import Claim, Desk
-from turnwise.stores.notices import Appended, Ended, Listeners, Notice
+from turnwise.stores.notices import Appended, Ended, Listeners, Moved, Notice, Ready
 from turnwise.stores.rows import Header
 from turnwise.stores.ruled import Make, RuledStore, Settled
 from turnwise.stores.rules import Ask, Changes, Op, Rule
@@ -168,6 +168,8 @@ class RemoteStore(RuledStore):
                 changes = await attempt.run(make(op))
                 if changes.header is None and kept is None:
                     self._away = False
+                    if since is not None:  # it was done, and nobody was told
+                        self.told_nobody(session)
                     return changes.answer
                 if changes.header is not None and await attempt.commit(changes):
                     self._away = False
@@ -206,6 +208,10 @@ class RemoteStore(RuledStore):
         if changes.entries:
             notices.append(Appended(session, changes.entries))
         self.listeners.tell([*notices, *changes.notices])
+
+    def told_nobody(self, session: str) -> None:
+        """An act was done and its answer was lost: those who follow must look for themselves."""
+        self.listeners.tell([Moved(session), Ready()])
 
     def _give_up(self, session: str, name: str, sent: bool, error: Lost) -> None:
         if not self._away:

@@ -284,6 +284,8 @@ class Attempt:
             log.error("session %s turn %d: state%s is not JSON: %s", session, n, where, bad)
             raise BadOutput("The session's state is not JSON.", code="bad_state") from bad
         changed = None if state == self.claim.state else state
+        if changed is not None:
+            check_state(changed, self._worker.options.max_state)
         replies = self._encoded(turn)
         if not replies:
             log.info("session %s turn %d: the handler returned nothing to say", *self._where())
@@ -341,6 +343,17 @@ class Attempt:
         if self.kept.thread is None:
             self.kept.thread = Threads(f"turnwise-{self.claim.session[:40]}")
         return self.kept.thread.run(fn, *args)
+
+
+def check_state(state: bytes, most: int) -> None:
+    """Raises BadOutput if an encoded state is larger than `most` bytes: it is written with every
+    turn that changes it."""
+    if len(state) > most:
+        raise BadOutput(
+            f"The session's state has {len(state):,} bytes as JSON, at most {most:,} are kept: put "
+            "large data where you keep your own, and its key into the state.",
+            code="state_too_large",
+        )
 
 
 def _trace(error: BaseException | None, debug: bool) -> str:

@@ -61,17 +61,23 @@ class Address:
         except ValueError as error:
             raise ConfigurationError(f"{masked(url)!r}: {error}") from None
 
-    async def connect(self, url: str = "") -> asyncpg.Connection[Any]:
-        """A connection. Raises Lost, ConfigurationError."""
-        more: dict[str, Any] = {"statement_cache_size": 0 if self.pooled else 100}
-        if not self.pooled:
-            more["server_settings"] = PLANS
+    async def connect(self, *, hints: bool = False) -> asyncpg.Connection[Any]:
+        """A connection, for `hints` that need not be durable to the server's own address.
+
+        Raises Lost, ConfigurationError.
+        """
+        url = self.listen_url if hints and self.listen_url else self._url
+        pooled = self.pooled and url == self._url
+        more: dict[str, Any] = {"statement_cache_size": 0 if pooled else 100}
+        if not pooled:  # a setting would stay behind in a pooler, for others
+            relaxed = {"synchronous_commit": "off"} if hints else {}
+            more["server_settings"] = {**PLANS, **relaxed}
         try:
-            return await asyncpg.connect(url or self._url, timeout=CONNECT, **more)
+            return await asyncpg.connect(url, timeout=CONNECT, **more)
         except asyncpg.PostgresError as error:
             if "unsupported startup parameter" in str(error) and not self.pooled:
                 self._use_pooler("it refuses settings")
-                return await self.connect(url)
+                return await self.connect(hints=hints)
             if error.sqlstate in ("28000", "28P01", "3D000"):
                 raise ConfigurationError(f"PostgreSQL refuses to connect: {error}") from None
             raise Lost(str(error), sent=False) from error
@@ -84,6 +90,11 @@ class Address:
         if not self.pooled:
             log.warning("PostgreSQL is behind a pooler (%s): statements are not prepared.", why)
         self.pooled = True
+
+    @property
+    def hears(self) -> bool:
+        """Whether notices can arrive: they do not pass a pooler."""
+        return bool(self.listen_url) or not self.pooled
 
     def learn(self, error: asyncpg.PostgresError) -> None:
         """An error may tell that a pooler stands between."""

@@ -15,6 +15,7 @@ from turnwise.stores.postgres.connections import Address, Connection
 from turnwise.stores.remote import Driver, Lost
 from turnwise.stores.rows import DESCRIBED, Entry, Header, blanked
 from turnwise.stores.rules import STATES, Ask, Changes
+from turnwise.stores.steady_clock import SteadyClock
 
 GROUP = 128
 """Acts in one statement, at most."""
@@ -51,10 +52,12 @@ class PostgresDriver(Driver):
         self.sql = _statements(address.schema)
         self._shift = shift or (lambda: 0.0)
         self._offset = 0.0
+        self._clock = SteadyClock(lambda: time.time() + self._offset)
         self.writer = Connection(address)
         self._grouped = Connection(address)
         self._readers = [Connection(address) for _ in range(READERS)]
         self._next = 0
+        self._known = False
         self._observe = observe
         self.origin = 0
 
@@ -80,10 +83,14 @@ class PostgresDriver(Driver):
         """Measure how far the server's clock is from ours."""
         before = time.time()
         ((there,),) = await self._grouped.fetch(self.sql["time"])
-        self._offset = there - (before + time.time()) / 2
+        offset = there - (before + time.time()) / 2
+        if not self._known:  # how far it is from ours is no jump
+            self._offset, self._known = offset, True
+            self._clock = SteadyClock(lambda: time.time() + self._offset)
+        self._offset = offset
 
     def now(self) -> float:
-        return round(time.time() + self._offset + self._shift(), 3)
+        return round(self._clock() + self._shift(), 3)
 
     @property
     def incarnation(self) -> int:  # type: ignore[override]

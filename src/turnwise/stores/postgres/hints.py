@@ -126,14 +126,15 @@ class Hints:
 
     async def _listen(self) -> None:
         """Open the connection that listens, and see whether a hint of our own arrives."""
-        connection = await self._address.connect(self._address.listen_url)
+        connection = await self._address.connect(hints=True)
         try:
-            await connection.execute("SET synchronous_commit = off")
-            await connection.add_listener(self._channel, self._hear)
-            self._heard.clear()
-            probe = json.dumps({"o": self._driver.origin, "p": 1})
-            await connection.execute("SELECT pg_notify($1, $2)", self._channel, probe)
             try:
+                if not self._address.hears:
+                    raise TimeoutError
+                await connection.add_listener(self._channel, self._hear)
+                self._heard.clear()
+                probe = json.dumps({"o": self._driver.origin, "p": 1})
+                await connection.execute("SELECT pg_notify($1, $2)", self._channel, probe)
                 await asyncio.wait_for(self._heard.wait(), PROBE)
             except TimeoutError:
                 if self.arrive or not self._tasks:

@@ -18,6 +18,7 @@ from turnwise.batching import Batch
 from turnwise.conversation import Session
 from turnwise.errors import ConfigurationError, StoreUnavailable
 from turnwise.stores import rules
+from turnwise.stores.notices import Ready
 from turnwise.stores.postgres import diagnostics
 from turnwise.stores.postgres.connections import Address
 from turnwise.stores.postgres.driver import PostgresDriver
@@ -119,6 +120,10 @@ class PostgresStore(RemoteStore):
     def _tell(self, session: str, changes: Changes) -> None:
         super()._tell(session, changes)
         self._hints.add(session, changes.notices, appended=bool(changes.entries))
+
+    def told_nobody(self, session: str) -> None:
+        super().told_nobody(session)
+        self._hints.add(session, [Ready()], appended=True)
 
     # Sessions
 

@@ -21,6 +21,8 @@ PROOF = 4096
 SLICE = 500
 """Entries that are erased in the act that deletes them; the others follow in slices."""
 ALL = 2**62
+SPARE = 1000
+"""Free pages that a file keeps for what comes next."""
 KEPT = 5000
 """Headers that are kept between transactions."""
 
@@ -297,6 +299,17 @@ class SQLiteActs(SQLiteReadings, local.Acts):
     def forget_signals(self) -> None:
         """Remove signals that every process has read long ago."""
         self._do("delete_signals", self.now() - 60.0)
+
+    def give_back(self) -> bool:
+        """Make the file smaller by a slice of what is free in it; returns whether there is more.
+
+        A file that was made before version 3 keeps its size; its pages are used again.
+        """
+        free: int = self._execute("PRAGMA freelist_count").get
+        if free <= SPARE or not self._execute("PRAGMA auto_vacuum").get:
+            return False
+        self._execute(f"PRAGMA incremental_vacuum({min(free - SPARE, SLICE)})").fetchall()
+        return free - SPARE > SLICE
 
     def fact(self, name: str, value: bytes) -> bytes:
         """The value of a fact, `value` if it had none yet."""

@@ -57,6 +57,10 @@ BRISK = 0.001
 """COMMIT runs on the loop only if the disk usually needs less than this many seconds."""
 CHECKPOINT = 4000
 """Pages in the write-ahead log at which a checkpoint copies them into the file."""
+HELD_UP = 4
+"""Times CHECKPOINT at which the log is called held up by a reader that does not end."""
+WORDS = 60.0
+"""Seconds between two warnings of that."""
 ERASE_DELAY = 1.0
 """Seconds until deleted data is erased from all files, unless a reader still runs."""
 WATCH = 1.0
@@ -100,7 +104,7 @@ class Engine:
         self._files = StoreFiles(path)
         self._locks = LockFile(path.with_name(f"{path.name}-pulse"), beside=path)
         self._locked_out = False
-        self._next_look = self._next_watch = 0.0
+        self._next_look = self._next_watch = self._next_word = 0.0
 
     # Life
 
@@ -262,6 +266,13 @@ class Engine:
     def _grown(self, db: apsw.Connection, name: str, pages: int) -> int:
         """Called by SQLite after each COMMIT with the number of pages in the write-ahead log."""
         self._wal_pages = pages
+        if pages > HELD_UP * CHECKPOINT and time.monotonic() > self._next_word:
+            self._next_word = time.monotonic() + WORDS
+            log.warning(
+                "%s: the write-ahead log has grown to %d MB, because another program has been "
+                "reading for long and does not let it be emptied; turnwise check names the file",
+                self.path, pages * 4096 // 1_000_000,
+            )  # fmt: skip
         return apsw.SQLITE_OK
 
     def _erase_is_due(self) -> bool:

@@ -13,6 +13,8 @@ from turnwise.errors import ConfigurationError
 from turnwise.stores.sqlite.migration import move, rename
 
 VERSION = 3
+LOG_SIZE = 64_000_000
+"""Bytes that an emptied write-ahead log may keep on the disk."""
 OURS = ({"header", "entry", "fact"}, {"session", "turn", "fact"})
 """Tables that every file of ours has: of this version, and of the versions before it."""
 
@@ -55,6 +57,7 @@ def prepare(db: apsw.Connection, shared: Callable[[], bool] = lambda: False) -> 
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA secure_delete = ON")
     db.execute("PRAGMA cache_size = -65536")
+    db.execute(f"PRAGMA journal_size_limit = {LOG_SIZE}")
     _upgrade(db, shared)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from turnwise.stores.ruled import Make, RuledStore, Settled
 from turnwise.stores.rules import Op, Rule
 from turnwise.stores.sqlite.acts import SQLiteActs
 from turnwise.stores.sqlite.engine import Engine
+from turnwise.stores.steady_clock import SteadyClock
 
 TRIM = 1000
 """Entries that one act of a sweep removes; other acts go between."""
@@ -43,12 +43,14 @@ class SQLiteStore(RuledStore):
         self,
         path: str | Path,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         observe: Callable[[Batch], None] | None = None,
     ) -> None:
         # Resolve links: the lock file of live processes is beside the real file.
         self.path = Path(path).resolve()
-        self._engine = Engine(self.path, clock=clock, observe=observe, settle=_settle)
+        self._engine = Engine(
+            self.path, clock=clock or SteadyClock(), observe=observe, settle=_settle
+        )
 
     # Life
 
@@ -146,6 +148,8 @@ class SQLiteStore(RuledStore):
             trim = partial(SQLiteActs.trim, cutoff=cutoff, start=start, limit=TRIM)
             start = await self._engine.act(trim)
         await self._engine.act(lambda acts: acts.forget_signals())
+        while await self._engine.act(lambda acts: acts.give_back()):
+            pass
         return deleted
 
 
