@@ -78,7 +78,7 @@ class Talker:
         """The number of the session's last event."""
         path = f"{self.path}/messages?limit=1"
         found = json.loads(await self.connection.request("GET", path, b"", self.auth))
-        return int(found["cursor"])
+        return int(found["cursor"].partition("-")[0])
 
     async def stream(self, text: str) -> AsyncIterator[bytes]:
         """Say something and stream the turn's events."""

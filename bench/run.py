@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from client import Connection, Talker
+from cost_rows import bench_costs, bench_postgres
 from measure import (
     CLIENT_CORE,
     CONNECTIONS,
@@ -92,6 +93,8 @@ async def main() -> None:
     with console.status("Measuring, which takes some minutes") as status:
         for bench in (
             bench_turns(),
+            bench_costs(),
+            bench_postgres(),
             bench_streams(),
             bench_readers(),
             bench_processes(),

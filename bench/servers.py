@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import redis.asyncio
 from fastapi import FastAPI
@@ -43,6 +44,20 @@ class Prompt(BaseModel):
 @echo.post("/echo")
 async def answer(prompt: Prompt) -> dict[str, str]:
     return {"text": prompt.text}
+
+
+# Bare ASGI: what the server itself costs.
+
+
+async def asgi(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] != "http":
+        return
+    message = await receive()
+    text = json.loads(message["body"])["text"]
+    body = json.dumps({"text": text}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 # The naive server: the whole conversation as one JSON value, read, changed and written back.

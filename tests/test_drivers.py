@@ -15,13 +15,13 @@ import asyncpg
 import pytest
 
 from postgres_servers import PostgresServer
-from turnwise.conversation import Message
-from turnwise.errors import TurnwiseError
+from turnwise.conversation import TRANSITIONS, Message, turns
+from turnwise.errors import Invalid, TurnwiseError
 from turnwise.stores import rules
 from turnwise.stores.base import Claim, Desk, Outcome, Submission
+from turnwise.stores.header import Header
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.postgres import PostgresStore
-from turnwise.stores.rows import Header
 from turnwise.stores.ruled import RuledStore
 from turnwise.stores.sqlite import SQLiteStore
 from turnwise.testing.conformance.acting import delta, desk
@@ -216,6 +216,67 @@ class Player:
             "save": partial(rules.save, claim, state),
         }[kind]
         return await self.do(claim.session, op, make)
+
+
+async def start(store: RuledStore) -> Claim:
+    text = Message("t", role="user").encode()
+    await store.submit(Submission("s", text, create=True, ttl=1e5))
+    (claim,) = await store.claim(desk(lease=10.0), 5)
+    return claim
+
+
+async def made_to(store: RuledStore, now: list[float], status: str, act: str) -> None:
+    """Do something that takes this arrow of the table."""
+    text = Message("t", role="user").encode()
+    if status == "queued":
+        await store.submit(Submission("s", text, create=True, ttl=1e5))
+        match act:
+            case "claim":
+                await store.claim(desk(), 5)
+            case "cancel":
+                await store.cancel("s", 1)
+            case "reset":
+                await store.reset("s")
+        return
+    claim = await start(store)
+    match act:
+        case "complete" | "fail" | "stop":
+            ends: Any = {"complete": "completed", "fail": "failed", "stop": "cancelled"}
+            await store.finish(claim, Outcome(ends[act]))
+        case "reset":
+            await store.reset("s")
+        case "release":
+            await store.release(claim)
+        case "lapse":
+            now[0] += 60.0
+            await store.claim(desk("w2"), 5)
+
+
+ARROWS = [(status, act) for status, acts in TRANSITIONS.items() for act in acts]
+
+
+@pytest.mark.parametrize(("status", "act"), ARROWS)
+async def test_the_table_of_states_drives_every_store(
+    drivers: tuple[list[Kept], list[float]],
+    status: str,
+    act: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With an arrow removed from the table, no store goes that way, and nothing has changed; with
+    it, all do."""
+    kept, now = drivers
+    for one in kept:
+        await made_to(one.store, now, status, act)
+        await one.store.delete("s")
+    fewer: Any = {s: {a: to for a, to in acts.items() if (s, a) != (status, act)}
+                  for s, acts in TRANSITIONS.items()}  # fmt: skip
+    monkeypatch.setattr(turns, "TRANSITIONS", fewer)
+    for one in kept:
+        with pytest.raises(Invalid):
+            await made_to(one.store, now, status, act)
+        record = await one.store.turn("s", 1)
+        assert record is not None
+        assert record.status == status
 
 
 def comparable(rows: tuple[Any, ...]) -> Any:

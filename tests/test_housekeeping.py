@@ -51,7 +51,7 @@ async def test_one_sweep_removes_all_that_is_overdue(store: Store) -> None:
     await store.open()
     for i in range(3):
         await streamed(store, f"s{i}", 900)
-    await store.sweep(retention=0.0)
+    await store.sweep(retention=-1.0)
     for i in range(3):
         log = await store.log(f"s{i}", 0, limit=5000)
         assert log is not None
@@ -69,7 +69,7 @@ async def test_a_sweep_gives_way(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "s.db")
     await store.open()
     await streamed(store, "long", 5000)
-    sweeping = asyncio.ensure_future(store.sweep(retention=0.0))
+    sweeping = asyncio.ensure_future(store.sweep(retention=-1.0))
     done = 0
     while not sweeping.done():
         await store.submit(Submission(f"s{done}", question("hi"), create=True, ttl=1e6))
@@ -88,7 +88,7 @@ async def test_a_file_gives_its_space_back(tmp_path: Path) -> None:
         before = db.pragma("page_count")
     for i in range(3000):
         await store.delete(f"s{i}")
-    await store.sweep(retention=0.0)
+    await store.sweep(retention=-1.0)
     with apsw.Connection(str(store.path)) as db:
         assert db.pragma("page_count") < before / 2
     await store.close()

@@ -11,8 +11,8 @@ from typing import Any
 
 from turnwise.stores import rules
 from turnwise.stores.base import Claim, Desk
+from turnwise.stores.header import Header
 from turnwise.stores.notices import Appended, Ended, Notice
-from turnwise.stores.rows import Header
 from turnwise.stores.rules import Ask, Changes, Op, Rule
 
 

@@ -14,9 +14,10 @@ from turnwise.conversation import Session
 from turnwise.identity import operation
 from turnwise.stores import rules
 from turnwise.stores.base import Claim, Desk
+from turnwise.stores.header import Header, Index
 from turnwise.stores.local import Acts
 from turnwise.stores.notices import Listener, Listeners
-from turnwise.stores.rows import ENDED, Entry, Header, Index, blanked
+from turnwise.stores.rows import ENDED, Entry, blanked
 from turnwise.stores.ruled import Make, RuledStore, Settled
 from turnwise.stores.rules import STATES, Ask, Changes, Op, Rule
 

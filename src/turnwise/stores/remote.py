@@ -23,8 +23,8 @@ from turnwise.errors import StoreUnavailable, TurnwiseError
 from turnwise.identity import operation
 from turnwise.stores import rules
 from turnwise.stores.base import Claim, Desk
+from turnwise.stores.header import Header
 from turnwise.stores.notices import Appended, Ended, Listeners, Moved, Notice, Ready
-from turnwise.stores.rows import Header
 from turnwise.stores.ruled import Make, RuledStore, Settled
 from turnwise.stores.rules import Ask, Changes, Op, Rule
 

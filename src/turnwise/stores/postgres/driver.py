@@ -11,9 +11,10 @@ from typing import Any
 
 from turnwise.batching import Batch, Batcher
 from turnwise.stores import rules
+from turnwise.stores.header import Header
 from turnwise.stores.postgres.connections import Address, Connection
 from turnwise.stores.remote import Driver, Lost
-from turnwise.stores.rows import DESCRIBED, Entry, Header, blanked
+from turnwise.stores.rows import DESCRIBED, Entry, blanked
 from turnwise.stores.rules import STATES, Ask, Changes
 from turnwise.stores.steady_clock import SteadyClock
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from turnwise.errors import ClaimLost
 from turnwise.stores.base import NO_EPOCH, RESERVATION, Claim, Desk, Outcome
+from turnwise.stores.header import Header
 from turnwise.stores.notices import Signal
-from turnwise.stores.rows import ENDED, Entry, Header, accepted, ended, question_of
+from turnwise.stores.rows import ENDED, Entry, accepted, ended, question_of
 from turnwise.stores.rules.readings import record_at
 from turnwise.stores.rules.turns import claim_of
 from turnwise.stores.rules.work import (

@@ -7,11 +7,11 @@ import orjson
 from turnwise.conversation import Status, TurnRecord
 from turnwise.conversation.events import TERMINAL, Event
 from turnwise.errors import NotFound
+from turnwise.stores.header import Header
 from turnwise.stores.rows import (
     DESCRIBED,
     ENDED,
     ENDS,
-    Header,
     accepted,
     blank,
     ended,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from turnwise.stores.header import Header
 from turnwise.stores.notices import Signal
-from turnwise.stores.rows import DESCRIBED, Header, body
+from turnwise.stores.rows import DESCRIBED, body
 from turnwise.stores.rules.work import (
     Changes,
     Op,

@@ -10,16 +10,8 @@ from turnwise.conversation import TurnRecord, placed
 from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost, KeyReused, NotFound, QueueFull, Unauthorized
 from turnwise.stores.base import EXHAUSTED, Claim, Desk, Outcome, Submission, Submitted
-from turnwise.stores.rows import (
-    DESCRIBED,
-    Entry,
-    Head,
-    Header,
-    body,
-    head_of,
-    messages_of,
-    question_of,
-)
+from turnwise.stores.header import Head, Header
+from turnwise.stores.rows import DESCRIBED, Entry, body, head_of, messages_of, question_of
 from turnwise.stores.rules.readings import record_at
 from turnwise.stores.rules.work import (
     _ACTS,

@@ -10,20 +10,9 @@ from turnwise.conversation import after, placed
 from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost, NotFound
 from turnwise.stores.base import AFFINITY, Claim, Outcome
+from turnwise.stores.header import FORMAT, Head, Header, Index
 from turnwise.stores.notices import Notice, Ready
-from turnwise.stores.rows import (
-    ENDS,
-    FORMAT,
-    Entry,
-    Head,
-    Header,
-    Index,
-    body,
-    conclude,
-    head_of,
-    operation_of,
-    pack,
-)
+from turnwise.stores.rows import ENDS, Entry, body, conclude, head_of, operation_of, pack
 
 STATES = 50
 """How many earlier states of a session are kept, so that it can go back to one."""

@@ -12,8 +12,9 @@ from typing import Any
 import apsw
 
 from turnwise.stores import local, rules
+from turnwise.stores.header import Header
 from turnwise.stores.notices import Ready, Signal
-from turnwise.stores.rows import Entry, Header, blanked
+from turnwise.stores.rows import Entry, blanked
 from turnwise.stores.rules import STATES, Ask, Changes
 
 PROOF = 4096

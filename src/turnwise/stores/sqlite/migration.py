@@ -18,16 +18,8 @@ import orjson
 from turnwise.conversation import events
 from turnwise.conversation.events import Draft, Event
 from turnwise.stores import rules
-from turnwise.stores.rows import (
-    DESCRIBED,
-    ENDS,
-    FORMAT,
-    Entry,
-    Head,
-    Header,
-    body,
-    pack,
-)
+from turnwise.stores.header import FORMAT, Head, Header
+from turnwise.stores.rows import DESCRIBED, ENDS, Entry, body, pack
 
 log = logging.getLogger("turnwise.store")
 

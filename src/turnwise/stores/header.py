@@ -1,0 +1,254 @@
+"""The header of a session: one small row, which every act on the session rewrites. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from turnwise.conversation import Session, Status, parsed
+from turnwise.errors import Damaged, StoreUnavailable
+
+FORMAT = 3
+"""The format of the headers that this version writes; one with a higher number is left alone."""
+
+
+class Head:
+    """The first turn of a mailbox. `keyed`: it has an idempotency key. `started_event` is the
+    number of its last turn.started."""
+
+    __slots__ = (
+        "attempt",
+        "first_event",
+        "keyed",
+        "n",
+        "queued_at",
+        "started_at",
+        "started_event",
+        "status",
+        "stop",
+    )
+
+    def __init__(
+        self,
+        n: int,
+        status: Status,
+        attempt: int,
+        stop: int,
+        keyed: int,
+        first_event: int,
+        queued_at: float,
+        started_at: float | None = None,
+        started_event: int | None = None,
+    ) -> None:
+        self.n = n
+        self.status: Status = status
+        self.attempt = attempt
+        self.stop = stop
+        self.keyed = keyed
+        self.first_event = first_event
+        self.queued_at = queued_at
+        self.started_at = started_at
+        self.started_event = started_event
+
+    def values(self) -> list[Any]:
+        """Its fields, in the order of the constructor."""
+        return [
+            self.n,
+            self.status,
+            self.attempt,
+            self.stop,
+            self.keyed,
+            self.first_event,
+            self.queued_at,
+            self.started_at,
+            self.started_event,
+        ]
+
+
+class Header:
+    """What every act on a session needs to know. Times are the store's, in seconds since 1970.
+
+    `count` and `op` are its version: how many acts have changed it, and the last one. `events`,
+    `turns`, `seq`: the last number given out; what is at or below `base_*` was removed by a reset.
+    `open`: unfinished turns; `head` the first of them. `token`, `lease`, `origin`: the claim, when
+    it lapses and the process that holds it; `written` events were written under it. `keeper`: the
+    worker that caches this session. `reserved`: until then no turn starts. `ready_at`: since when
+    the head waits for a worker. `states`: how often the state has changed, which is the number
+    under which it is kept. `parts`: which of the larger parts there are. `last_op` is the act that
+    appended the last event.
+    """
+
+    __slots__ = (
+        "base_event",
+        "base_seq",
+        "base_turn",
+        "count",
+        "created",
+        "events",
+        "expires",
+        "format",
+        "generation",
+        "head",
+        "keeper",
+        "last_op",
+        "lease",
+        "name",
+        "op",
+        "open",
+        "origin",
+        "owner",
+        "parts",
+        "ready_at",
+        "reserved",
+        "seq",
+        "states",
+        "token",
+        "ttl",
+        "turns",
+        "written",
+    )
+
+    def __init__(
+        self,
+        format: int,
+        count: int,
+        op: str,
+        created: float,
+        ttl: float,
+        expires: float,
+        generation: int,
+        name: str | None = None,
+        owner: str | None = None,
+        parts: str = "",
+        events: int = 0,
+        last_op: str = "",
+        turns: int = 0,
+        seq: int = 0,
+        base_event: int = 0,
+        base_turn: int = 0,
+        base_seq: int = 0,
+        states: int = 0,
+        open: int = 0,
+        head: list[Any] | None = None,
+        token: str | None = None,
+        lease: float | None = None,
+        origin: int | None = None,
+        written: int = 0,
+        keeper: str | None = None,
+        reserved: float = 0,
+        ready_at: float | None = None,
+    ) -> None:
+        self.format = format
+        self.count = count
+        self.op = op
+        self.created = created
+        self.ttl = ttl
+        self.expires = expires
+        self.generation = generation
+        self.name = name
+        self.owner = owner
+        self.parts = parts
+        self.events = events
+        self.last_op = last_op
+        self.turns = turns
+        self.seq = seq
+        self.base_event = base_event
+        self.base_turn = base_turn
+        self.base_seq = base_seq
+        self.states = states
+        self.open = open
+        self.head = Head(*head) if head is not None else None
+        self.token = token
+        self.lease = lease
+        self.origin = origin
+        self.written = written
+        self.keeper = keeper
+        self.reserved = reserved
+        self.ready_at = ready_at
+
+    def encode(self) -> bytes:
+        """The header as a JSON list, in the order of the constructor."""
+        return orjson.dumps(
+            [
+                self.format,
+                self.count,
+                self.op,
+                self.created,
+                self.ttl,
+                self.expires,
+                self.generation,
+                self.name,
+                self.owner,
+                self.parts,
+                self.events,
+                self.last_op,
+                self.turns,
+                self.seq,
+                self.base_event,
+                self.base_turn,
+                self.base_seq,
+                self.states,
+                self.open,
+                self.head and self.head.values(),
+                self.token,
+                self.lease,
+                self.origin,
+                self.written,
+                self.keeper,
+                self.reserved,
+                self.ready_at,
+            ]
+        )
+
+    @classmethod
+    def decode(cls, body: bytes) -> Header:
+        """The inverse of `encode`. Raises Damaged; StoreUnavailable for a newer format."""
+        try:
+            values = orjson.loads(body)
+            if values[0] > FORMAT:
+                raise StoreUnavailable("A newer Turnwise has written this session.")
+            return cls(*values)
+        except (ValueError, TypeError, LookupError):
+            raise Damaged() from None
+
+    @property
+    def version(self) -> str:
+        """A value that no other commit on this session ever had."""
+        return f"{self.count:x}.{self.op}"
+
+    @property
+    def epoch(self) -> tuple[float, int]:
+        """The session's period since it was created or reset."""
+        return self.created, self.base_seq
+
+    def view(self, id: str, metadata: bytes | None) -> Session:
+        """The session as its owner sees it."""
+        running = self.head is not None and self.head.status == "running"
+        return Session(
+            id=id,
+            name=self.name,
+            metadata=parsed(metadata, id) if metadata else {},
+            created_at=self.created,
+            expires_at=self.expires,
+            ttl=self.ttl,
+            status="running" if running else "queued" if self.open else "idle",
+            turns=self.turns - self.base_turn,
+            messages=self.seq - self.base_seq,
+            last_event=self.events,
+            generation=self.generation,
+        )
+
+
+class Index(NamedTuple):
+    """The parts of a header by which a store finds sessions.
+
+    ready: from then on any worker may take its next turn; `keeper` at once. lease, origin: when its
+    claim lapses, and the process that holds it. expires: when it may be deleted.
+    """
+
+    ready: float | None
+    keeper: str | None
+    lease: float | None
+    origin: int | None
+    expires: float
