@@ -67,6 +67,11 @@ async def by_polls(process: Process, talker: Talker, after: int) -> AsyncIterato
                 after = event["id"]
 
 
+def number(cursor: str) -> int:
+    """The number of the event that a cursor names."""
+    return int(cursor.partition("-")[0])
+
+
 def socket_of(url: str, talker: Talker, after: int = 0, **more: Any) -> connect:
     address = f"{url.replace('http', 'ws')}{talker.path}/ws?after={after}"
     return connect(address, additional_headers=talker.auth, proxy=None, **more)
@@ -131,7 +136,7 @@ async def test_five_hundred_readers_come_back_at_once(open_door: Opener) -> None
                             client, "GET", f"{talker.path}/events", headers=headers
                         ) as source:
                             async for event in source.aiter_sse():
-                                seen.append(int(event.id))
+                                seen.append(number(event.id))
                                 if event.event in ENDS:
                                     return seen
 
@@ -228,7 +233,7 @@ async def test_stopping_with_open_doors(pair: list[Process]) -> None:
                 client, "GET", f"{talker.path}/events", headers=talker.auth
             ) as source:
                 async for event in source.aiter_sse():
-                    seen[i].append(int(event.id))
+                    seen[i].append(number(event.id))
 
         async def listen(i: int) -> None:
             async with socket_of(process.url, talker) as socket:

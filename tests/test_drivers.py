@@ -272,8 +272,11 @@ async def test_the_table_of_states_drives_every_store(
                   for s, acts in TRANSITIONS.items()}  # fmt: skip
     monkeypatch.setattr(turns, "TRANSITIONS", fewer)
     for one in kept:
-        with pytest.raises(Invalid):
+        if act in ("claim", "lapse"):  # a session that cannot be claimed does not hold up others
             await made_to(one.store, now, status, act)
+        else:
+            with pytest.raises(Invalid):
+                await made_to(one.store, now, status, act)
         record = await one.store.turn("s", 1)
         assert record is not None
         assert record.status == status

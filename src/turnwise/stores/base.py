@@ -240,8 +240,8 @@ class Store(ABC):
     async def sweep(self, *, retention: float, limit: int = 200) -> int:
         """Delete sessions that expired and events older than `retention` seconds.
 
-        Events of an unfinished turn stay. Returns how many sessions were deleted; at most about
-        `limit` per call, so that no other caller waits long.
+        Events of an unfinished turn stay. Returns how many sessions were deleted. It removes all
+        that is overdue, about `limit` at a time, and other callers go between.
         """
 
     @abstractmethod

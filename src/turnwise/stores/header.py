@@ -75,8 +75,7 @@ class Header:
     it lapses and the process that holds it; `written` events were written under it. `keeper`: the
     worker that caches this session. `reserved`: until then no turn starts. `ready_at`: since when
     the head waits for a worker. `states`: how often the state has changed, which is the number
-    under which it is kept. `parts`: which of the larger parts there are. `last_op` is the act that
-    appended the last event.
+    under which it is kept. `parts`: which of the larger parts there are.
     """
 
     __slots__ = (
@@ -91,7 +90,6 @@ class Header:
         "generation",
         "head",
         "keeper",
-        "last_op",
         "lease",
         "name",
         "op",
@@ -122,7 +120,6 @@ class Header:
         owner: str | None = None,
         parts: str = "",
         events: int = 0,
-        last_op: str = "",
         turns: int = 0,
         seq: int = 0,
         base_event: int = 0,
@@ -150,7 +147,6 @@ class Header:
         self.owner = owner
         self.parts = parts
         self.events = events
-        self.last_op = last_op
         self.turns = turns
         self.seq = seq
         self.base_event = base_event
@@ -182,7 +178,6 @@ class Header:
                 self.owner,
                 self.parts,
                 self.events,
-                self.last_op,
                 self.turns,
                 self.seq,
                 self.base_event,

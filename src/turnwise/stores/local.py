@@ -5,15 +5,19 @@ The memory store and the SQLite store are this, over their own ways to read and 
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from turnwise.errors import TurnwiseError
 from turnwise.stores import rules
 from turnwise.stores.base import Claim, Desk
 from turnwise.stores.header import Header
 from turnwise.stores.notices import Appended, Ended, Notice
 from turnwise.stores.rules import Ask, Changes, Op, Rule
+
+log = logging.getLogger("turnwise.store")
 
 
 class Readings(ABC):
@@ -82,16 +86,37 @@ class Acts(Readings):
 
     def claim(
         self,
-        op: Op,
+        ops: Callable[[], Op],
         desk: Desk,
         ready: Callable[[], Sequence[str]],
         lapsed: Sequence[str],
         orphans: Sequence[tuple[str, int]] = (),
     ) -> list[Claim]:
-        """Claim the sessions that are `ready` for `desk`, after those whose claims have ended."""
+        """Claim the sessions that are `ready` for `desk`, after those whose claims have ended.
+
+        Each claim is an operation of its own, because its token is made of it. A session that
+        cannot be read does not hold up the others.
+        """
         for session in lapsed:
-            self.act(session, rules.lapse(op))
+            self._try(session, rules.lapse(ops()))
         for session, process in orphans:
-            self.act(session, rules.lapse(op, process))
-        claims = [self.act(session, rules.claim(session, desk, op)) for session in ready()]
+            self._try(session, rules.lapse(ops(), process))
+        claims = [self._try(session, rules.claim(session, desk, ops())) for session in ready()]
         return [claim for claim in claims if claim is not None]
+
+    def _try(self, session: str, rule: Rule) -> Any:
+        try:
+            return self.act(session, rule)
+        except TurnwiseError as error:  # raised before anything of the session was written
+            skipped(session, error)
+            return None
+
+
+_skipped: set[str] = set()
+
+
+def skipped(session: str, error: TurnwiseError) -> None:
+    """A session cannot be claimed: said once."""
+    if session not in _skipped:
+        _skipped.add(session)
+        log.error("session %r cannot be claimed: %s", session, error)

@@ -69,6 +69,9 @@ class MemoryStore(RuledStore):
         self._listeners.tell(notices)
         return future
 
+    def _op(self) -> Op:
+        return Op(operation(), self._acts.origin)
+
     async def _read(self, session: str, make: Callable[[], Rule]) -> Any:
         return self._acts.run(session, make()).answer
 
@@ -93,10 +96,10 @@ class MemoryStore(RuledStore):
         return found[:limit]
 
     async def claim(self, desk: Desk, limit: int) -> list[Claim]:
-        def work(op: Op) -> list[Claim]:
+        def work(_: Op) -> list[Claim]:
             acts, now = self._acts, self._acts.now()
             ready = partial(acts.ready, desk.worker, now, limit)
-            return acts.claim(op, desk, ready, acts.lapsed(now))
+            return acts.claim(self._op, desk, ready, acts.lapsed(now))
 
         claims: list[Claim] = await self._run(work)
         return claims

@@ -24,6 +24,7 @@ from turnwise.identity import operation
 from turnwise.stores import rules
 from turnwise.stores.base import Claim, Desk
 from turnwise.stores.header import Header
+from turnwise.stores.local import skipped
 from turnwise.stores.notices import Appended, Ended, Listeners, Moved, Notice, Ready
 from turnwise.stores.ruled import Make, RuledStore, Settled
 from turnwise.stores.rules import Ask, Changes, Op, Rule
@@ -38,8 +39,10 @@ PAUSE = 0.05
 """Seconds between two attempts to reach the server."""
 BACKOFF = 0.0005
 """Seconds that an act waits after its second conflict; twice as long after each further one."""
-FENCE = 5.0
-"""Seconds between two attempts to fence a session after an act was given up."""
+FENCE = 60.0
+"""Seconds during which a session is fenced after an act was given up."""
+AGAIN = 4
+"""How often a reading that asks twice is tried anew, before it is made on a snapshot."""
 
 
 class Lost(Exception):
@@ -73,8 +76,16 @@ class Driver(ABC):
         """Write what an act has changed, all or nothing; False if the header was another one."""
 
     @abstractmethod
+    async def at_one_moment(self, session: str, make: Callable[[], Rule]) -> Any:
+        """The answer of a reading that sees one moment of the store, however often it asks."""
+
+    @abstractmethod
     async def take(self, worker: str, limit: int) -> list[str]:
         """Sessions that are ready, each handed to one worker only for a while."""
+
+    @abstractmethod
+    async def give_back(self, sessions: Sequence[str]) -> None:
+        """Sessions that were handed out and not claimed: another worker may have them."""
 
     @abstractmethod
     async def lapsed(self) -> list[str]:
@@ -90,11 +101,14 @@ class RemoteStore(RuledStore):
         self.listeners = Listeners()
         self._lines: dict[str, _Line] = {}
         self._kept: dict[str, bytes] = {}
+        self._fences: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._away = False
 
     async def finish_tasks(self) -> None:
         """Wait until the pending acts are done."""
+        for fence in self._fences.values():
+            fence.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -159,13 +173,19 @@ class RemoteStore(RuledStore):
 
     async def _insist(self, session: str, make: Make, name: str) -> Any:
         """Try until the act is committed, refused, or `PATIENCE` is over."""
+        # If it was given up before, this repetition finds out what became of it.
+        fence = self._fences.pop((session, name), None)
+        if fence is not None:
+            fence.cancel()
         until = time.monotonic() + (BRIEF if self._away else PATIENCE)
         kept, since, sent, conflicts = self._kept.get(session), None, False, 0
         while True:
-            attempt = _Attempt(self.driver, session, kept)
+            attempt = Attempt(self.driver, session, kept)
             op = Op(name, self.driver.origin, since, self.driver.incarnation)
+            committing = False
             try:
                 changes = await attempt.run(make(op))
+                committing = True
                 if changes.header is None and kept is None:
                     self._away = False
                     if since is not None:  # it was done, and nobody was told
@@ -179,9 +199,9 @@ class RemoteStore(RuledStore):
                 if kept is None:
                     raise
             except Lost as error:
-                sent = sent or error.sent
-                if error.sent and since is None:
-                    since = attempt.events
+                if committing and error.sent:  # a reading that was lost has done nothing
+                    sent = True
+                    since = attempt.events if since is None else since
                 if time.monotonic() + PAUSE > until:
                     self._give_up(session, name, sent, error)
                 await asyncio.sleep(PAUSE)
@@ -219,7 +239,7 @@ class RemoteStore(RuledStore):
         self._away = True
         self._kept.pop(session, None)
         if sent:
-            self._spawn(self._fence(session, name))
+            self._fences[session, name] = self._spawn(self._fence(session, name))
         unavailable = StoreUnavailable(f"The store does not answer: {error}")
         unavailable.perhaps_done = sent
         raise unavailable from error
@@ -227,16 +247,19 @@ class RemoteStore(RuledStore):
     async def _fence(self, session: str, name: str) -> None:
         """An act was given up, and may still arrive: give back a claim that it made, or move the
         session's version, so that it is refused."""
-        until = time.monotonic() + 60.0
-        while time.monotonic() < until:
-            try:
-                await self._act(session, partial(rules.fence, name), operation())
-                return
-            except StoreUnavailable:
-                await asyncio.sleep(0.5)
-            except Exception:
-                log.exception("cannot fence a session")
-                return
+        until = time.monotonic() + FENCE
+        try:
+            while time.monotonic() < until:
+                try:
+                    await self._act(session, partial(rules.fence, name), operation())
+                    return
+                except StoreUnavailable:
+                    await asyncio.sleep(0.5)
+        except Exception:
+            log.exception("cannot fence a session")
+        finally:
+            if self._fences.get((session, name)) is asyncio.current_task():
+                del self._fences[session, name]
 
     # Readings
 
@@ -244,9 +267,13 @@ class RemoteStore(RuledStore):
         """Read from the server. A reading that asks twice may see two moments, so it is repeated
         if the header has changed in between."""
         until = time.monotonic() + (BRIEF if self._away else PATIENCE)
+        tries = 0
         while True:
             try:
-                attempt = _Attempt(self.driver, session, None)
+                if tries == AGAIN:
+                    return await self.driver.at_one_moment(session, make)
+                tries += 1
+                attempt = Attempt(self.driver, session, None)
                 changes = await attempt.run(make())
                 self._away = False
                 if attempt.rounds == 1 or await attempt.same():
@@ -273,15 +300,26 @@ class RemoteStore(RuledStore):
         return await asyncio.shield(self._spawn(self._claim(desk, limit)))
 
     async def _claim(self, desk: Desk, limit: int) -> list[Claim]:
-        for session in await self.ask(self.driver.lapsed):
-            await self._begin(session, rules.lapse)
+        lapsed = await self.ask(self.driver.lapsed)
+        lapsing = (self._begin(name, rules.lapse) for name in lapsed)
+        ended = await asyncio.gather(*lapsing, return_exceptions=True)
+        for name, error in zip(lapsed, ended, strict=True):
+            if isinstance(error, TurnwiseError) and not isinstance(error, StoreUnavailable):
+                skipped(name, error)
+            elif isinstance(error, BaseException):
+                raise error
         ready = await self.ask(partial(self.driver.take, desk.worker, limit))
         claiming = (self._begin(name, partial(rules.claim, name, desk)) for name in ready)
         found = await asyncio.gather(*claiming, return_exceptions=True)
         claims = [claim for claim in found if isinstance(claim, Claim)]
-        failed = [error for error in found if isinstance(error, BaseException)]
-        if failed and not claims:
-            raise failed[0]
+        for name, error in zip(ready, found, strict=True):
+            if isinstance(error, TurnwiseError) and not isinstance(error, StoreUnavailable):
+                skipped(name, error)
+            elif isinstance(error, BaseException) and not claims:
+                raise error
+        refused = [name for name, claim in zip(ready, found, strict=True) if claim is None]
+        if refused:
+            await self.ask(partial(self.driver.give_back, refused))
         return claims
 
 
@@ -296,7 +334,7 @@ class _Line:
         self.acts = 0
 
 
-class _Attempt:
+class Attempt:
     """One try of an act on a session. `kept` is a header to begin with instead of reading it."""
 
     def __init__(self, driver: Driver, session: str, kept: bytes | None) -> None:

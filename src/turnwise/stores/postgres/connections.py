@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -55,11 +56,6 @@ class Address:
         """Whether a pooler stands between that keeps no prepared statements."""
         self.doubts = 0
         """How many connections were lost: after each, the server may hold less than before."""
-        try:
-            asyncpg.connect_utils._parse_connect_dsn_and_args  # noqa: B018
-            int(parts.port or 0)
-        except ValueError as error:
-            raise ConfigurationError(f"{masked(url)!r}: {error}") from None
 
     async def connect(self, *, hints: bool = False) -> asyncpg.Connection[Any]:
         """A connection, for `hints` that need not be durable to the server's own address.
@@ -118,7 +114,9 @@ class Connection:
     async def together(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Any]]:
         """The rows of several statements, in one transaction."""
         async with self._lock:
-            if self._connection is None or self._connection.is_closed():
+            if self._connection is not None and self._connection.is_closed():
+                await self.close()  # it was lost while nobody used it
+            if self._connection is None:
                 self._connection = await self._address.connect()
             try:
                 async with asyncio.timeout(ANSWER):
@@ -134,12 +132,34 @@ class Connection:
                 await self.close()
                 # A connection that the server ends may have been ended behind a commit.
                 raise Lost(str(error), sent=state.startswith(("08", "57"))) from error
+            except asyncio.CancelledError:  # the caller has gone, and nothing is wrong
+                self._connection.terminate()
+                self._connection = None
+                raise
             except BaseException as error:
                 await self.close()
-                if isinstance(error, asyncio.CancelledError):
-                    raise
                 words = str(error) or "it does not answer"
                 raise Lost(words, sent=True) from error
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Callable[..., Awaitable[list[Any]]]]:
+        """Within the block, all statements see one moment. Raises Lost."""
+        connection = await self._address.connect()
+
+        async def fetch(statement: str, *values: Any) -> list[Any]:
+            try:
+                async with asyncio.timeout(ANSWER):
+                    found: list[Any] = await connection.fetch(statement, *values)
+                    return found
+            except Exception as error:
+                raise Lost(str(error) or "it does not answer", sent=False) from error
+
+        try:
+            await fetch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield fetch
+            await fetch("COMMIT")
+        finally:
+            connection.terminate()
 
     async def _fetch(
         self, connection: asyncpg.Connection[Any], statements: Sequence[tuple[str, Sequence[Any]]]

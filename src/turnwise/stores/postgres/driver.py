@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any
 
@@ -13,9 +13,9 @@ from turnwise.batching import Batch, Batcher
 from turnwise.stores import rules
 from turnwise.stores.header import Header
 from turnwise.stores.postgres.connections import Address, Connection
-from turnwise.stores.remote import Driver, Lost
+from turnwise.stores.remote import Attempt, Driver, Lost
 from turnwise.stores.rows import DESCRIBED, Entry, blanked
-from turnwise.stores.rules import STATES, Ask, Changes
+from turnwise.stores.rules import STATES, Ask, Changes, Rule
 from turnwise.stores.steady_clock import SteadyClock
 
 GROUP = 128
@@ -59,6 +59,7 @@ class PostgresDriver(Driver):
         self._readers = [Connection(address) for _ in range(READERS)]
         self._next = 0
         self._known = False
+        self._latest = 0.0
         self._observe = observe
         self.origin = 0
 
@@ -91,7 +92,8 @@ class PostgresDriver(Driver):
         self._offset = offset
 
     def now(self) -> float:
-        return round(self._clock() + self._shift(), 3)
+        self._latest = max(self._latest, round(self._clock() + self._shift(), 3))
+        return self._latest
 
     @property
     def incarnation(self) -> int:  # type: ignore[override]
@@ -106,9 +108,13 @@ class PostgresDriver(Driver):
         key = next((encoded(ask[1]) for ask in asks if ask[0] == "key"), None)
         row = None
         if header or key is not None:
-            row = await self._reads.submit((id, key))
+            row = await self._row(id, key)
         answers = [await self._answer(id, ask, row) for ask in asks]
         return (None if row is None else row[2]), answers
+
+    async def _row(self, id: bytes, key: bytes | None) -> Any:
+        """What the group's statement reads of a session."""
+        return await self._reads.submit((id, key))
 
     async def _read_group(self, wanted: list[Any]) -> list[Any]:
         """One statement for all readings that wait."""
@@ -124,7 +130,7 @@ class PostgresDriver(Driver):
     async def _answer(self, id: bytes, ask: Ask, row: Any) -> Any:
         kind, *values = ask
         match kind:
-            case "key" if row is not None or values:
+            case "key":
                 return None if row is None else row[3]
             case "part" if row is not None and values[0] == DESCRIBED:
                 return row[4]
@@ -176,6 +182,12 @@ class PostgresDriver(Driver):
                 low = found[0][0]
         return low
 
+    async def at_one_moment(self, session: str, make: Callable[[], Rule]) -> Any:
+        connection = Connection(self.address)
+        async with connection.snapshot() as fetch:
+            changes = await Attempt(_Snapshot(self, fetch), session, None).run(make())
+            return changes.answer
+
     # Writing
 
     async def commit(self, session: str, changes: Changes, body: bytes) -> bool:
@@ -185,14 +197,6 @@ class PostgresDriver(Driver):
             if changes.delete or not removed:
                 return bool(removed)
             changes.last_version = None
-        if changes.erase:
-            arguments = _arguments([(id, changes, body)])
-            header = changes.header
-            assert header is not None
-            done, _ = await self.writer.together(
-                [(self.sql["commit"], arguments), (self.sql["erase"], (id, header.base_event))]
-            )
-            return bool(done)
         done_alone: bool = await self._commits.submit((id, changes, body))
         return done_alone
 
@@ -214,6 +218,9 @@ class PostgresDriver(Driver):
         rows = await self.writer.fetch(self.sql["take"], worker, now, limit)
         return [_text(id) for id, _ in sorted(rows, key=lambda row: row[1])]
 
+    async def give_back(self, sessions: Sequence[str]) -> None:
+        await self.writer.fetch(self.sql["give_back"], [encoded(name) for name in sessions])
+
     async def lapsed(self) -> list[str]:
         return [_text(id) for (id,) in await self.fetch("lapsed", self.now())]
 
@@ -234,10 +241,10 @@ class PostgresDriver(Driver):
             after = page[-1][0]
         return found[:limit]
 
-    async def versions(self, sessions: Sequence[str]) -> dict[str, str]:
-        """The versions of those of these sessions that exist."""
+    async def versions(self, sessions: Sequence[str]) -> dict[str, tuple[str, bytes]]:
+        """The versions and headers of those of these sessions that exist."""
         rows = await self.fetch("versions", [encoded(session) for session in sessions])
-        return {_text(id): version for id, version in rows}
+        return {_text(id): (version, body) for id, version, body in rows}
 
     # Housekeeping
 
@@ -283,18 +290,33 @@ class PostgresDriver(Driver):
     async def _empty(self, num: int, last: int, limit: int) -> bool:
         """What a reset removed; of turns with a key it stays how they ended."""
         rows = await self.fetch("emptied", num, last, limit)
-        statements: list[tuple[str, Sequence[Any]]] = []
+        gone: list[int] = []
+        blank: list[tuple[Any, ...]] = []
         for pos, *values in rows:
-            entry = Entry(*values)
-            left = blanked(entry)
+            left = blanked(Entry(*values))
             if left is None:
-                statements.append((self.sql["delete_entry"], (num, entry.last, pos)))
+                gone.append(pos)
             else:
-                arguments = (num, entry.last, pos, left.kind, left.body)
-                statements.append((self.sql["blank_entry"], arguments))
-        if statements:
-            await self.writer.together(statements)
+                blank.append((pos, left.kind, left.body))
+        if rows:
+            await self.writer.fetch(self.sql["empty"], num, gone, *_columns(blank, 3))
         return len(rows) == limit
+
+
+class _Snapshot(PostgresDriver):
+    """The readings of a driver at one moment."""
+
+    def __init__(self, driver: PostgresDriver, fetch: Callable[..., Awaitable[list[Any]]]) -> None:
+        self.sql = driver.sql
+        self.now = driver.now  # type: ignore[method-assign]
+        self._fetch = fetch
+
+    async def fetch(self, name: str, *values: Any) -> list[Any]:
+        return await self._fetch(self.sql[name], *values)
+
+    async def _row(self, id: bytes, key: bytes | None) -> Any:
+        rows = await self.fetch("read", [0], [id], [key])
+        return rows[0] if rows else None
 
 
 def _text(id: bytes) -> str:
@@ -308,6 +330,7 @@ def _arguments(acts: Sequence[tuple[bytes, Changes, bytes]]) -> list[Any]:
     keys: list[tuple[Any, ...]] = []
     states: list[tuple[Any, ...]] = []
     parts: list[tuple[Any, ...]] = []
+    erased: list[tuple[Any, ...]] = []
     for id, changes, body in acts:
         header = changes.header
         assert header is not None
@@ -319,6 +342,8 @@ def _arguments(acts: Sequence[tuple[bytes, Changes, bytes]]) -> list[Any]:
             keys.append((id, encoded(changes.key[0]), changes.key[1]))
         if changes.state is not None:
             states.append((id, header.states, changes.state))
+        if changes.erase:
+            erased.append((id, header.base_event))
         parts += [(id, name, part) for name, part in changes.parts.items()]
     return [
         *_columns(sessions, 10),
@@ -327,6 +352,7 @@ def _arguments(acts: Sequence[tuple[bytes, Changes, bytes]]) -> list[Any]:
         *_columns(states, 3),
         STATES,
         *_columns(parts, 3),
+        *_columns(erased, 2),
     ]
 
 

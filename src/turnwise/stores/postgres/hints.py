@@ -19,6 +19,7 @@ from typing import Any
 import asyncpg
 
 from turnwise.errors import ConfigurationError
+from turnwise.stores.header import Header
 from turnwise.stores.notices import Moved, Notice, Ready, Signal
 from turnwise.stores.postgres.connections import Address
 from turnwise.stores.postgres.driver import PostgresDriver
@@ -30,6 +31,8 @@ GAP = 0.005
 """Seconds between two hints of one process."""
 SIZE = 7000
 """Bytes of a hint: PostgreSQL allows 8000."""
+MANY = 4
+"""Signals in one hint: a session's id may have 200 characters, of up to 12 bytes each."""
 PROBE = 1.0
 """Seconds until our own hint must have arrived, or none will."""
 LOOK = 2.0
@@ -55,6 +58,7 @@ class Hints:
         self._ready = False
         self._due = asyncio.Event()
         self._heard = asyncio.Event()
+        self._listening = asyncio.Lock()
         self.arrive = False
         """Whether hints arrive here; otherwise this process polls."""
         self._connection: asyncpg.Connection[Any] | None = None
@@ -62,7 +66,7 @@ class Hints:
 
     async def start(self) -> None:
         """Listen, if notices arrive here at all."""
-        self._due, self._heard = asyncio.Event(), asyncio.Event()
+        self._due, self._heard, self._listening = asyncio.Event(), asyncio.Event(), asyncio.Lock()
         await self._listen()
         loop = asyncio.get_running_loop()
         chores = (self._send_forever(), self._compare_forever())
@@ -73,6 +77,7 @@ class Hints:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.send()
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
@@ -95,32 +100,36 @@ class Hints:
         while True:
             await self._due.wait()
             self._due.clear()
-            connection = self._connection
-            text = self._text()
-            if connection is None or connection.is_closed():
+            if not await self.send():
                 await self._again()
-            else:
-                try:
-                    async with asyncio.timeout(PROBE):
-                        await connection.execute("SELECT pg_notify($1, $2)", self._channel, text)
-                except Exception as error:
-                    log.debug("a hint was not sent: %s", error)
-                    connection.terminate()
+                self._due.set()
             await asyncio.sleep(GAP)
 
-    def _text(self) -> str:
-        """What is new, as the text of one hint."""
-        told = {
-            "o": self._driver.origin,
-            "s": list(self._sessions),
-            "r": self._ready,
-            "g": self._signals,
-        }
-        self._sessions, self._signals, self._ready = {}, [], False
+    async def send(self) -> bool:
+        """Send what is new; what cannot be sent waits for the next time."""
+        connection = self._connection
+        while self._sessions or self._ready or self._signals:
+            if connection is None or connection.is_closed():
+                return False
+            sessions, signals, ready = self._sessions, self._signals, self._ready
+            self._sessions, self._signals, self._ready = {}, signals[MANY:], False
+            try:
+                async with asyncio.timeout(PROBE):
+                    text = self._text(list(sessions), signals[:MANY], ready)
+                    await connection.execute("SELECT pg_notify($1, $2)", self._channel, text)
+            except Exception as error:
+                log.debug("a hint was not sent: %s", error)
+                connection.terminate()
+                self._sessions, self._signals = {**sessions, **self._sessions}, signals
+                self._ready = ready or self._ready
+                return False
+        return True
+
+    def _text(self, sessions: list[str], signals: list[Any], ready: bool) -> str:
+        """What is new, as one hint; if it is too long, all sessions may have changed."""
+        told = {"o": self._driver.origin, "s": sessions, "r": ready, "g": signals}
         text = json.dumps(told)
-        if len(text) > SIZE:
-            text = json.dumps({"o": self._driver.origin, "s": None, "r": True, "g": []})
-        return text
+        return text if len(text) < SIZE else json.dumps({**told, "s": None})
 
     # Hearing
 
@@ -145,16 +154,20 @@ class Hints:
                 self.arrive = False
             else:
                 self.arrive = True
-        except Exception as error:
+        except BaseException as error:
             connection.terminate()
-            raise Lost(str(error), sent=False) from error
+            if isinstance(error, Exception):
+                raise Lost(str(error), sent=False) from error
+            raise
         self._connection = connection
         # What was told before we listened was not heard.
         self._tell([*(Moved(session) for session in self.followed), Ready()])
 
     async def _again(self) -> None:
         try:
-            await self._listen()
+            async with self._listening:
+                if self._connection is None or self._connection.is_closed():
+                    await self._listen()
         except (Lost, ConfigurationError) as error:
             log.debug("not listening: %s", error)
 
@@ -196,9 +209,11 @@ class Hints:
         found = await self._driver.versions(followed)
         notices: list[Notice] = []
         for session in followed:
-            if session not in found and session in self._known:
-                notices.append(Signal("gone", session))
-            elif found.get(session) != self._known.get(session):
-                notices.append(Moved(session))
-        self._known = found
+            if session not in found:
+                if session in self._known:
+                    notices.append(Signal("gone", session))
+            elif found[session][0] != self._known.get(session):
+                generation = Header.decode(found[session][1]).generation
+                notices += [Signal("token", session, generation), Moved(session)]
+        self._known = {session: version for session, (version, _) in found.items()}
         self._tell(notices)

@@ -13,8 +13,6 @@ SELECT t.body FROM {s}.header h JOIN {s}.state t ON t.num = h.num AND t.number =
     WHERE h.id = $1;
 -- name: part
 SELECT p.body FROM {s}.header h JOIN {s}.part p ON p.num = h.num AND p.name = $2 WHERE h.id = $1;
--- name: key
-SELECT k.body FROM {s}.header h JOIN {s}.key k ON k.num = h.num AND k.key = $2 WHERE h.id = $1;
 -- name: horizon
 SELECT z.last FROM {s}.header h JOIN {s}.horizon z ON z.num = h.num WHERE h.id = $1;
 -- name: turn
@@ -103,13 +101,13 @@ WITH w AS MATERIALIZED (
         INSERT INTO {s}.part (num, name, body) SELECT t.num, x.name, x.body
         FROM unnest($25::bytea[], $26::text[], $27::bytea[]) AS x(id, name, body)
         JOIN t USING (id)
-        ON CONFLICT (num, name) DO UPDATE SET body = excluded.body)
+        ON CONFLICT (num, name) DO UPDATE SET body = excluded.body),
+    x AS (
+        INSERT INTO {s}.erasing (num, last) SELECT t.num, y.last
+        FROM unnest($28::bytea[], $29::bigint[]) AS y(id, last) JOIN t USING (id)
+        ON CONFLICT (num) DO UPDATE SET last = excluded.last RETURNING num),
+    z AS (DELETE FROM {s}.state o USING x WHERE o.num = x.num)
 SELECT id FROM t;
--- name: erase
-WITH h AS (SELECT num FROM {s}.header WHERE id = $1),
-    d AS (DELETE FROM {s}.state WHERE num = (SELECT num FROM h))
-INSERT INTO {s}.erasing (num, last) SELECT num, $2::bigint FROM h
-    ON CONFLICT (num) DO UPDATE SET last = excluded.last;
 -- name: delete
 WITH h AS (DELETE FROM {s}.header WHERE id = $1 AND version = $2 RETURNING num),
     l AS (DELETE FROM {s}.look WHERE num = (SELECT num FROM h)),
@@ -129,6 +127,8 @@ UPDATE {s}.look k SET taken = $2::float8 + 2
 -- name: any_ready
 SELECT 1 FROM {s}.look
     WHERE ready IS NOT NULL AND (ready <= $2 OR keeper = $1) AND taken <= $2 LIMIT 1;
+-- name: give_back
+UPDATE {s}.look k SET taken = 0 FROM {s}.header h WHERE h.num = k.num AND h.id = ANY($1::bytea[]);
 -- name: lapsed
 SELECT h.id FROM {s}.look l JOIN {s}.header h USING (num) WHERE l.lease <= $1 LIMIT 100;
 -- name: expired
@@ -138,7 +138,7 @@ SELECT count(*) FROM {s}.look WHERE ready IS NOT NULL;
 -- name: sessions
 SELECT id, body FROM {s}.header WHERE id > $1 ORDER BY id LIMIT $2;
 -- name: versions
-SELECT id, version FROM {s}.header WHERE id = ANY($1::bytea[]);
+SELECT id, version, body FROM {s}.header WHERE id = ANY($1::bytea[]);
 -- name: count
 SELECT reltuples::bigint FROM pg_class WHERE oid = '{s}.header'::regclass;
 
@@ -166,11 +166,11 @@ DELETE FROM {s}.part WHERE num = $1;
 -- name: emptied
 SELECT pos, last, kind, turn, seq, at, body FROM {s}.entry
     WHERE num = $1 AND last <= $2 AND kind NOT IN ('T', 'F', 'C') LIMIT $3;
--- name: delete_entry
-DELETE FROM {s}.entry WHERE num = $1 AND last = $2 AND pos = $3;
--- name: blank_entry
-UPDATE {s}.entry SET kind = $4, seq = NULL, at = NULL, body = $5
-    WHERE num = $1 AND last = $2 AND pos = $3;
+-- name: empty
+WITH d AS (DELETE FROM {s}.entry WHERE num = $1 AND pos = ANY($2::bigint[]))
+UPDATE {s}.entry e SET kind = x.kind, seq = NULL, at = NULL, body = x.body
+    FROM unnest($3::bigint[], $4::text[], $5::bytea[]) AS x(pos, kind, body)
+    WHERE e.num = $1 AND e.pos = x.pos;
 
 -- name: time
 SELECT extract(epoch FROM clock_timestamp())::float8;

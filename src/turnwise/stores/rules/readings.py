@@ -90,7 +90,7 @@ def turns(
     latest = start is None
     records: list[TurnRecord] = []
     if status not in ("queued", "running"):
-        kinds = "tfcTFC" if status is None else ENDS[status] + ENDS[status].upper()
+        kinds = "tfc" if status is None else ENDS[status]
         (entries,) = yield (("ended", low, high, kinds, limit + 1, latest),)
         records = [ended(session, entry) for entry in entries]
     if status in (None, "queued", "running"):
@@ -152,7 +152,7 @@ def log(session: str, start: int, limit: int, turn: int | None, tag: str = "") -
     if header is None or not alive(header, now):
         return NOTHING
     floor = max(header.base_event, horizon)
-    if tag and floor <= start <= header.events and (yield from _tag_at(start)) != tag:
+    if tag and floor < start <= header.events and (yield from _tag_at(start)) != tag:
         return Changes(([], floor, header.events, max(floor, _before_running(header))))
     events: list[Event] = []
     first, more = max(start, floor) + 1, True
@@ -167,4 +167,8 @@ def log(session: str, start: int, limit: int, turn: int | None, tag: str = "") -
             first = entries[-1].last + 1
         if turn is not None and any(event.type in TERMINAL for event in events):
             break
-    return Changes((events[:limit], floor, header.events, None))
+    # A sweep may have removed some of them meanwhile.
+    (horizon,) = yield (("horizon",),)
+    floor = max(floor, horizon)
+    kept = [event for event in events if event.id > floor]
+    return Changes((kept[:limit], floor, header.events, None))

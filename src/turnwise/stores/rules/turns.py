@@ -11,7 +11,16 @@ from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost, KeyReused, NotFound, QueueFull, Unauthorized
 from turnwise.stores.base import EXHAUSTED, Claim, Desk, Outcome, Submission, Submitted
 from turnwise.stores.header import Head, Header
-from turnwise.stores.rows import DESCRIBED, Entry, body, head_of, messages_of, question_of
+from turnwise.stores.rows import (
+    DESCRIBED,
+    ENDED,
+    Entry,
+    body,
+    head_of,
+    messages_of,
+    operation_of,
+    question_of,
+)
 from turnwise.stores.rules.readings import record_at
 from turnwise.stores.rules.work import (
     _ACTS,
@@ -258,21 +267,27 @@ def finish(claim: Claim, outcome: Outcome, op: Op) -> Rule:
     """Answer: the claim on the session's next turn, if it was asked for."""
     header, now = yield ()
     session, desk = claim.session, outcome.next_desk
-    if op.since is not None and (header is None or header.token != claim.token):
-        if (yield from done_before(op)) is None:
+    if header is None or header.token != claim.token:
+        # Perhaps it was done before, in this try or by an earlier one that was given up.
+        (entries,) = yield (("turn", claim.turn),)
+        if not entries or entries[-1].kind not in ENDED or operation_of(entries[-1]) != op.id:
             raise ClaimLost()
         if desk is None or header is None or header.token != token_of(desk.worker, op):
             return NOTHING
+        assert header.head is not None
         ((entry, *_),) = yield (("turn", header.head.n),)
-        return Changes(
-            (yield from claim_of(op, session, header, desk, question_of(entry), (), None))
-        )
+        question = question_of(entry)
+        return Changes((yield from claim_of(op, session, header, desk, question, (), None)))
     header = held(header, claim)
     if header.head is None or header.head.status != "running":
         raise ClaimLost()
+    if header.written < claim.written:  # the store has lost some of what it had
+        raise ClaimLost()
     work = Work(header, op, now)
+    # What an append wrote whose answer was lost is not written again.
+    drafts = outcome.drafts[max(0, header.written - claim.written) :]
     work.let_go()
-    said = yield from close(work, _ACTS[outcome.status], claim.message, outcome)
+    said = yield from close(work, _ACTS[outcome.status], claim.message, outcome, drafts)
     end = work.entries[-1]
     state = outcome.state
     if state is not None:

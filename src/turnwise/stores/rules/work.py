@@ -121,8 +121,6 @@ class Work:
     ) -> None:
         """Append an entry of so many events."""
         self.header.events += events
-        if events:
-            self.header.last_op = self.op.id
         self.entries.append(Entry(self.header.events, kind, turn, seq, at, text))
 
     def note(self, what: str) -> None:
@@ -266,10 +264,12 @@ _ENDS = {"complete": "completed", "fail": "failed", "stop": "cancelled"}
 _ACTS = {status: act for act, status in _ENDS.items()}
 
 
-def close(work: Work, act: str, question: bytes, outcome: Outcome) -> Part:
+def close(
+    work: Work, act: str, question: bytes, outcome: Outcome, drafts: Sequence[Draft] = ()
+) -> Part:
     """End the head: question and replies enter the history, and the next open turn is the head.
 
-    Returns the messages, placed.
+    `drafts` come before the end. Returns the messages, placed.
     """
     header = work.header
     head = header.head
@@ -278,8 +278,8 @@ def close(work: Work, act: str, question: bytes, outcome: Outcome) -> Part:
     first = header.seq + 1
     header.seq += 1 + len(outcome.replies)
     work.slide()
-    if outcome.drafts:
-        write(work, outcome.drafts)
+    if drafts:
+        write(work, drafts)
     parts = conclude(head.status, question, outcome.error_json, outcome.usage, *outcome.replies)
     work.add(
         ENDS[head.status],

@@ -287,7 +287,7 @@ class SQLiteActs(SQLiteReadings, local.Acts):
                 kept_from[num] = self._first_open_event(num)
             if last < kept_from[num]:
                 self._do("delete_entry", pos)
-                horizon[num] = last
+                horizon[num] = max(last, horizon.get(num, 0))
         for num, last in horizon.items():
             self._do("raise_horizon", last, num)
         return (rows[-1][3], rows[-1][0]) if len(rows) == limit else None

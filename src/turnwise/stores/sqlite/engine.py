@@ -154,6 +154,9 @@ class Engine:
         if self._next_check is not None:
             self._next_check.cancel()
         await self._batcher.aclose()
+        if self._erase_at:  # what was deleted must not stay in the log when nobody is here
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, self._erase)
         self._thread.shutdown(wait=True)
         self._reader.close()
         self._writer.close()

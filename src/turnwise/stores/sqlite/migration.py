@@ -86,7 +86,7 @@ def _move_session(db: apsw.Connection, row: Any) -> None:
     header = Header(
         FORMAT, 1, OP, created, ttl, expires, generation, name,
         parts="" if metadata == b"{}" else DESCRIBED,
-        events=last_event, last_op=OP, turns=last_turn, seq=last_seq,
+        events=last_event, turns=last_turn, seq=last_seq,
         base_event=floor if base_turn else 0, base_turn=base_turn, base_seq=base_seq,
         states=int(state is not None), open=open_, token=token, lease=lease, origin=owner,
         keeper=keeper, reserved=reserved, ready_at=ready,

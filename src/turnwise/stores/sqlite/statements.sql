@@ -1,4 +1,4 @@
--- The SQLite store's statements, by name. They know no rule: stores/rules.py has them all.
+-- The SQLite store's statements, by name. They know no rule: stores/rules/ has them all.
 
 -- name: header
 SELECT num, body FROM header WHERE id = ?;

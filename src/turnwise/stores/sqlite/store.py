@@ -1,6 +1,6 @@
 """The SQLite store: one file, several processes, durable once acknowledged.
 
-Acts and readings are the rules' (stores/rules.py), which engine.py runs in transactions.
+Acts and readings are the rules' (stores/rules/), which engine.py runs in transactions.
 """
 
 from __future__ import annotations
@@ -103,7 +103,10 @@ class SQLiteStore(RuledStore):
         def work(acts: SQLiteActs) -> list[Claim]:
             orphans = [(name, process) for process in dead for name in acts.orphans(process)]
             ready = partial(acts.ready, desk.worker, limit)
-            op = Op(operation(), acts.origin, incarnation=acts.incarnation)
+
+            def op() -> Op:
+                return Op(operation(), acts.origin, incarnation=acts.incarnation)
+
             return acts.claim(op, desk, ready, acts.lapsed(), orphans)
 
         # A caller that gives up must not leave claims that no worker runs.

@@ -41,6 +41,36 @@ class ClaimConformance(Acting):
         await store.finish(new, answer("fresh"))
         assert texts((await store.history("s")).messages_json) == ["hi", "fresh"]
 
+    async def test_claims_made_at_once_are_apart(self, store: Store) -> None:
+        """Sessions that are claimed in one call have a token each, and end each for itself."""
+        for name in ("a", "b", "c"):
+            await self.made(store, name)
+            await self.say(store, "hi", name)
+        claims = await store.claim(desk(), 10)
+        assert len({claim.token for claim in claims}) == 3
+        first, second, third = claims
+        await store.finish(first, answer("ok"))
+        await store.cancel(second.session, 1)
+        assert not await store.append(third, [delta(1, 1, "x")])
+        assert await store.append(second, [delta(1, 1, "x")])
+        await store.finish(third, answer("ok"))
+
+    async def test_a_commit_that_is_repeated_is_done_once(self, store: Store) -> None:
+        """The same outcome again, after its answer was lost: no error, and nothing twice. What an
+        append wrote whose answer was lost is not written again with the commit."""
+        await self.made(store)
+        await self.say(store, "hi")
+        claim = await self.claimed(store)
+        drafts = [delta(1, 1, "a"), delta(1, 1, "b")]
+        await store.append(claim, drafts)
+        claim.written = 0  # as the worker knows it if the answer was lost
+        outcome = answer("ab")
+        outcome.drafts = [*drafts, delta(1, 1, "c")]
+        await store.finish(claim, outcome)
+        await store.finish(claim, outcome)
+        assert texts((await store.history("s")).messages_json) == ["hi", "ab"]
+        assert (await self.types(store)).count("delta") == 3
+
     async def test_a_renewed_lease_holds(self, store: Store) -> None:
         """A claim that is renewed in time is not taken over."""
         await self.made(store)
