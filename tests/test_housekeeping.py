@@ -13,6 +13,7 @@ import pytest
 from postgres_servers import PostgresServer
 from turnwise import Bot, Runtime, Turn, TurnError
 from turnwise.errors import BadOutput
+from turnwise.gateway.hub import Hub
 from turnwise.settings import Settings
 from turnwise.stores.base import Store, Submission
 from turnwise.stores.memory import MemoryStore
@@ -61,6 +62,23 @@ async def test_one_sweep_removes_all_that_is_overdue(store: Store) -> None:
         assert record is not None
         assert record.reply is not None
         assert record.reply.text == "ok"
+    await store.close()
+
+
+async def test_a_turn_before_the_horizon_is_told_from_its_record(store: Store) -> None:
+    """Who follows one turn whose deltas are gone gets a gap, its message and its end."""
+    await store.open()
+    await streamed(store, "s", 20)
+    await streamed(store, "s", 20)
+    await store.sweep(retention=-1.0)
+    hub = Hub(store)
+    for n, last in ((1, 24), (2, 48)):
+        with hub.join("s", 0, turn=n) as reader:
+            async with asyncio.timeout(10):
+                found = [event async for event in reader]
+        assert [event.type for event in found] == ["gap", "message", "turn.completed"]
+        assert found[-1].id == last
+    hub.close()
     await store.close()
 
 

@@ -73,7 +73,10 @@ class Driver(ABC):
 
     @abstractmethod
     async def commit(self, session: str, changes: Changes, body: bytes) -> bool:
-        """Write what an act has changed, all or nothing; False if the header was another one."""
+        """Write what an act has changed, all or nothing; False if the header was another one.
+
+        Only where a session takes the place of an expired one may the removal stand alone.
+        """
 
     @abstractmethod
     async def at_one_moment(self, session: str, make: Callable[[], Rule]) -> Any:

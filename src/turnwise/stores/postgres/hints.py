@@ -29,6 +29,8 @@ log = logging.getLogger("turnwise.store")
 
 GAP = 0.005
 """Seconds between two hints of one process."""
+PAUSE = 0.2
+"""Seconds between two attempts while the server is away."""
 SIZE = 7000
 """Bytes of a hint: PostgreSQL allows 8000."""
 MANY = 4
@@ -100,10 +102,12 @@ class Hints:
         while True:
             await self._due.wait()
             self._due.clear()
-            if not await self.send():
+            if await self.send():
+                await asyncio.sleep(GAP)
+            else:
                 await self._again()
                 self._due.set()
-            await asyncio.sleep(GAP)
+                await asyncio.sleep(PAUSE)
 
     async def send(self) -> bool:
         """Send what is new; what cannot be sent waits for the next time."""

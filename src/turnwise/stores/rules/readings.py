@@ -12,6 +12,7 @@ from turnwise.stores.rows import (
     DESCRIBED,
     ENDED,
     ENDS,
+    STATUSES,
     accepted,
     blank,
     ended,
@@ -143,6 +144,14 @@ def _tag_at(number: int) -> Part:
     return told[0].tag if told else ""
 
 
+def _end_before(turn: int, floor: int) -> Part:
+    """The last events of a turn that ended before the log's floor: its record tells them still."""
+    (entries,) = yield (("turn", turn),)
+    if not entries or entries[-1].kind not in STATUSES or entries[-1].last > floor:
+        return None
+    return events_of(entries[-1])
+
+
 def log(session: str, start: int, limit: int, turn: int | None, tag: str = "") -> Rule:
     """Answer: (events, floor, last, where to resume after a gap), or None: no session.
 
@@ -152,6 +161,9 @@ def log(session: str, start: int, limit: int, turn: int | None, tag: str = "") -
     if header is None or not alive(header, now):
         return NOTHING
     floor = max(header.base_event, horizon)
+    if turn is not None and (ended_at := (yield from _end_before(turn, floor))) is not None:
+        told = [event for event in ended_at if event.id > start]
+        return Changes((told[:limit], ended_at[0].id - 1, header.events, None))
     if tag and floor < start <= header.events and (yield from _tag_at(start)) != tag:
         return Changes(([], floor, header.events, max(floor, _before_running(header))))
     events: list[Event] = []
