@@ -17,6 +17,8 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
     (SELECT max(extract(epoch FROM clock_timestamp() - xact_start)) FROM pg_stat_activity
         WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid())
 """
+FEW = 10_000
+"""Sessions that are counted one by one."""
 LONG = 60.0
 """Seconds after which an open transaction of anybody holds up the tables' cleaning."""
 
@@ -35,14 +37,14 @@ async def look(driver: PostgresDriver) -> Found:
     (
         (version, number, commit, fsync, pages, standbys, database, size, ours, most, oldest),
     ) = await driver.writer.fetch(SETTINGS)
-    (count,) = (await driver.fetch("count"))[0]
+    ((few, many),) = await driver.fetch("count", FEW)
     found = Found(
         _durability(commit, fsync, pages, standbys),
         {
             "store": f"PostgreSQL {version}",
             "database": f"{database}, schema {driver.address.schema}, {size}",
             "synchronous_commit": commit,
-            "sessions": f"about {max(0, count)}",
+            "sessions": str(few) if few < FEW else f"about {max(few, many):,}",
             "connections": f"{ours} of {most}",
             "pooler": "yes, in transaction mode" if driver.address.pooled else "none seen",
         },

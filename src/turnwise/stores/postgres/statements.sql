@@ -140,7 +140,9 @@ SELECT id, body FROM {s}.header WHERE id > $1 ORDER BY id LIMIT $2;
 -- name: versions
 SELECT id, version, body FROM {s}.header WHERE id = ANY($1::bytea[]);
 -- name: count
-SELECT reltuples::bigint FROM pg_class WHERE oid = '{s}.header'::regclass;
+-- Exactly for few sessions, and for many as PostgreSQL remembers it.
+SELECT (SELECT count(*) FROM (SELECT FROM {s}.header LIMIT $1) AS few),
+    (SELECT reltuples::bigint FROM pg_class WHERE oid = '{s}.header'::regclass);
 
 -- name: old_entries
 SELECT e.num, e.last, e.pos, e.at, h.body FROM {s}.entry e JOIN {s}.header h USING (num)
