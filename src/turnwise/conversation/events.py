@@ -156,14 +156,14 @@ def pack(appended: Iterable[Event]) -> bytes:
     )
 
 
-def unpack(body: bytes, last: int) -> list[Event]:
-    """The inverse of `pack`; `last` is the number of the last event."""
+def unpack(body: bytes, last: int, tag: str = "") -> list[Event]:
+    """The inverse of `pack`; `last` is the number of the last event, `tag` of the act."""
     packed = body.split(_BETWEEN_EVENTS)
     found, number = [], last - len(packed)
     for one in packed:
         number += 1
         type, turn, tail = one.split(_BETWEEN_FIELDS)
-        found.append(Event(number, type.decode(), int(turn) if turn else None, tail))
+        found.append(Event(number, type.decode(), int(turn) if turn else None, tail, tag))
     return found
 
 

@@ -92,6 +92,9 @@ def operation_of(entry: Entry) -> str:
 def events_of(entry: Entry) -> list[Event]:
     """The events that an entry tells, in order. Raises Damaged."""
     try:
+        if entry.kind == "d":  # most entries of a stream
+            head, _, packed = entry.body.partition(b"\n")
+            return events.unpack(packed, entry.last, tag_of(orjson.loads(head)[2]))
         tag, drafts = _drafts(entry)
     except (ValueError, TypeError, LookupError):
         raise Damaged() from None
@@ -107,9 +110,6 @@ def tag_of(op: str) -> str:
 def _drafts(entry: Entry) -> tuple[str, Sequence[Draft]]:
     head, *parts = entry.parts()
     match entry.kind, orjson.loads(head):
-        case "d", [_, _, op]:
-            packed = events.unpack(b"\n".join(parts), entry.last)
-            return tag_of(op), [Draft(e.type, e.turn, e.tail) for e in packed]
         case "q", [n, position, at, op, key, started]:
             more = {"position": position} if key is None else {"position": position, "key": key}
             message = placed(parts[0], n, None)

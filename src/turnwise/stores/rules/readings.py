@@ -167,18 +167,21 @@ def log(session: str, start: int, limit: int, turn: int | None, tag: str = "") -
     if tag and floor < start <= header.events and (yield from _tag_at(start)) != tag:
         return Changes(([], floor, header.events, max(floor, _before_running(header))))
     events: list[Event] = []
-    first, more = max(start, floor) + 1, True
+    low = max(start, floor)
+    first, more = low + 1, True
     while more and len(events) < limit:
         (entries,) = yield (("log", first, limit),)
         more = len(entries) == limit
         for entry in entries:
-            for event in events_of(entry):
-                if event.id > max(start, floor) and turn in (None, event.turn):
-                    events.append(event)
+            told = events_of(entry)
+            if turn is not None:
+                told = [event for event in told if event.turn == turn]
+            events += told if told and told[0].id > low else [e for e in told if e.id > low]
+            if len(events) >= limit or (turn is not None and told and told[-1].type in TERMINAL):
+                more = False
+                break
         if entries:
             first = entries[-1].last + 1
-        if turn is not None and any(event.type in TERMINAL for event in events):
-            break
     # A sweep may have removed some of them meanwhile.
     (horizon,) = yield (("horizon",),)
     floor = max(floor, horizon)
