@@ -9,7 +9,8 @@ from typing import Any
 class Cutter:
     """Between clients and the server on `port`.
 
-    The next `cut` requests reach the server and their answers are lost, with the line. While
+    The next `cut` requests reach the server and their answers are lost, with the line, after
+    `pass_on` others; if `only` is set, those whose answer is just this. While
     `deaf`, nothing that channels say comes through. What the server says takes `delay` seconds.
     """
 
@@ -18,6 +19,8 @@ class Cutter:
         self.delay = delay
         self.halves: set[_Half] = set()
         self.cut = 0
+        self.pass_on = 0
+        self.only = b""
         self.deaf = False
 
     async def __aenter__(self) -> Cutter:
@@ -73,7 +76,12 @@ class _Half(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._near is not None and self._cutter.deaf and b"message\r\n" in data:
             return
-        if self._near is not None and self._cutter.cut and b"subscribe" not in data:
+        answers = self._near is not None and b"subscribe" not in data
+        answers = answers and self._cutter.only in (b"", data)
+        if answers and self._cutter.cut and self._cutter.pass_on:
+            self._cutter.pass_on -= 1
+            self.other.write(data)
+        elif answers and self._cutter.cut:
             self._cutter.cut -= 1
             self.transport.close()
             self.other.close()

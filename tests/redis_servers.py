@@ -86,6 +86,9 @@ class RedisCluster:
         self.nodes = [RedisServer(folder / str(port), port, *flags) for port in ports]
         self.url = self.nodes[0].url
 
+    def client(self) -> redis.RedisCluster:
+        return redis.RedisCluster("127.0.0.1", self.nodes[0].port)
+
     def start(self) -> None:
         for epoch, node in enumerate(self.nodes, 1):
             node.start()

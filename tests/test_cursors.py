@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from postgres_servers import PostgresServer
+from redis_servers import RedisServer
 from turnwise import Bot, Runtime, Turn
 from turnwise.conversation import Cursor
 from turnwise.errors import Invalid
@@ -101,6 +102,25 @@ async def test_a_postgresql_that_lost_its_last_turns(postgres_server: PostgresSe
             f"DELETE FROM promoted.{table}; INSERT INTO promoted.{table}"
             f" OVERRIDING SYSTEM VALUE SELECT * FROM promoted.{table}_then"
         )
+    async with Runtime(bot(), url, settings=SETTINGS) as runtime:
+        await said(runtime, "other two", "other three", "other four")
+        await another_past(runtime, cursor)
+
+
+async def test_a_redis_that_came_back_with_less(own_server: RedisServer) -> None:
+    """As after a failover to a replica that lacked the latest turns: others follow."""
+    url, copy = own_server.url, own_server.folder.with_name("copy")
+    async with Runtime(bot(), url, settings=SETTINGS) as runtime:
+        await said(runtime, "one")
+    shutil.copytree(own_server.folder, copy)
+    async with Runtime(bot(), url, settings=SETTINGS) as runtime:
+        await said(runtime, "two", "three")
+        cursor = (await events(runtime, "0"))["next"]
+        assert (await events(runtime, cursor))["events"] == []
+    own_server.kill()
+    shutil.rmtree(own_server.folder)
+    shutil.copytree(copy, own_server.folder)
+    own_server.start()
     async with Runtime(bot(), url, settings=SETTINGS) as runtime:
         await said(runtime, "other two", "other three", "other four")
         await another_past(runtime, cursor)

@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from postgres_servers import PostgresServer
+from redis_servers import RedisCluster, RedisServer
 from turnwise.conversation import TRANSITIONS, Message, turns
 from turnwise.errors import Invalid, TurnwiseError
 from turnwise.stores import rules
@@ -22,6 +23,10 @@ from turnwise.stores.base import Claim, Desk, Outcome, Submission
 from turnwise.stores.header import Header
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.postgres import PostgresStore
+from turnwise.stores.redis import RedisStore
+from turnwise.stores.redis.keys import unpack, unpack_turn
+from turnwise.stores.remote import RemoteStore
+from turnwise.stores.rows import Entry
 from turnwise.stores.ruled import RuledStore
 from turnwise.stores.sqlite import SQLiteStore
 from turnwise.testing.conformance.acting import delta, desk
@@ -107,9 +112,46 @@ class OnPostgres(Kept):
             await db.close()
 
 
+class OnRedis(Kept):
+    """The entries of both streams, and what a reset has left of turns in the header's hash."""
+
+    def __init__(self, store: RedisStore, server: RedisServer | RedisCluster) -> None:
+        super().__init__(store)
+        self._server = server
+
+    async def rows(self, session: str) -> tuple[Any, ...]:
+        assert isinstance(self.store, RedisStore)
+        base = self.store.driver.names.bases[self.store.driver.names.partition(session)]
+        id = session.encode()
+        with self._server.client() as client:
+            found = client.hgetall(base + b"h:" + id)
+            states = client.hgetall(base + b"s:" + id)
+            both = [
+                (tuple(map(int, place.split(b"-"))), fields[b"b"])
+                for stream in (b"e:", b"d:")
+                for place, fields in client.xrange(base + stream + id)
+            ]
+        if not found:
+            return ()
+        entries = [unpack(value) for _, value in sorted(both)]
+        turns = [unpack_turn(value) for field, value in found.items() if field[:1] == b"t"]
+        left = [kept for kept in turns if isinstance(kept, Entry) and kept.kind in "TFC"]
+        left.sort(key=lambda entry: entry.turn or 0)
+        entries = sorted([*left, *entries], key=lambda entry: entry.last)
+        return (
+            found[b"h"],
+            [tuple(entry) for entry in entries],
+            sorted((f[1:].decode(), body) for f, body in found.items() if f[:1] == b"k"),
+            sorted((int(number), body) for number, body in states.items()),
+        )
+
+
 @pytest.fixture
 async def drivers(
-    tmp_path: Path, postgres_server: PostgresServer
+    tmp_path: Path,
+    postgres_server: PostgresServer,
+    redis_server: RedisServer,
+    redis_cluster: RedisCluster,
 ) -> AsyncIterator[tuple[list[Kept], list[float]]]:
     """One store of each kind, all on one clock."""
     now = [START]
@@ -120,9 +162,12 @@ async def drivers(
         OnSQLite(SQLiteStore(tmp_path / "rows.db", clock=lambda: now[0])),
         OnPostgres(postgres, postgres_server, schema),
     ]
+    for server in (redis_server, redis_cluster):
+        kept.append(OnRedis(RedisStore(f"{server.url}?prefix={schema}"), server))
     for one in kept:
         await one.store.open()
-    postgres.driver.now = lambda: round(now[0], 3)  # type: ignore[method-assign]
+        if isinstance(one.store, RemoteStore):
+            one.store.driver.now = lambda: round(now[0], 3)  # type: ignore[method-assign]
     yield kept, now
     for one in kept:
         await one.close()

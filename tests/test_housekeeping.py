@@ -11,6 +11,7 @@ import apsw
 import pytest
 
 from postgres_servers import PostgresServer
+from redis_servers import RedisServer
 from turnwise import Bot, Runtime, Turn, TurnError
 from turnwise.errors import BadOutput
 from turnwise.gateway.hub import Hub
@@ -18,6 +19,7 @@ from turnwise.settings import Settings
 from turnwise.stores.base import Store, Submission
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.postgres import PostgresStore
+from turnwise.stores.redis import RedisStore
 from turnwise.stores.sqlite import SQLiteStore
 from turnwise.stores.sqlite import engine as engine_module
 from turnwise.stores.steady_clock import ACCEPT, SteadyClock
@@ -27,13 +29,16 @@ from turnwise.testing.conformance.acting import answer, delta, desk, question
 SETTINGS = Settings(_env_file=None)
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A store of each kind, not opened yet."""
     if request.param == "memory":
         return MemoryStore()
     if request.param == "sqlite":
         return SQLiteStore(tmp_path / "s.db")
+    if request.param == "redis":
+        redis: RedisServer = request.getfixturevalue("redis_server")
+        return RedisStore(f"{redis.url}?prefix={uuid.uuid4().hex}")
     server: PostgresServer = request.getfixturevalue("postgres_server")
     return PostgresStore(f"{server.url}?schema=t{uuid.uuid4().hex}")
 

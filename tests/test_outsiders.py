@@ -396,8 +396,9 @@ async def test_what_was_perhaps_kept(
     own_server: RedisServer,
     open_away: Opener,
 ) -> None:
-    """Where the store's answer is lost, the error says that the message may have been kept; a
-    repetition with the same key is one turn, and without a key none is asked for."""
+    """Where the answer to a commit is lost, the error says that the message may have been kept, and
+    no repetition is asked for; a key is looked up first, so there nothing was kept. A repetition
+    with the same key is one turn."""
     async with open_away(echo()) as door:
         talker = await door.session()
         for text, headers in (("a", {}), ("b", {"Idempotency-Key": "k"})):
@@ -408,9 +409,10 @@ async def test_what_was_perhaps_kept(
                 lost = await talker.call("POST", "/turns", json={"text": text}, headers=headers)
             finally:
                 own_server.signal(signal.SIGCONT)
-            assert (lost.status_code, lost.json()["code"]) == (503, "perhaps_kept")
+            code = "store_unavailable" if headers else "perhaps_kept"
+            assert (lost.status_code, lost.json()["code"]) == (503, code)
             assert lost.json()["retryable"] is bool(headers)
-            assert "may have been stored" in lost.json()["detail"]
+            assert ("may have been stored" in lost.json()["detail"]) is not bool(headers)
             async with asyncio.timeout(20):
                 while (await talker.call("GET", "/messages")).status_code != 200:
                     await asyncio.sleep(0.1)
@@ -471,17 +473,16 @@ def documented_rights() -> str:
 
 
 def test_the_documented_rights_are_those_that_are_used() -> None:
-    """Every command of the scripts is in the list, and no other data command is."""
+    """Every command of the store is in the list, and no other is."""
     rights = set(re.findall(r"\+([a-z|]+)", documented_rights()))
-    folder = resources.files("turnwise.stores.redis").joinpath("lua")
-    scripts = "".join(file.read_text() for file in folder.iterdir())
-    used = {name.lower() for name in re.findall(r"call\('([A-Z]+)'", scripts)}
+    files = [f for f in resources.files("turnwise.stores.redis").iterdir() if f.is_file()]
+    texts = "".join(file.read_text() for file in files if not file.name.startswith("diag"))
+    used = {name.lower() for name in re.findall(r"""\(["']([A-Z]{3,})["'][,)]""", texts)}
     way = {
-        "auth", "hello", "select", "ping", "cluster|slots", "wait", "eval",
-        "evalsha", "subscribe", "unsubscribe", "ssubscribe", "sunsubscribe", "publish", "spublish",
-        "hsetnx",
+        "hello", "cluster|slots", "subscribe", "unsubscribe", "ssubscribe", "sunsubscribe",
+        "publish", "spublish", "hsetnx",
     }  # fmt: skip
-    assert rights - way == used
+    assert rights == (used - {"cluster", "moved", "noscript"}) | way
 
 
 async def test_a_redis_user_with_few_rights(tmp_path: Path) -> None:
@@ -492,7 +493,11 @@ async def test_a_redis_user_with_few_rights(tmp_path: Path) -> None:
     server.start()
     try:
         with server.client() as redis:
-            redis.execute_command("ACL", "SETUSER", "turnwise", *documented_rights().split())
+            rights = documented_rights().split()
+            if redis.info()["redis_version"].startswith("6."):  # it has no sharded channels
+                sharded = ("+ssubscribe", "+sunsubscribe", "+spublish")
+                rights = [right for right in rights if right not in sharded]
+            redis.execute_command("ACL", "SETUSER", "turnwise", *rights)
         url = f"redis://turnwise:password@127.0.0.1:{server.port}/0"
         settings = Settings(_env_file=None)
 

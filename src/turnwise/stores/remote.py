@@ -41,6 +41,8 @@ BACKOFF = 0.0005
 """Seconds that an act waits after its second conflict; twice as long after each further one."""
 FENCE = 60.0
 """Seconds during which a session is fenced after an act was given up."""
+KEPT = 10_000
+"""Headers that are kept, so that they need not be read."""
 AGAIN = 4
 """How often a reading that asks twice is tried anew, before it is made on a snapshot."""
 
@@ -77,6 +79,9 @@ class Driver(ABC):
 
         Only where a session takes the place of an expired one may the removal stand alone.
         """
+
+    async def confirm(self, session: str) -> None:  # noqa: B027 most servers confirm what they do
+        """Return when what was committed is as durable as an answered commit."""
 
     @abstractmethod
     async def at_one_moment(self, session: str, make: Callable[[], Rule]) -> Any:
@@ -192,6 +197,7 @@ class RemoteStore(RuledStore):
                 if changes.header is None and kept is None:
                     self._away = False
                     if since is not None:  # it was done, and nobody was told
+                        await self.driver.confirm(session)
                         self.told_nobody(session)
                     return changes.answer
                 if changes.header is not None and await attempt.commit(changes):
@@ -218,10 +224,13 @@ class RemoteStore(RuledStore):
     def _committed(self, session: str, changes: Changes, body: bytes) -> None:
         header = changes.header
         assert header is not None
-        if header.token is not None and header.origin == self.driver.origin:
+        self._kept.pop(session, None)
+        # Who holds a claim, or has just ended a turn, is likely to write next.
+        ours = header.origin == self.driver.origin or (changes.ended and header.token is None)
+        if ours and not changes.delete:
             self._kept[session] = body
-        else:
-            self._kept.pop(session, None)
+            if len(self._kept) > KEPT:
+                del self._kept[next(iter(self._kept))]
         self._tell(session, changes)
 
     def _tell(self, session: str, changes: Changes) -> None:
@@ -282,19 +291,27 @@ class RemoteStore(RuledStore):
                 if attempt.rounds == 1 or await attempt.same():
                     return changes.answer
             except Lost as error:
-                if time.monotonic() + PAUSE > until:
-                    if not self._away:
-                        log.warning("the store does not answer: %s", error)
-                    self._away = True
-                    raise StoreUnavailable(f"The store does not answer: {error}") from error
-                await asyncio.sleep(PAUSE)
+                await self._pause(until, error)
 
     async def ask(self, asked: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """The result of a driver's method. Raises StoreUnavailable."""
-        try:
-            return await asked()
-        except Lost as error:
+        """The result of a driver's method, which may be called again. Raises StoreUnavailable."""
+        until = time.monotonic() + (BRIEF if self._away else PATIENCE)
+        while True:
+            try:
+                found = await asked()
+                self._away = False
+                return found
+            except Lost as error:
+                await self._pause(until, error)
+
+    async def _pause(self, until: float, error: Lost) -> None:
+        """Before another try; raises StoreUnavailable if there is no time for one."""
+        if time.monotonic() + PAUSE > until:
+            if not self._away:
+                log.warning("the store does not answer: %s", error)
+            self._away = True
             raise StoreUnavailable(f"The store does not answer: {error}") from error
+        await asyncio.sleep(PAUSE)
 
     # Finding work
 

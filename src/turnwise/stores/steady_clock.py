@@ -54,3 +54,28 @@ class SteadyClock:
                 return expected
         self._believed, self._then, self._since = told, now, None
         return told
+
+
+class ServerClock:
+    """A server's clock, from ours and how far they are apart; it never goes back.
+
+    `shift()` is added to it, in seconds: for tests.
+    """
+
+    def __init__(self, shift: Callable[[], float] | None = None) -> None:
+        self._shift = shift or (lambda: 0.0)
+        self._offset = 0.0
+        self._clock: SteadyClock | None = None
+        self._latest = 0.0
+
+    def set(self, there: float, asked: float) -> None:
+        """The server has told its time, having been asked at `asked` of our clock."""
+        self._offset = there - (asked + time.time()) / 2
+        if self._clock is None:  # how far it is from ours is no jump
+            self._clock = SteadyClock(lambda: time.time() + self._offset)
+
+    def __call__(self) -> float:
+        """Seconds since 1970, in whole milliseconds: short to write."""
+        assert self._clock is not None
+        self._latest = max(self._latest, round(self._clock() + self._shift(), 3))
+        return self._latest

@@ -16,7 +16,7 @@ from turnwise.stores.postgres.connections import Address, Connection
 from turnwise.stores.remote import Attempt, Driver, Lost
 from turnwise.stores.rows import DESCRIBED, Entry, blanked
 from turnwise.stores.rules import STATES, Ask, Changes, Rule
-from turnwise.stores.steady_clock import SteadyClock
+from turnwise.stores.steady_clock import ServerClock
 
 GROUP = 128
 """Acts in one statement, at most."""
@@ -51,15 +51,11 @@ class PostgresDriver(Driver):
     ) -> None:
         self.address = address
         self.sql = _statements(address.schema)
-        self._shift = shift or (lambda: 0.0)
-        self._offset = 0.0
-        self._clock = SteadyClock(lambda: time.time() + self._offset)
+        self.clock = ServerClock(shift)
         self.writer = Connection(address)
         self._grouped = Connection(address)
         self._readers = [Connection(address) for _ in range(READERS)]
         self._next = 0
-        self._known = False
-        self._latest = 0.0
         self._observe = observe
         self.origin = 0
 
@@ -83,17 +79,12 @@ class PostgresDriver(Driver):
 
     async def set_clock(self) -> None:
         """Measure how far the server's clock is from ours."""
-        before = time.time()
+        asked = time.time()
         ((there,),) = await self._grouped.fetch(self.sql["time"])
-        offset = there - (before + time.time()) / 2
-        if not self._known:  # how far it is from ours is no jump
-            self._offset, self._known = offset, True
-            self._clock = SteadyClock(lambda: time.time() + self._offset)
-        self._offset = offset
+        self.clock.set(there, asked)
 
     def now(self) -> float:
-        self._latest = max(self._latest, round(self._clock() + self._shift(), 3))
-        return self._latest
+        return self.clock()
 
     @property
     def incarnation(self) -> int:  # type: ignore[override]

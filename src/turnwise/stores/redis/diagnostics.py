@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Connection
 from redis.exceptions import ResponseError
 
-from turnwise.stores.redis.pipeline import Routes
+from turnwise.stores.redis.routes import Routes
 
 OLDEST = (6, 2)
 

@@ -1,63 +1,60 @@
 """The Redis store: many machines, one Redis or a Cluster.
 
-Each method is one script in lua/, sent to the session's partition. The effects of an act are
-delivered in this process at once, and to other processes by the scripts, through Redis's channels.
+The rules are in stores/rules/, what Redis is beneath them in driver.py. What is committed is told
+to other processes by the script that commits it, through Redis's channels.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import secrets
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import chain
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from redis.exceptions import RedisError
 
 from turnwise.batching import Batch
-from turnwise.conversation import Session, Status, TurnRecord
-from turnwise.conversation.events import TERMINAL, Draft, Event, one_line
-from turnwise.errors import StoreUnavailable
-from turnwise.identity import operation
-from turnwise.stores.base import (
-    AFFINITY,
-    RESERVATION,
-    Claim,
-    Desk,
-    History,
-    Log,
-    Outcome,
-    Renewal,
-    Store,
-    Submission,
-    Submitted,
-)
-from turnwise.stores.notices import Ended, Listener
-from turnwise.stores.redis.answers import MICRO, claim_of, message_of, session_of, turn_of
-from turnwise.stores.redis.partitions import PAGE, Partitions, those_that_answer
-from turnwise.stores.redis.requests import (
-    EXHAUSTED_JSON,
-    SubmissionUnderWay,
-    finish_args,
-    flat,
-    micro,
-    submit_args,
-)
-from turnwise.stores.redis.subscriber import events_of
+from turnwise.conversation import Session
+from turnwise.errors import ConfigurationError, StoreUnavailable
+from turnwise.stores.header import Header
+from turnwise.stores.notices import Moved, Notice, Ready, Signal
+from turnwise.stores.redis import diagnostics
+from turnwise.stores.redis.driver import RedisDriver
+from turnwise.stores.redis.housekeeping import Housekeeping
+from turnwise.stores.redis.keys import Names
+from turnwise.stores.redis.link import Link
+from turnwise.stores.redis.routes import Routes
+from turnwise.stores.redis.subscriber import Subscriber
+from turnwise.stores.remote import Lost, RemoteStore
+from turnwise.stores.rules import Changes, expire
+from turnwise.urls import masked
 
 log = logging.getLogger("turnwise.store")
 
+SCHEMA = 2
+OLDER = 1
+"""The layout that earlier versions wrote."""
+CLUSTER_PARTITIONS = 16
+"""The default number of partitions on a Cluster."""
+COMPARE = 5.0
+"""Seconds between two comparisons of what was heard of followed sessions with their headers."""
+PAGE = 500
+"""Sessions per request."""
 
-class RedisStore(Store):
+
+class RedisStore(RemoteStore):
     """Sessions in the Redis, or Cluster, at `url`: redis://, rediss:// or unix://.
 
     In addition to redis-py's parameters the URL may contain `?prefix=` (of all keys; default
     "turnwise"), `?partitions=` (default 1 on a single Redis, 16 on a Cluster; fixed on first use)
     and `?replicas=` (how many must confirm before data is acknowledged; default 0). `observe` is
-    called for each pipeline. `shift()` is added to Redis's clock, in seconds: for tests.
+    called for each group of calls. `shift()` is added to Redis's clock, in seconds: for tests.
     """
+
+    driver: RedisDriver
 
     def __init__(
         self,
@@ -66,307 +63,213 @@ class RedisStore(Store):
         observe: Callable[[Batch], None] | None = None,
         shift: Callable[[], float] | None = None,
     ) -> None:
-        self._redis = Partitions(url, observe=observe, shift=shift)
+        super().__init__()
+        parts = urlsplit(url.strip())
+        database = parts.path.strip("/")
+        if parts.scheme != "unix" and database and not database.isdecimal():
+            raise ConfigurationError(
+                f"{masked(url)!r}: the path after the server must be a database number."
+            )
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        self._prefix = query.pop("prefix", "turnwise")
+        if not self._prefix or set("{}:") & set(self._prefix):
+            raise ConfigurationError("prefix= must be a text without braces and colons.")
+        self._wanted = _number(query, "partitions", 1, 1024)
+        self._replicas = _number(query, "replicas", 0, 16) or 0
+        self._routes = Routes(urlunsplit(parts._replace(query=urlencode(query))))
+        self._observe = observe
+        self._shift = shift
+        self._secret = b""
+        self._subscribers: list[Subscriber] = []
+        self._comparing: asyncio.Task[None] | None = None
 
     # Life
 
     async def open(self) -> None:
-        found = await self._redis.open()
+        try:
+            async with asyncio.timeout(5.0):
+                found = await diagnostics.look(self._routes)
+                self._routes.cluster = found.cluster
+                names = Names(self._prefix, await self._agree(found.cluster))
+                publish = "SPUBLISH" if found.sharded else "PUBLISH"
+                links = [
+                    Link(self._routes, base, replicas=self._replicas, observe=self._observe)
+                    for base in names.bases
+                ]
+                self.driver = RedisDriver(self._routes, names, links, publish, self._shift)
+                await self.driver.set_clock()
+        except (RedisError, OSError, TimeoutError, Lost) as error:
+            reason = str(error) or "it does not answer"
+            raise StoreUnavailable(f"Cannot reach Redis: {reason}") from error
+        origin = b"%d" % self.driver.origin
+        for number, base in enumerate(names.bases):
+            tell = partial(self._heard, number)
+            subscriber = Subscriber(self._routes, base, origin, tell, sharded=found.sharded)
+            self._subscribers.append(subscriber)
+            subscriber.start()
+        self._comparing = asyncio.get_running_loop().create_task(self._compare_forever())
+        self._describe(found)
+
+    def _describe(self, found: diagnostics.Found) -> None:
         self.durability = found.durability
-        if replicas := self._redis.replicas:
-            self.durability += f" {replicas} replicas have it before it is acknowledged."
+        if self._replicas:
+            self.durability += f" {self._replicas} replicas have it before it is acknowledged."
         log.info("%s. %s", found.version, self.durability)
         for warning in found.warnings:
             log.warning("%s", warning)
 
-    async def close(self) -> None:
-        await self._redis.close()
+    async def _agree(self, cluster: bool) -> int:
+        """Read, or create, the facts that all processes share; returns the partition count."""
+        fresh = {
+            "schema": SCHEMA,
+            "partitions": self._wanted or (CLUSTER_PARTITIONS if cluster else 1),
+            "secret": secrets.token_bytes(32),
+        }
+        first = Names(self._prefix, 1)
+        connection = await self._routes.connect(first.bases[0])
+        try:
+            for name, value in fresh.items():
+                await connection.send_command("HSETNX", first.meta, name, value)
+                await connection.read_response()
+            await connection.send_command("HMGET", first.meta, *fresh)
+            found: list[bytes] = await connection.read_response()
+            schema, partitions, self._secret = found
+        finally:
+            await connection.disconnect()
+        if int(schema) > SCHEMA:
+            raise ConfigurationError(
+                f"This Redis was written by a newer Turnwise (schema {int(schema)})."
+            )
+        if int(schema) == OLDER:
+            raise ConfigurationError(
+                "The sessions in this Redis were written by an older Turnwise. Stop its processes, "
+                "and move them to a new prefix: turnwise sessions export --all --whole --store "
+                "redis://... | turnwise sessions import --store 'redis://...?prefix=new'"
+            )
+        if self._wanted not in (None, int(partitions)):
+            raise ConfigurationError(
+                f"The sessions in this Redis are in {int(partitions)} partitions, not "
+                f"{self._wanted}; the number is fixed when a store is first used."
+            )
+        return int(partitions)
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        return self._redis.listeners.add(listener)
+    async def close(self) -> None:
+        await self.finish_tasks()
+        if self._comparing is not None:
+            self._comparing.cancel()
+            await asyncio.gather(self._comparing, return_exceptions=True)
+        for subscriber in self._subscribers:
+            await subscriber.stop()
+        self._subscribers.clear()
+        for link in self.driver.links:
+            link.close()
+
+    # Telling and hearing
+
+    def _tell(self, session: str, changes: Changes) -> None:
+        if any(isinstance(notice, Ready) for notice in changes.notices):
+            self.driver.hint(self.driver.names.partition(session))
+        super()._tell(session, changes)
+
+    def told_nobody(self, session: str) -> None:
+        self.driver.hint(self.driver.names.partition(session))
+        super().told_nobody(session)
+
+    def _heard(self, number: int, found: Iterable[Notice]) -> None:
+        """Another process has told something in a partition."""
+        told = list(found)
+        if any(isinstance(notice, Ready) for notice in told):
+            self.driver.hint(number)
+        self.listeners.tell(told)
 
     def follow(self, session: str) -> None:
-        self._redis.follow(session)
+        if self._subscribers:
+            self._subscribers[self.driver.names.partition(session)].follow(session)
 
     def unfollow(self, session: str) -> None:
-        self._redis.unfollow(session)
+        if self._subscribers:
+            self._subscribers[self.driver.names.partition(session)].unfollow(session)
+
+    async def submit(self, submission: Any, desk: Any = None, take: Any = None) -> Any:
+        if desk is None:  # another process will answer, and its events are expected soon
+            number = self.driver.names.partition(submission.session)
+            self._subscribers[number].hurry(submission.session)
+        return await super().submit(submission, desk, take)
+
+    async def _compare_forever(self) -> None:
+        """See what no channel has told, and how late it is there."""
+        while True:
+            await asyncio.sleep(COMPARE)
+            try:
+                await self.driver.set_clock()
+                for subscriber in self._subscribers:
+                    followed = subscriber.followed
+                    for start in range(0, len(followed), PAGE):
+                        await self._compare(followed[start : start + PAGE])
+            except Lost:
+                pass
+            except Exception:
+                log.exception("cannot compare what was heard with what is there")
+
+    async def _compare(self, sessions: list[str]) -> None:
+        found = await self.driver.headers(sessions)
+        self.listeners.tell(
+            Signal("gone", session) if body is None else Moved(session, Header.decode(body).events)
+            for session, body in zip(sessions, found, strict=True)
+        )
 
     # Sessions
 
     async def secret(self) -> bytes:
-        return self._redis.secret
+        return self._secret
+
+    async def sessions(self, *, after: str = "", limit: int = 100) -> list[Session]:
+        names = await self.ask(lambda: self.driver.listed(after, limit))
+        found = await asyncio.gather(*(self.session(name) for name in names))
+        return [session for session in found if session is not None]
 
     async def ping(self) -> None:
-        await asyncio.gather(*self._redis.each("prove"))
+        proof = secrets.token_hex(6)
+        await self.ask(lambda: self.driver.prove(proof))
 
     async def waiting(self) -> int:
-        return sum(map(int, await those_that_answer(self._redis.each("backlog"))))
+        found: int = await self.ask(self.driver.waiting)
+        return found
 
     async def facts(self) -> dict[str, str]:
-        found = await self._redis.look()
-        more = {"partitions": str(self._redis.count), "keys": f"{self._redis.prefix}:*"}
+        try:
+            async with asyncio.timeout(5.0):
+                found = await diagnostics.look(self._routes)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(f"Cannot reach Redis: {error}") from error
+        names = self.driver.names
+        more = {"partitions": str(names.partitions), "keys": f"{self._prefix}:*"}
         return {**found.facts, **more, "durability": self.durability}
 
     async def sweep(self, *, retention: float, limit: int = 200) -> int:
-        asked = self._redis.each("sweep", micro(retention), limit)
-        return sum(await those_that_answer(asked))
+        deleted, housekeeping = 0, Housekeeping(self.driver)
+        while expired := await self.ask(lambda: self.driver.expired(limit)):
+            acts = (self._expire(name) for name in expired)
+            deleted += sum(await asyncio.gather(*acts))
+        cutoff = self.driver.now() - retention
+        await self.ask(housekeeping.erase)
+        await self.ask(lambda: housekeeping.trim(cutoff))
+        return deleted
 
-    async def create(
-        self, session: str, *, name: str | None, metadata: bytes, ttl: float
-    ) -> Session:
-        args = (b"0" if name is None else b"1", name or "", metadata, micro(ttl))
-        made: Session = await self._redis.about("create", session, *args, shape=session_of)
-        return made
-
-    async def session(self, session: str) -> Session | None:
-        found: Session | None = await self._redis.about(
-            "session", session, shape=lambda found: session_of(found) if found else None
-        )
-        return found
-
-    async def sessions(self, *, after: str = "", limit: int = 100) -> list[Session]:
-        pages = await asyncio.gather(
-            *(self._listed(number, after, limit) for number in range(self._redis.count))
-        )
-        return list(heapq.merge(*pages, key=lambda session: session.id.encode()))[:limit]
-
-    async def _listed(self, number: int, after: str, limit: int) -> list[Session]:
-        """The first `limit` sessions of a partition after an id."""
-        sessions: list[Session] = []
-        last = after.encode()
-        while len(sessions) < limit:
-            found, last = await self._redis.ask(number, "sessions", b"", (last, PAGE))
-            sessions += map(session_of, found)
-            if not last:
-                break
-        return sessions[:limit]
-
-    async def update(self, session: str, changes: Mapping[str, Any]) -> Session:
-        args: list[Any] = []
-        for field, value in changes.items():
-            if field == "ttl":
-                args += ("ttl", micro(value))
-            elif value is None:
-                args += ("no_name", "")
-            else:
-                args += (field, value)
-        changed: Session = await self._redis.about("update", session, *args, shape=session_of)
-        return changed
-
-    async def rotate(self, session: str) -> int:
-        return int(await self._redis.about("rotate", session))
-
-    async def reset(self, session: str) -> Session:
-        emptied: Session = await self._redis.about("reset", session, operation(), shape=session_of)
-        return emptied
-
-    async def delete(self, session: str) -> bool:
-        return bool(await self._redis.about("delete", session, operation()))
-
-    # Turns
-
-    async def submit(
-        self,
-        submission: Submission,
-        desk: Desk | None = None,
-        take: Callable[[Claim | None], None] | None = None,
-    ) -> Submitted:
-        number, ident = self._redis.of(submission.session)
-        message = one_line(submission.message)
-        token = "" if desk is None else f"{desk.worker}.{secrets.token_hex(8)}"
-        doubt = partial(self._redis.doubt, number, token)
-        under_way = SubmissionUnderWay(submission, message, take, doubt, self._claim_of)
-        try:
-            args = submit_args(submission, message, token, desk)
-            future = self._redis.ask(number, "submit", ident, args, under_way.shape)
-        except BaseException:  # another event loop, or closed: nothing was started
-            under_way.never_began()
-            raise
-        future.add_done_callback(under_way.done)
-        if desk is None:  # another process will answer the turn
-            self._redis.hurry(submission.session)
-        submitted: Submitted = await asyncio.shield(future)  # it completes in any case
-        return submitted
-
-    async def claim(self, desk: Desk, limit: int) -> list[Claim]:
-        # A caller that gives up must not leave claims that no worker runs.
-        return await asyncio.shield(asyncio.ensure_future(self._claim(desk, limit)))
-
-    async def _claim(self, desk: Desk, limit: int) -> list[Claim]:
-        """Ask the partitions in which turns were announced, and from time to time all."""
-        asked = self._redis.hinted()
-        if len(asked) == 1:
-            return await self._claim_in(asked.pop(), desk, limit)
-        # The longest waiting session comes first, in whichever partition it is.
-        order = sorted(asked)
-        waiting = await those_that_answer(
-            self._redis.ask(n, "waiting", b"", (limit,), partial(_since, n)) for n in order
-        )
-        every = [pair for some in waiting for pair in some]
-        shares = Counter(n for _, n in heapq.nsmallest(limit, every))
-        found = await those_that_answer(self._claim_in(n, desk, shares[n]) for n in shares)
-        if len(every) > limit:
-            self._redis.hint(n for _, n in every)
-        claims = [claim for some in found for claim in some]
-        return sorted(claims, key=lambda claim: claim.queued_at)
-
-    def _claim_of(self, found: Sequence[Any], question: bytes | None = None) -> Claim:
-        return claim_of(self._redis.incarnation, found, question)
-
-    async def _claim_in(self, number: int, desk: Desk, limit: int) -> list[Claim]:
-        token = f"{desk.worker}.{secrets.token_hex(8)}"
-        lease = (desk.worker, micro(desk.lease), desk.max_attempts, EXHAUSTED_JSON, micro(AFFINITY))
-        try:
-            found = await self._redis.ask(number, "claim", b"", (token, limit, *lease))
-        except StoreUnavailable:
-            self._redis.doubt(number, token)
-            raise
-        return [self._claim_of(one) for one in found]
-
-    async def append(self, claim: Claim, drafts: Sequence[Draft]) -> bool:
-        args = [claim.token, claim.turn, claim.written, *flat(drafts)]
-        stop = await self._redis.about("append", claim.session, *args)
-        claim.written += len(drafts)
-        return bool(stop)
-
-    async def finish(self, claim: Claim, outcome: Outcome) -> Claim | None:
-        number, ident = self._redis.of(claim.session)
-        # A retry of the same outcome requests the same claim.
-        desk = outcome.next_desk
-        token = "" if desk is None else f"{desk.worker}.{outcome.operation}"
-        args = finish_args(claim, outcome, token)
-
-        def shape(found: Any) -> Claim | None:
-            finished, seq, following, repeated = found
-            record = outcome.record(claim, seq, int(finished) / MICRO)
-            self._redis.listeners.tell([Ended(claim.session, record=record)])
-            if repeated:
-                self._redis.repeated(number, ident)
-            return self._claim_of(following) if following else None
-
-        following: Claim | None = await self._redis.ask(number, "finish", ident, args, shape)
-        return following
-
-    async def release(self, claim: Claim) -> None:
-        await self._redis.about("release", claim.session, claim.token)
-
-    async def renew(self, claims: Sequence[Claim], lease: float) -> Renewal:
-        args: dict[int, list[Any]] = {}
-        tokens: dict[int, list[str]] = {}
-        for claim in claims:
-            number, ident = self._redis.of(claim.session)
-            args.setdefault(number, [micro(lease)]).extend((ident, claim.token))
-            tokens.setdefault(number, []).append(claim.token)
-        found = await those_that_answer(
-            self._redis.ask(n, "renew", b"", args[n], partial(_answers, tokens[n])) for n in args
-        )
-        answers = {token: answer for some in found for token, answer in some.items()}
-        every = [claim.token for claim in claims]
-        return Renewal(
-            lost=frozenset(token for token in every if answers.get(token) == 2),
-            cancelled=frozenset(token for token in every if answers.get(token) == 1),
-            unknown=frozenset(token for token in every if token not in answers),
-        )
-
-    async def hold(self, session: str, owner: str, lease: float) -> Claim | None:
-        token = f"{owner}.{secrets.token_hex(8)}"
-        try:
-            found = await self._redis.about(
-                "hold", session, token, micro(lease), micro(RESERVATION)
-            )
-        except StoreUnavailable:
-            self._redis.doubt(self._redis.of(session)[0], token)
-            raise
-        return self._claim_of(found) if found else None
-
-    async def save(self, claim: Claim, state: bytes | None) -> None:
-        await self._redis.about("save", claim.session, operation(), claim.token, state or b"")
-
-    async def forget(self, worker: str, sessions: Sequence[str]) -> None:
-        args: dict[int, list[Any]] = {}
-        for session in sessions:
-            number, ident = self._redis.of(session)
-            args.setdefault(number, [worker]).append(ident)
-        await asyncio.gather(*(self._redis.ask(n, "forget", b"", args[n]) for n in args))
-
-    async def cancel(self, session: str, turn: int) -> TurnRecord:
-        record: TurnRecord = await self._redis.about(
-            "cancel", session, turn, shape=partial(turn_of, session)
-        )
-        return record
-
-    # Reading
-
-    async def turn(self, session: str, n: int) -> TurnRecord | None:
-        found = await self._redis.about("turn", session, n, "")
-        return turn_of(session, found) if found else None
-
-    async def turn_by_key(self, session: str, key: str) -> TurnRecord | None:
-        found = await self._redis.about("turn", session, "", key)
-        return turn_of(session, found) if found else None
-
-    async def turns(
-        self,
-        session: str,
-        *,
-        status: Status | None,
-        before: int | None,
-        after: int | None,
-        limit: int,
-    ) -> tuple[list[TurnRecord], bool]:
-        down = after is None
-        first, last = (after or 0) + 1, "" if before is None else before - 1
-        found: list[TurnRecord] = []
-        more = 1
-        while more and len(found) <= limit:
-            args = (first, last, int(down), status or "", limit + 1 - len(found))
-            some, more = await self._redis.about("turns", session, *args)
-            found += [turn_of(session, one) for one in some]
-            first, last = (first, more) if down else (more, last)
-        has_more, found = len(found) > limit, found[:limit]
-        return found[::-1] if down else found, has_more
-
-    async def history(
-        self, session: str, *, before: int | None = None, after: int | None = None, limit: int = 50
-    ) -> History:
-        args = ("" if before is None else before, "" if after is None else after, limit)
-        first, stored, more, opened, cursor = await self._redis.about("history", session, *args)
-        messages = [message_of(body, first + i) for i, body in enumerate(stored)]
-        records = [turn_of(session, one) for one in opened]
-        return History(messages, bool(more), records, cursor)
-
-    async def state(self, session: str) -> bytes:
-        state: bytes = await self._redis.about("state", session)
-        return state
-
-    async def log(
-        self,
-        session: str,
-        after: int,
-        *,
-        limit: int = 500,
-        turn: int | None = None,
-        tag: str = "",
-    ) -> Log | None:
-        events: list[Event] = []
-        cursor = after
-        while True:
-            args = (cursor, limit, "" if turn is None else turn)
-            found = await self._redis.about("log", session, *args)
-            if not found:
-                return None
-            floor, last, texts, cursor = found
-            for event in chain.from_iterable(map(events_of, texts)):
-                if event.id > after and turn in (None, event.turn):
-                    events.append(event)
-            ended = turn is not None and events and events[-1].type in TERMINAL
-            if ended or len(texts) < limit or len(events) >= limit:
-                return Log(events[:limit], floor, last)
+    async def _expire(self, session: str) -> bool:
+        deleted: bool = await self._begin(session, partial(expire, session))
+        if not deleted and await self.session(session) is None:
+            # Redis itself has lost it: it was evicted, or somebody has deleted its keys.
+            await self.ask(lambda: self.driver.drop(session))
+            return True
+        return deleted
 
 
-def _since(number: int, found: Sequence[bytes]) -> list[tuple[float, int]]:
-    return [(float(at), number) for at in found]
-
-
-def _answers(tokens: Sequence[str], found: Sequence[int]) -> dict[str, int]:
-    return dict(zip(tokens, found, strict=True))
+def _number(query: dict[str, str], name: str, least: int, most: int) -> int | None:
+    """A whole number that the URL may name."""
+    text = query.pop(name, None)
+    if text is None:
+        return None
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise ConfigurationError(f"{name}= must be from {least} to {most}, not {text!r}.")
+    return int(text)

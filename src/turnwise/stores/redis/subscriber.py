@@ -17,9 +17,9 @@ from typing import Any
 from redis.asyncio import Connection
 from redis.exceptions import RedisError
 
-from turnwise.conversation.events import Event
 from turnwise.stores.notices import Appended, Moved, Notice, Ready, Signal
-from turnwise.stores.redis.pipeline import Routes
+from turnwise.stores.redis.keys import TOLD, decoded, encoded, unpack
+from turnwise.stores.redis.routes import Routes
 
 log = logging.getLogger("turnwise.store")
 
@@ -144,7 +144,7 @@ class Subscriber:
             self._writing = None
 
     def _channel(self, session: str) -> bytes:
-        return self._base + b"c:" + session.encode()
+        return self._base + b"c:" + encoded(session)
 
     # Hearing
 
@@ -200,36 +200,26 @@ class Subscriber:
             if channel == self._base + b"signals":
                 self._signal(payload)
             else:
-                self._events(channel[len(self._base) + 2 :].decode(), payload)
+                self._events(decoded(channel[len(self._base) + 2 :]), payload)
         elif kind in (b"subscribe", b"ssubscribe"):
             if found[1] == self._base + b"signals":
                 self._tell([Ready()])
             else:
-                self._tell([Moved(found[1][len(self._base) + 2 :].decode())])
+                self._tell([Moved(decoded(found[1][len(self._base) + 2 :]))])
         elif kind == b"sunsubscribe" and found[1] == self._base + b"signals":
             raise ConnectionError("the partition has moved to another server")
 
     def _signal(self, payload: bytes) -> None:
-        origin, kind, turn, session = payload.split(b"\n", 3)
+        origin, _, text = payload.partition(TOLD)
+        kind, turn, session = text.split(b"\n", 2)
         if origin == self._origin or kind == b"proof":
             return
         if kind == b"ready":
             self._tell([Ready()])
         else:
-            self._tell([Signal(kind.decode(), session.decode(), int(turn))])  # type: ignore[arg-type]
+            self._tell([Signal(kind.decode(), decoded(session), int(turn))])  # type: ignore[arg-type]
 
     def _events(self, session: str, payload: bytes) -> None:
-        origin, _, text = payload.partition(b"\n")
+        origin, *values = payload.split(TOLD)
         if origin != self._origin:
-            self._tell([Appended(session, events=events_of(text))])
-
-
-def events_of(text: bytes) -> list[Event]:
-    """The events of an act, in the format of a log entry: first number, type, turn, tail, type,
-    turn, tail ... on one line each."""
-    first, *fields = text.split(b"\n")
-    number = int(first)
-    return [
-        Event(number + i // 3, fields[i].decode(), int(fields[i + 1] or 0) or None, fields[i + 2])
-        for i in range(0, len(fields), 3)
-    ]
+            self._tell([Appended(session, [unpack(value) for value in values])])

@@ -1,0 +1,79 @@
+-- commit: what one act has changed, whole or not at all, and only if the session is still what the
+-- act was computed from. Answers 1, or 0 if it is not. keys.py says what is kept where.
+--
+-- KEYS[1]  the base of the partition's keys, all of which are in one slot of a Cluster
+-- ARGV     1 session, 2 the version it was computed from ('' none), 3 its version, 4 its header,
+--          5 'new' or 'gone' if whatever there was is removed, 6 ready, 7 lease, 8 expires, 9 keeper
+--          (each of the four '' if it is as before, '-' if there is none), 10 up to which event it
+--          is emptied, 11 the state's number, 12 the state, 13 the number of one that is too old,
+--          14 PUBLISH or SPUBLISH, 15 the process, 16 signals, 17 whether workers are told,
+--          18 whether followers are, 19 the time, 20 how many fields and values follow; those; then
+--          of each entry: its stream, id and value, a field of the header's hash for it and what is
+--          in the field ('' the same value)
+local call, base, A = redis.call, KEYS[1], ARGV
+local id = A[1]
+local H, S = base .. 'h:' .. id, base .. 's:' .. id
+local was = call('HGET', H, 'v') or ''
+if was ~= A[2] then return 0 end
+
+-- What is published is a hint: where it cannot be sent, an act that has begun to write goes on.
+local function tell(channel, text)
+  redis.pcall(A[14], base .. channel, A[15] .. '\0' .. text)
+end
+
+if A[5] == 'gone' or (A[5] == 'new' and was ~= '') then
+  call('UNLINK', H, S, base .. 'e:' .. id, base .. 'd:' .. id)
+  for _, index in ipairs({'ids', 'ready', 'leases', 'expiry', 'trim'}) do
+    call('ZREM', base .. index, id)
+  end
+  call('HDEL', base .. 'keepers', id)
+  call('HDEL', base .. 'erasing', id)
+end
+
+-- For lack of memory Redis refuses only a script that has not written yet.
+if A[5] ~= 'gone' then
+  local fields, told = {'v', A[3], 'h', A[4]}, {}
+  local first = 21 + A[20]
+  for i = 21, first - 1 do fields[#fields + 1] = A[i] end
+  for i = first, #A, 5 do
+    call('XADD', base .. A[i] .. ':' .. id, A[i + 1], 'b', A[i + 2])
+    told[#told + 1] = A[i + 2]
+    if A[i + 3] ~= '' then
+      fields[#fields + 1] = A[i + 3]
+      fields[#fields + 1] = A[i + 4] == '' and A[i + 2] or A[i + 4]
+    end
+  end
+  if A[first] == 'd' then call('ZADD', base .. 'trim', 'NX', A[19], id) end
+  for i = 1, #fields, 4000 do  -- a call takes some thousand arguments at most
+    call('HSET', H, unpack(fields, i, math.min(i + 3999, #fields)))
+  end
+  if A[18] ~= '' then tell('c:' .. id, table.concat(told, '\0')) end
+  if A[5] == 'new' then call('ZADD', base .. 'ids', 0, id) end
+  if A[10] ~= '' then
+    call('HSET', base .. 'erasing', id, A[10])
+    call('UNLINK', S)
+  end
+  if A[11] ~= '' then
+    call('HSET', S, A[11], A[12])
+    call('HDEL', S, A[13])
+  end
+  for i, index in ipairs({'ready', 'leases', 'expiry'}) do
+    local value = A[5 + i]
+    if value == '-' then
+      call('ZREM', base .. index, id)
+    elseif value ~= '' then
+      call('ZADD', base .. index, value, id)
+    end
+  end
+  if A[9] == '-' then
+    call('HDEL', base .. 'keepers', id)
+  elseif A[9] ~= '' then
+    call('HSET', base .. 'keepers', id, A[9])
+  end
+end
+if A[16] ~= '' then tell('signals', A[16]) end
+-- While many sessions wait, all workers are at it.
+if A[17] == 'keeper' or (A[17] ~= '' and call('ZCARD', base .. 'ready') <= 16) then
+  tell('signals', 'ready\n0\n')
+end
+return 1
