@@ -14,7 +14,7 @@ import apsw
 import pytest
 
 from turnwise.errors import ConfigurationError, KeyReused
-from turnwise.stores.base import Submission
+from turnwise.stores.base import Store, Submission
 from turnwise.stores.sqlite import SQLiteStore
 from turnwise.stores.sqlite.locks import LockFile
 from turnwise.testing.conformance.acting import answer, desk, question, texts
@@ -35,11 +35,11 @@ def opened(path: Path) -> SQLiteStore:
     return SQLiteStore(path, clock=lambda: BEFORE["now"])
 
 
-async def reads(store: SQLiteStore, session: str) -> dict[str, Any]:
+async def reads(store: Store, session: str) -> dict[str, Any]:
     """What the file's readings were written from, read again."""
     found = await store.session(session)
     history = await store.history(session, limit=500)
-    log = await store.log(session, 0, limit=5000)
+    log = await store.log(session, 0, limit=9999)
     turns, _ = await store.turns(session, status=None, before=None, after=None, limit=500)
     assert found is not None
     assert log is not None

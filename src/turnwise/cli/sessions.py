@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,10 +21,11 @@ from rich.table import Column, Table
 from turnwise.channels.terminal import printable
 from turnwise.cli.flags import Json, StoreUrl, err, out, settings_with
 from turnwise.conversation import Session, TurnRecord, iso
-from turnwise.errors import ConfigurationError, NotFound, TurnwiseError
+from turnwise.errors import ConfigurationError, Invalid, NotFound, TurnwiseError
 from turnwise.stores.base import Store
 from turnwise.stores.open import open_store
 from turnwise.stores.sqlite.store import SQLiteStore
+from turnwise.stores.whole import Whole
 from turnwise.urls import masked
 
 SLACK = 0.02
@@ -189,12 +191,19 @@ def export_sessions(
     store: StoreUrl = None,
     everything: Annotated[bool, typer.Option("--all", help="All sessions.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file.")] = None,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help="With all that 'import' needs: keys, cursors, tokens."),
+    ] = False,
 ) -> None:
     """Write sessions as JSON, one per line: all messages, the turns and the state."""
     if session is None and not everything:
         raise TurnwiseError("Name the session to export, or use --all.")
 
     async def go() -> None:
+        if whole:
+            await _export_whole(store, session, file)
+            return
         async with _opened(store) as opened:
             chosen = [session] if session else [s.id async for s in _every(opened)]
             with Progress(console=err, transient=True, disable=output is None) as progress:
@@ -203,6 +212,91 @@ def export_sessions(
 
     with _private(output) if output else os.fdopen(1, "wb", closefd=False) as file:
         asyncio.run(go())
+
+
+async def _export_whole(url: str | None, session: str | None, file: BinaryIO) -> None:
+    """Write sessions as `import` reads them; with all of them the secret that signs tokens."""
+    closed = open_store(settings_with({"store": url}).store)
+    if (earlier := await closed.earlier()) is not None:
+        await _write_whole(file, session, *earlier)
+        return
+    async with _opened(url) as opened:
+        ids = [session] if session else [one.id async for one in _every(opened)]
+        await _write_whole(file, session, await opened.secret(), _wholes(opened, ids))
+
+
+async def _wholes(store: Store, ids: Sequence[str]) -> AsyncIterator[Whole]:
+    with Progress(console=err, transient=True, disable=len(ids) < 20) as progress:
+        for id in progress.track(ids, description="Exporting"):
+            if (whole := await store.whole(id)) is not None:
+                yield whole
+
+
+async def _write_whole(
+    file: BinaryIO, session: str | None, secret: bytes, wholes: AsyncIterator[Whole]
+) -> None:
+    written = 0
+    if session is None:
+        file.write(orjson.dumps({"secret": secret.hex()}) + b"\n")
+    async for whole in wholes:
+        if session in (None, whole.session):
+            file.write(orjson.dumps(whole.as_json()) + b"\n")
+            written += 1
+    if session is not None and not written:
+        raise NotFound(f"The session {session!r} does not exist.")
+
+
+@app.command("import")
+def import_sessions(
+    file: Annotated[
+        Path | None, typer.Argument(help="What 'export --whole' has written; default: stdin.")
+    ] = None,
+    store: StoreUrl = None,
+) -> None:
+    """Put exported sessions into a store. One that is there already is left alone."""
+
+    async def go(lines: BinaryIO) -> tuple[int, int]:
+        opened = open_store(settings_with({"store": store}).store)
+        await opened.open()
+        try:
+            return await _import(opened, lines)
+        finally:
+            await opened.close()
+
+    with Progress(console=err, transient=True) as progress:
+        if file is None:
+            progress.add_task("Importing", total=None)
+            imported, there = asyncio.run(go(sys.stdin.buffer))
+        else:
+            with progress.open(file, "rb", description="Importing") as lines:
+                imported, there = asyncio.run(go(lines))
+    out.print(f"Imported {imported} session{'s' if imported != 1 else ''}.")
+    if there:
+        out.print(f"{there} with the same ids were there already, and were left alone.")
+
+
+async def _import(store: Store, lines: BinaryIO) -> tuple[int, int]:
+    """How many sessions were put into the store, and how many were there already."""
+    empty = not await store.sessions(limit=1)
+    imported = there = 0
+    for number, line in enumerate(lines, 1):
+        try:
+            found = orjson.loads(line)
+            if "secret" in found:
+                if empty:
+                    await store.adopt(bytes.fromhex(found["secret"]))
+                else:
+                    err.print("The store is in use: tokens of the imported sessions are not valid.")
+                continue
+            whole = Whole.from_json(found)
+        except (ValueError, TypeError, Invalid):
+            raise TurnwiseError(
+                f"Line {number} is no session that 'turnwise sessions export --whole' has written; "
+                f"{imported} sessions before it were imported."
+            ) from None
+        done = await store.put(whole)
+        imported, there = imported + done, there + (not done)
+    return imported, there
 
 
 def _private(path: Path) -> BinaryIO:

@@ -18,7 +18,7 @@ log is authoritative.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +26,7 @@ from turnwise.conversation import Message, Session, Status, TurnRecord, conclude
 from turnwise.conversation.events import Draft, Event, dumps
 from turnwise.identity import operation
 from turnwise.stores.notices import Listener
+from turnwise.stores.whole import Whole
 
 AFFINITY = 0.4
 """Seconds that a turn waits for the worker that caches its session; then any may take it."""
@@ -218,6 +219,11 @@ class Store(ABC):
     async def open(self) -> None:
         """Connect, and bring the schema up to this version. Raises StoreUnavailable."""
 
+    async def earlier(self) -> tuple[bytes, AsyncIterator[Whole]] | None:
+        """What an older version has left here, if this one can only read it, so that `open` refuses
+        it: the secret, and every session. Raises StoreUnavailable."""
+        return None
+
     @abstractmethod
     async def close(self) -> None:
         """Finish the pending acts and disconnect."""
@@ -235,6 +241,10 @@ class Store(ABC):
     @abstractmethod
     async def secret(self) -> bytes:
         """The 32 bytes that sign tokens: created on first use, the same for all processes."""
+
+    @abstractmethod
+    async def adopt(self, secret: bytes) -> None:
+        """Sign tokens with another store's secret; processes that run already do not."""
 
     @abstractmethod
     async def sweep(self, *, retention: float, limit: int = 200) -> int:
@@ -287,6 +297,14 @@ class Store(ABC):
     @abstractmethod
     async def delete(self, session: str) -> bool:
         """Delete the session and all its data. Returns whether it existed."""
+
+    @abstractmethod
+    async def whole(self, session: str) -> Whole | None:
+        """All that is kept of a session, or None: no such session."""
+
+    @abstractmethod
+    async def put(self, moved: Whole) -> bool:
+        """Put a session of another store here. Returns False if there is one with its id."""
 
     # Turns
 

@@ -78,6 +78,9 @@ class MemoryStore(RuledStore):
     async def secret(self) -> bytes:
         return self._secret
 
+    async def adopt(self, secret: bytes) -> None:
+        self._secret = secret
+
     async def ping(self) -> None:
         pass
 
@@ -169,6 +172,8 @@ class MemoryActs(Acts):
                 return kept.parts.get(name)
             case ("horizon",):
                 return kept.horizon
+            case ("keys",):
+                return sorted(kept.keys.items())
             case ("turn", n):
                 return [e for e in kept.entries if e.turn == n]
             case ("open", first, limit):
@@ -207,11 +212,10 @@ class MemoryActs(Acts):
         kept.header, kept.index = changes.header.encode(), rules.index(changes.header)
         kept.entries += changes.entries
         kept.parts |= changes.parts
-        if changes.key is not None:
-            kept.keys[changes.key[0]] = changes.key[1]
-        if changes.state is not None:
-            kept.states[changes.header.states] = changes.state
-            kept.states.pop(changes.header.states - STATES, None)
+        kept.keys |= changes.keys
+        for number, state in changes.states.items():
+            kept.states[number] = state
+            kept.states.pop(number - STATES, None)
         if changes.erase:
             kept.states.clear()
             kept.erase(changes.header.base_event)

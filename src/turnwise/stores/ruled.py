@@ -28,6 +28,8 @@ from turnwise.stores.base import (
     Submitted,
 )
 from turnwise.stores.rules import Op, Rule
+from turnwise.stores.rules.moving import SLICE
+from turnwise.stores.whole import Whole
 
 Make = Callable[[Op], Rule]
 """Makes an act anew for each try: its last argument is the operation."""
@@ -84,6 +86,16 @@ class RuledStore(Store):
     async def delete(self, session: str) -> bool:
         existed: bool = await self._begin(session, partial(rules.delete, session))
         return existed
+
+    async def whole(self, session: str) -> Whole | None:
+        found: Whole | None = await self._read(session, partial(rules.whole, session))
+        return found
+
+    async def put(self, moved: Whole) -> bool:
+        done = True
+        for start in range(0, max(1, len(moved.entries)), SLICE):
+            done = done and await self._begin(moved.session, partial(rules.put, moved, start))
+        return done
 
     # Turns
 

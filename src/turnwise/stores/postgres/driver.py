@@ -129,6 +129,8 @@ class PostgresDriver(Driver):
                 return await self.value(kind, id, *values)
             case "horizon":
                 return await self.value("horizon", id) or 0
+            case "keys":
+                return [(_text(key), value) for key, value in await self.fetch("keys", id)]
             case "ended":
                 after, before, kinds, limit, latest = values
                 return await self._page("ended", latest, id, after, before, kinds, limit)
@@ -329,10 +331,8 @@ def _arguments(acts: Sequence[tuple[bytes, Changes, bytes]]) -> list[Any]:
         moved = now != changes.was
         sessions.append((id, changes.last_version, header.version, body, *now, moved))
         entries += [(id, *entry) for entry in changes.entries]
-        if changes.key is not None:
-            keys.append((id, encoded(changes.key[0]), changes.key[1]))
-        if changes.state is not None:
-            states.append((id, header.states, changes.state))
+        keys += [(id, encoded(key), value) for key, value in changes.keys]
+        states += [(id, number, state) for number, state in changes.states.items()]
         if changes.erase:
             erased.append((id, header.base_event))
         parts += [(id, name, part) for name, part in changes.parts.items()]

@@ -13,6 +13,9 @@ SELECT t.body FROM {s}.header h JOIN {s}.state t ON t.num = h.num AND t.number =
     WHERE h.id = $1;
 -- name: part
 SELECT p.body FROM {s}.header h JOIN {s}.part p ON p.num = h.num AND p.name = $2 WHERE h.id = $1;
+-- name: keys
+SELECT k.key, k.body FROM {s}.header h JOIN {s}.key k ON k.num = h.num WHERE h.id = $1
+    ORDER BY k.key;
 -- name: horizon
 SELECT z.last FROM {s}.header h JOIN {s}.horizon z ON z.num = h.num WHERE h.id = $1;
 -- name: turn
@@ -180,6 +183,6 @@ SELECT extract(epoch FROM clock_timestamp())::float8;
 SELECT value FROM {s}.fact WHERE name = $1;
 -- name: add_fact
 INSERT INTO {s}.fact (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING;
--- name: prove
-INSERT INTO {s}.fact (name, value) VALUES ('ready', $1)
+-- name: set_fact
+INSERT INTO {s}.fact (name, value) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET value = excluded.value;

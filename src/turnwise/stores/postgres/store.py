@@ -130,14 +130,19 @@ class PostgresStore(RemoteStore):
     async def secret(self) -> bytes:
         return self._secret
 
+    async def adopt(self, secret: bytes) -> None:
+        sql = self.driver.sql["set_fact"]
+        await self.ask(lambda: self.driver.writer.fetch(sql, "secret", secret))
+        self._secret = secret
+
     async def sessions(self, *, after: str = "", limit: int = 100) -> list[Session]:
         names = await self.ask(lambda: self.driver.listed(after, limit))
         found = await asyncio.gather(*(self.session(name) for name in names))
         return [session for session in found if session is not None]
 
     async def ping(self) -> None:
-        sql, proof = self.driver.sql["prove"], secrets.token_bytes(PROOF)
-        await self.ask(lambda: self.driver.writer.fetch(sql, proof))
+        sql, proof = self.driver.sql["set_fact"], secrets.token_bytes(PROOF)
+        await self.ask(lambda: self.driver.writer.fetch(sql, "ready", proof))
 
     async def waiting(self) -> int:
         found: int = await self.ask(lambda: self.driver.value("waiting"))

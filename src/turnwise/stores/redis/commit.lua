@@ -5,11 +5,11 @@
 -- ARGV     1 session, 2 the version it was computed from ('' none), 3 its version, 4 its header,
 --          5 'new' or 'gone' if whatever there was is removed, 6 ready, 7 lease, 8 expires, 9 keeper
 --          (each of the four '' if it is as before, '-' if there is none), 10 up to which event it
---          is emptied, 11 the state's number, 12 the state, 13 the number of one that is too old,
---          14 PUBLISH or SPUBLISH, 15 the process, 16 signals, 17 whether workers are told,
---          18 whether followers are, 19 the time, 20 how many fields and values follow; those; then
---          of each entry: its stream, id and value, a field of the header's hash for it and what is
---          in the field ('' the same value)
+--          is emptied, 11 how many numbers and states follow, 12 the number of a state that is too
+--          old, 13 PUBLISH or SPUBLISH, 14 the process, 15 a signal, 16 whether workers are told,
+--          17 whether followers are, 18 the time, 19 how many fields and values follow; those; the
+--          numbers and states; then of each entry: its stream, id and value, a field of the header's
+--          hash for it and what is in the field ('' the same value)
 local call, base, A = redis.call, KEYS[1], ARGV
 local id = A[1]
 local H, S = base .. 'h:' .. id, base .. 's:' .. id
@@ -18,7 +18,7 @@ if was ~= A[2] then return 0 end
 
 -- What is published is a hint: where it cannot be sent, an act that has begun to write goes on.
 local function tell(channel, text)
-  redis.pcall(A[14], base .. channel, A[15] .. '\0' .. text)
+  redis.pcall(A[13], base .. channel, A[14] .. '\0' .. text)
 end
 
 if A[5] == 'gone' or (A[5] == 'new' and was ~= '') then
@@ -33,8 +33,9 @@ end
 -- For lack of memory Redis refuses only a script that has not written yet.
 if A[5] ~= 'gone' then
   local fields, told = {'v', A[3], 'h', A[4]}, {}
-  local first = 21 + A[20]
-  for i = 21, first - 1 do fields[#fields + 1] = A[i] end
+  local states = 20 + A[19]
+  local first = states + A[11]
+  for i = 20, states - 1 do fields[#fields + 1] = A[i] end
   for i = first, #A, 5 do
     call('XADD', base .. A[i] .. ':' .. id, A[i + 1], 'b', A[i + 2])
     told[#told + 1] = A[i + 2]
@@ -43,19 +44,19 @@ if A[5] ~= 'gone' then
       fields[#fields + 1] = A[i + 4] == '' and A[i + 2] or A[i + 4]
     end
   end
-  if A[first] == 'd' then call('ZADD', base .. 'trim', 'NX', A[19], id) end
+  if A[first] == 'd' then call('ZADD', base .. 'trim', 'NX', A[18], id) end
   for i = 1, #fields, 4000 do  -- a call takes some thousand arguments at most
     call('HSET', H, unpack(fields, i, math.min(i + 3999, #fields)))
   end
-  if A[18] ~= '' then tell('c:' .. id, table.concat(told, '\0')) end
+  if A[17] ~= '' then tell('c:' .. id, table.concat(told, '\0')) end
   if A[5] == 'new' then call('ZADD', base .. 'ids', 0, id) end
   if A[10] ~= '' then
     call('HSET', base .. 'erasing', id, A[10])
     call('UNLINK', S)
   end
-  if A[11] ~= '' then
-    call('HSET', S, A[11], A[12])
-    call('HDEL', S, A[13])
+  if first > states then
+    call('HSET', S, unpack(A, states, first - 1))
+    call('HDEL', S, A[12])
   end
   for i, index in ipairs({'ready', 'leases', 'expiry'}) do
     local value = A[5 + i]
@@ -71,9 +72,9 @@ if A[5] ~= 'gone' then
     call('HSET', base .. 'keepers', id, A[9])
   end
 end
-if A[16] ~= '' then tell('signals', A[16]) end
+if A[15] ~= '' then tell('signals', A[15]) end
 -- While many sessions wait, all workers are at it.
-if A[17] == 'keeper' or (A[17] ~= '' and call('ZCARD', base .. 'ready') <= 16) then
+if A[16] == 'keeper' or (A[16] ~= '' and call('ZCARD', base .. 'ready') <= 16) then
   tell('signals', 'ready\n0\n')
 end
 return 1

@@ -112,8 +112,8 @@ class RedisDriver(Driver):
     async def drop(self, session: str) -> None:
         """Forget a session that is found by its indexes, but of which there is nothing more."""
         link, _, id = self.of(session)
-        args = [id, "", "", "", "gone", *[""] * 8, self._publish, self.origin, "", "", "", 0, 0]
-        await link.run(COMMIT, *args)
+        nothing = ["", "", "", "gone", *[""] * 5, 0, ""]
+        await link.run(COMMIT, id, *nothing, self._publish, self.origin, "", "", "", 0, 0)
 
     async def prove(self, proof: str) -> None:
         """Write something in every partition. Raises Lost."""
@@ -258,8 +258,8 @@ def _arguments(
     if changes.fresh:
         fields += ("b", header.version)
         was = NO_INDEX
-    if changes.key is not None:
-        fields += (b"k" + encoded(changes.key[0]), changes.key[1])
+    for key, value in changes.keys:
+        fields += (b"k" + encoded(key), value)
     for name, part in changes.parts.items():
         fields += ("p" + name, part)
     return [
@@ -273,9 +273,8 @@ def _arguments(
         _changed(was.expires, is_.expires),
         _changed(was.keeper, is_.keeper),
         header.base_event if changes.erase else "",
-        header.states if changes.state is not None else "",
-        changes.state or "",
-        header.states - STATES,
+        2 * len(changes.states),
+        header.states - STATES if changes.states else "",
         publish,
         origin,
         b"%s\n%d\n%s" % (signal.kind.encode(), signal.turn, id) if signal is not None else "",
@@ -284,6 +283,7 @@ def _arguments(
         now,
         len(fields),
         *fields,
+        *(value for pair in changes.states.items() for value in pair),
         *_entries(header, changes.entries),
     ]
 

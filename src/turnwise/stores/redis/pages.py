@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from turnwise.stores.header import Header
-from turnwise.stores.redis.keys import Place, encoded, unpack, unpack_turn
+from turnwise.stores.redis.keys import Place, decoded, encoded, unpack, unpack_turn
 from turnwise.stores.redis.link import Link
 from turnwise.stores.rows import Entry, head_of
 from turnwise.stores.rules import Ask
@@ -63,6 +63,8 @@ class Pages:
                 return int(values.pop(0) or 0)
             case "state", _:
                 return rows.pop(0)
+            case ("keys",):
+                return await self._keys()
             case "turn", _:
                 return await self._turn(values.pop(0))
             case "open", first, limit:
@@ -74,6 +76,17 @@ class Pages:
             case "messages", after, before, limit, latest:
                 return await self._messages(body, after, before, limit, latest)
         raise ValueError(ask)
+
+    async def _keys(self) -> list[tuple[str, bytes]]:
+        found: dict[bytes, bytes] = {}
+        cursor: Any = 0
+        while True:
+            ((cursor, page),) = await self._link.call(
+                ("HSCAN", self._h, cursor, "MATCH", "k*", "COUNT", PAGE)
+            )
+            found |= zip(page[::2], page[1::2], strict=True)
+            if not int(cursor):
+                return sorted((decoded(field[1:]), value) for field, value in found.items())
 
     async def _turn(self, value: bytes | None) -> list[Entry]:
         """The entries of acceptance and end of a turn of which this is kept."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -21,7 +21,7 @@ from turnwise.conversation import Session
 from turnwise.errors import ConfigurationError, StoreUnavailable
 from turnwise.stores.header import Header
 from turnwise.stores.notices import Moved, Notice, Ready, Signal
-from turnwise.stores.redis import diagnostics
+from turnwise.stores.redis import diagnostics, layout1
 from turnwise.stores.redis.driver import RedisDriver
 from turnwise.stores.redis.housekeeping import Housekeeping
 from turnwise.stores.redis.keys import Names
@@ -30,13 +30,12 @@ from turnwise.stores.redis.routes import Routes
 from turnwise.stores.redis.subscriber import Subscriber
 from turnwise.stores.remote import Lost, RemoteStore
 from turnwise.stores.rules import Changes, expire
+from turnwise.stores.whole import Whole
 from turnwise.urls import masked
 
 log = logging.getLogger("turnwise.store")
 
 SCHEMA = 2
-OLDER = 1
-"""The layout that earlier versions wrote."""
 CLUSTER_PARTITIONS = 16
 """The default number of partitions on a Cluster."""
 COMPARE = 5.0
@@ -125,26 +124,17 @@ class RedisStore(RemoteStore):
             "partitions": self._wanted or (CLUSTER_PARTITIONS if cluster else 1),
             "secret": secrets.token_bytes(32),
         }
-        first = Names(self._prefix, 1)
-        connection = await self._routes.connect(first.bases[0])
-        try:
-            for name, value in fresh.items():
-                await connection.send_command("HSETNX", first.meta, name, value)
-                await connection.read_response()
-            await connection.send_command("HMGET", first.meta, *fresh)
-            found: list[bytes] = await connection.read_response()
-            schema, partitions, self._secret = found
-        finally:
-            await connection.disconnect()
+        schema, partitions, self._secret = await self._facts(fresh)
         if int(schema) > SCHEMA:
             raise ConfigurationError(
                 f"This Redis was written by a newer Turnwise (schema {int(schema)})."
             )
-        if int(schema) == OLDER:
+        if int(schema) == layout1.SCHEMA:
             raise ConfigurationError(
-                "The sessions in this Redis were written by an older Turnwise. Stop its processes, "
-                "and move them to a new prefix: turnwise sessions export --all --whole --store "
-                "redis://... | turnwise sessions import --store 'redis://...?prefix=new'"
+                "The sessions in this Redis were written by an older Turnwise. Stop its processes "
+                "and move the sessions to a new prefix:\n"
+                "  turnwise sessions export --all --whole --store 'redis://...' | "
+                "turnwise sessions import --store 'redis://...?prefix=new'"
             )
         if self._wanted not in (None, int(partitions)):
             raise ConfigurationError(
@@ -152,6 +142,33 @@ class RedisStore(RemoteStore):
                 f"{self._wanted}; the number is fixed when a store is first used."
             )
         return int(partitions)
+
+    async def _facts(self, fresh: Mapping[str, Any]) -> list[Any]:
+        """The shared facts; those that do not exist yet get the value in `fresh`, if it has one."""
+        first = Names(self._prefix, 1)
+        connection = await self._routes.connect(first.bases[0])
+        try:
+            for name, value in fresh.items():
+                if value is not None:
+                    await connection.send_command("HSETNX", first.meta, name, value)
+                    await connection.read_response()
+            await connection.send_command("HMGET", first.meta, *fresh)
+            found: list[Any] = await connection.read_response()
+            return found
+        finally:
+            await connection.disconnect()
+
+    async def earlier(self) -> tuple[bytes, AsyncIterator[Whole]] | None:
+        try:
+            async with asyncio.timeout(5.0):
+                self._routes.cluster = (await diagnostics.look(self._routes)).cluster
+                known = dict.fromkeys(("schema", "partitions", "secret"))
+                schema, partitions, secret = await self._facts(known)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(f"Cannot reach Redis: {error}") from error
+        if int(schema or 0) != layout1.SCHEMA:
+            return None
+        return secret, layout1.sessions(self._routes, Names(self._prefix, int(partitions)))
 
     async def close(self) -> None:
         await self.finish_tasks()
@@ -222,6 +239,11 @@ class RedisStore(RemoteStore):
 
     async def secret(self) -> bytes:
         return self._secret
+
+    async def adopt(self, secret: bytes) -> None:
+        link, meta = self.driver.links[0], self.driver.names.meta
+        await self.ask(lambda: link.call(("HSET", meta, "secret", secret), writes=True))
+        self._secret = secret
 
     async def sessions(self, *, after: str = "", limit: int = 100) -> list[Session]:
         names = await self.ask(lambda: self.driver.listed(after, limit))

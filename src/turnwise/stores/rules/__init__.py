@@ -18,12 +18,14 @@ The asks, and their answers:
     ("messages", after, before, limit, latest)
                                       the same, by the seq of their messages
     ("log", first, limit)             entries whose last event is `first` or later, in order
+    ("keys",)                         all keys and what they stand for, in order
     ("horizon",)                      the number of the newest event that retention has removed
 
 Each status changes in `move`, by the table of a turn's states, and nowhere else.
 """
 
 from turnwise.stores.rules.claims import cancel, fence, forget, hold, lapse, release, renew, save
+from turnwise.stores.rules.moving import put, whole
 from turnwise.stores.rules.readings import history, log, state, turn, turns, view
 from turnwise.stores.rules.sessions import create, delete, expire, reset, rotate, update
 from turnwise.stores.rules.turns import append, claim, finish, submit
@@ -51,6 +53,7 @@ __all__ = [
     "index",
     "lapse",
     "log",
+    "put",
     "release",
     "renew",
     "reset",
@@ -62,4 +65,5 @@ __all__ = [
     "turns",
     "update",
     "view",
+    "whole",
 ]

@@ -122,7 +122,7 @@ def save(claim: Claim, state: bytes | None, op: Op) -> Rule:
     work.slide()
     work.line_up()
     work.note("save")
-    return work.done(state=state)
+    return work.done(states={} if state is None else {work.header.states: state})
 
 
 def forget(worker: str, op: Op) -> Rule:

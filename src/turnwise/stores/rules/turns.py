@@ -105,10 +105,8 @@ def _enter(work: Work, wish: Submission, desk: Desk | None, fresh: bool) -> Rule
         started_at=now if started else None,
         first_event=first,
     )
-    key = None
-    if wish.key is not None:
-        key = wish.key, orjson.dumps([n, wish.fingerprint])
-    return work.done((Submitted(record, True), claim), key=key, fresh=fresh)
+    keys = ((wish.key, orjson.dumps([n, wish.fingerprint])),) if wish.key is not None else ()
+    return work.done((Submitted(record, True), claim), keys=keys, fresh=fresh)
 
 
 def _submitted_before(
@@ -300,4 +298,5 @@ def finish(claim: Claim, outcome: Outcome, op: Op) -> Rule:
             following = yield from start(work, session, desk, said, kept)
         if following is None:
             work.line_up()
-    return work.done(following, state=state, ended=end)
+    states = {} if state is None else {header.states: state}
+    return work.done(following, states=states, ended=end)

@@ -26,8 +26,9 @@ class Changes:
     """The result of an act: what to commit, and the `answer` for its caller.
 
     header: the new one, or None if nothing changes; `was` and `index`: by what the session was and
-    is found. fresh: whatever the session had is removed first, and `last_version` is None for one
-    that did not exist. erase: entries up to this event are removed, in slices. delete: all of it.
+    is found. keys: what idempotency keys stand for. states: new states, by their numbers. fresh:
+    whatever the session had is removed first, and `last_version` is None for one that did not
+    exist. erase: entries up to this event are removed, in slices. delete: all of it.
     """
 
     answer: Any = None
@@ -35,8 +36,8 @@ class Changes:
     was: Index | None = None
     last_version: str | None = None
     entries: Sequence[Entry] = ()
-    key: tuple[str, bytes] | None = None
-    state: bytes | None = None
+    keys: Sequence[tuple[str, bytes]] = ()
+    states: Mapping[int, bytes] = field(default_factory=dict)
     parts: Mapping[str, bytes] = field(default_factory=dict)
     notices: Sequence[Notice] = ()
     ended: Entry | None = None

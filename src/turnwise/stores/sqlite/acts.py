@@ -66,6 +66,8 @@ class SQLiteReadings(local.Readings):
                 return self._value(kind, self._num, *values)
             case "horizon":
                 return self._value(kind, self._num) or 0
+            case "keys":
+                return self._all(kind, self._num)
             case "open":
                 first, limit = values
                 return self._entries("open", first, -1 if limit is None else limit)
@@ -207,11 +209,11 @@ class SQLiteActs(SQLiteReadings, local.Acts):
             self._execute(self._sql["add_entry"], (num, *entry, origin))
         if changes.entries:
             self.last_entry = self._rowid()
-        if changes.key is not None:
-            self._do("add_key", num, *changes.key)
-        if changes.state is not None:
-            self._do("add_state", num, header.states, changes.state)
-            self._do("drop_state", num, header.states - STATES)
+        for key, value in changes.keys:
+            self._do("add_key", num, key, value)
+        for number, state in changes.states.items():
+            self._do("add_state", num, number, state)
+            self._do("drop_state", num, number - STATES)
         for name, part in changes.parts.items():
             self._do("save_part", num, name, part)
         if changes.erase:
@@ -317,6 +319,10 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         self._do("add_fact", name, value)
         kept: bytes = self._value("fact", name)
         return kept
+
+    def set_fact(self, name: str, value: bytes) -> None:
+        """A fact has this value from now on."""
+        self._do("save_fact", name, value)
 
     def prove(self) -> None:
         """Write test data: readiness promises that writing is possible."""

@@ -77,6 +77,8 @@ SELECT turn FROM entry WHERE num = ? AND turn IS NOT NULL ORDER BY turn DESC LIM
 -- name: log
 SELECT last, kind, turn, seq, at, body FROM entry WHERE num = ? AND last >= ?
     ORDER BY last, pos LIMIT ?;
+-- name: keys
+SELECT key, body FROM key WHERE num = ? ORDER BY key;
 -- name: horizon
 SELECT horizon FROM header WHERE num = ?;
 

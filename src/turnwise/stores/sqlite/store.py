@@ -125,6 +125,9 @@ class SQLiteStore(RuledStore):
         fresh = secrets.token_bytes(32)
         return await self._engine.act(lambda acts: acts.fact("secret", fresh))
 
+    async def adopt(self, secret: bytes) -> None:
+        await self._engine.act(lambda acts: acts.set_fact("secret", secret))
+
     async def ping(self) -> None:
         self._engine.read(lambda rows: rows.header(""))
         self._engine.check_space()
