@@ -250,6 +250,7 @@ class Player:
             outcome = Outcome(
                 "completed", [reply], state=state, keep="w1" if chosen < 0.3 else None
             )
+            outcome.told_whole = chosen > 0.7
             outcome.next_desk = at if chosen < 0.5 else None
             following = await self.do(claim.session, op, partial(rules.finish, claim, outcome))
             if following is not None:

@@ -20,8 +20,10 @@ import pytest
 
 from redis_servers import RedisServer
 from test_migration import BEFORE, FILES, reads
+from turnwise import Bot, Runtime, Turn
 from turnwise.cli import sessions as commands
 from turnwise.errors import ConfigurationError, TurnwiseError
+from turnwise.settings import Settings
 from turnwise.stores.base import Store, Submission
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.postgres import PostgresStore
@@ -179,3 +181,25 @@ async def test_an_older_redis_is_moved_by_the_commands(own_server: RedisServer) 
     waiting = {claim.session for claim in await store.claim(desk(max_attempts=9), 10)}
     assert waiting == {"mixed", "queued only"}
     await store.close()
+
+
+async def test_a_reply_in_one_piece_is_kept_once(empty: Store) -> None:
+    """Its turn is two entries, accepted and ended; the log tells a delta with its text, live
+    and read again."""
+
+    async def reply(turn: Turn) -> str:
+        return "all of it"
+
+    await empty.close()
+    async with Runtime(Bot(reply), empty, settings=Settings(_env_file=None)) as runtime:
+        seen = [event async for event in runtime.stream("s", "hi")]
+        whole = await empty.whole("s")
+        assert whole is not None
+        assert [entry.kind for entry in whole.entries] == ["q", "t"]
+        log = await empty.log("s", 0)
+        assert log is not None
+        assert log.events == seen
+        assert [event.type for event in seen] == [
+            "turn.queued", "turn.started", "delta", "message", "turn.completed",
+        ]  # fmt: skip
+        assert seen[2].json()["text"] == "all of it"

@@ -116,8 +116,13 @@ class Bot:
 
     async def answer(self, turn: Turn) -> None:
         """Run services and reply handler for one turn; returns when the handler is exhausted."""
-        self.check()
-        await self._services.run(turn, self._reply)
+        handler = self._handler
+        if handler is None:
+            self.check()
+        elif self._services:
+            await self._services.run(turn, self._reply)
+        else:
+            await handlers.run(turn, handler, turn, threaded=self._threaded)
 
     async def _reply(self, turn: Turn) -> None:
         assert self._handler is not None

@@ -40,7 +40,9 @@ async def drain(turn: Turn, result: Any) -> None:
     """Send everything in a handler's result, whatever kind it is."""
     if inspect.isawaitable(result):
         result = await result
-    if isinstance(result, AsyncIterator):
+    if isinstance(result, str):  # first, because most replies are texts
+        await turn.say(result)
+    elif isinstance(result, AsyncIterator):
         await _drain_async(turn, result)
     elif isinstance(result, Iterator):
         await _drain_sync(turn, result)

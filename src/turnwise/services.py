@@ -109,6 +109,9 @@ class Steps:
         self._groups.append(Group(functions, **options))
         return functions[0]
 
+    def __bool__(self) -> bool:
+        return bool(self._groups)
+
     async def run(self, turn: Turn) -> None:
         """Run them for one turn."""
         for group in self._groups:
@@ -128,6 +131,9 @@ class Services:
         if not handlers.is_async(service):
             raise ConfigurationError("A service must be an async function (turn, call_next).")
         self._around.append((service, when))
+
+    def __bool__(self) -> bool:
+        return bool(self._around or self.before or self.after)
 
     async def run(self, turn: Turn, reply: Callable[[Turn], Awaitable[None]]) -> None:
         """Answer one turn with `reply` in the middle."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from turnwise import telemetry
 from turnwise.channels.access import Access, Authorize, bearer
@@ -101,6 +101,25 @@ class Application(FastAPI):
 
     channel: HTTPChannel
     origins: frozenset[Origin] = frozenset()
+    _door: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+        if self._door is None:
+            self._door = self._outermost()
+        await self._door(scope, receive, send)
+
+    def _outermost(self) -> ASGIApp:
+        """Where requests come in: at the framework, or before it if nobody observes requests."""
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        stack, framework = self.middleware_stack, super().__call__
+        plain = isinstance(stack, ServerErrorMiddleware) and isinstance(stack.app, FastPath)
+        if not plain or self.root_path or telemetry.traced():
+            return framework
+        return FastPath(framework, self.channel)
 
     def build_middleware_stack(self) -> ASGIApp:
         outermost = super().build_middleware_stack()

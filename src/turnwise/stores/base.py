@@ -89,7 +89,8 @@ class Claim:
 
 @dataclass(slots=True)
 class Outcome:
-    """How a turn ended. `replies` are encoded messages; `drafts` events to append before them.
+    """How a turn ended. `replies` are encoded messages; `drafts` events to append before them. If
+    `told_whole`, the log tells the text of the only reply as one delta, and no draft does.
 
     `state` is the new state, or None where it did not change. `next_desk` asks to claim the
     session's next turn in the same act; `keep`: this worker holds the session's `local`.
@@ -99,6 +100,7 @@ class Outcome:
     status: Literal["completed", "failed", "cancelled"]
     replies: Sequence[bytes] = ()
     drafts: Sequence[Draft] = ()
+    told_whole: bool = False
     state: bytes | None = None
     error: Mapping[str, Any] | None = None
     usage: bytes | None = None

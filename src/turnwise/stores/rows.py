@@ -11,7 +11,8 @@ replay.
     t  a turn was completed, f failed, c cancelled: its whole record
                                    [n, at, op, keyed, attempt, seq, first event, queued at,
                                    started at], error, usage, message, replies ...; `seq` is None
-                                   for a turn that was withdrawn: it is in no history
+                                   for a turn that was withdrawn: it is in no history; a 1 behind
+                                   them: the only reply's text is also told as a delta
     r  the session was reset       [at, op, cancelled turns]
     o  an act without events       [what, at, op]
     T  F  C                        what a reset leaves of t, f, c, if the turn had a key or was
@@ -119,7 +120,7 @@ def _drafts(entry: Entry) -> tuple[str, Sequence[Draft]]:
             return tag_of(op), drafts
         case "s", [n, at, op, attempt]:
             return tag_of(op), [attempt_draft(events.STARTED, n, at, attempt)]
-        case "t" | "f" | "c", [n, at, op, _, _, seq, *_]:
+        case "t" | "f" | "c", [n, at, op, _, attempt, seq, _, _, _, *told_whole]:
             error, _, _, *replies = parts
             drafts = (
                 [
@@ -129,6 +130,9 @@ def _drafts(entry: Entry) -> tuple[str, Sequence[Draft]]:
                 if seq
                 else []
             )
+            if told_whole:
+                text = orjson.loads(replies[0])["text"]
+                drafts.insert(0, attempt_draft(events.DELTA, n, at, attempt, text))
             why = {"error": orjson.Fragment(error)} if error else {}
             drafts.append(draft(f"turn.{STATUSES[entry.kind]}", n, at, **why))
             return tag_of(op), drafts
@@ -173,7 +177,7 @@ def ended(session: str, entry: Entry) -> TurnRecord:
     try:
         head, *parts = entry.parts()
         error, usage, message, *replies = parts or (b"", b"", b"")
-        n, at, _, _, attempt, seq, first_event, queued_at, started_at = orjson.loads(head)
+        n, at, _, _, attempt, seq, first_event, queued_at, started_at, *_ = orjson.loads(head)
     except ValueError:
         raise Damaged() from None
     return TurnRecord(

@@ -269,7 +269,7 @@ class Attempt:
     def _ended(self, status: Ending, **more: Any) -> Outcome:
         return Outcome(
             status,
-            drafts=self._output.rest(),
+            drafts=() if more.get("told_whole") else self._output.rest(),
             next_desk=self._worker.next_desk(),
             keep=self._worker.name if self.kept.sticky else None,
             **more,
@@ -289,7 +289,11 @@ class Attempt:
         replies = self._encoded(turn)
         if not replies:
             log.info("session %s turn %d: the handler returned nothing to say", *self._where())
-        return self._ended("completed", replies=replies, state=changed, usage=usage)
+        # A reply that was returned in one piece is kept once.
+        whole = len(replies) == 1 and self._output.is_whole
+        return self._ended(
+            "completed", replies=replies, state=changed, usage=usage, told_whole=whole
+        )
 
     def _encoded(self, turn: Turn | None, *, partial: bool = False) -> list[bytes]:
         metadata = turn.metadata if turn is not None else None

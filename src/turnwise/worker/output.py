@@ -72,6 +72,7 @@ class Output:
         self._timer: asyncio.Handle | None = None
         self._writing: asyncio.Task[None] | None = None
         self._closed = False
+        self._begun = False
         self.failure: BaseException | None = None
         self.first_delta: float | None = None
 
@@ -80,7 +81,9 @@ class Output:
     async def say(self, piece: str | Message) -> None:
         """Add a piece of text, or a whole message."""
         self._check()
-        await self._breathe()
+        self._said += 1
+        if self._said % BREATH == 0:  # a handler that never waits must not block the event loop
+            await asyncio.sleep(0)
         if isinstance(piece, str):
             if piece:
                 self._add_text(_valid(piece))
@@ -88,12 +91,15 @@ class Output:
             self._add_message(piece)
         else:
             raise BadOutput(f"A reply is made of str and Message, not {type(piece).__name__}.")
-        await self._hold_back()
+        if self._pending_size > BACKLOG:
+            await self._hold_back()
 
     async def emit(self, name: str, data: Any) -> None:
         """Add a custom event; `data` is encoded immediately."""
         self._check()
-        await self._breathe()
+        self._said += 1
+        if self._said % BREATH == 0:
+            await asyncio.sleep(0)
         more = {"attempt": self._attempt, "name": str(name), "data": data}
         try:
             made = draft(events.CUSTOM, self._turn, time.time(), **more)
@@ -103,17 +109,12 @@ class Output:
         self._pending.append(made)
         self._pending_size += len(made.tail)
         self._schedule()
-        await self._hold_back()
-
-    async def _breathe(self) -> None:
-        """A handler that yields without waiting must not block the event loop."""
-        self._said += 1
-        if self._said % BREATH == 0:
-            await asyncio.sleep(0)
+        if self._pending_size > BACKLOG:
+            await self._hold_back()
 
     async def _hold_back(self) -> None:
         """While too much text is unwritten, wait for the store."""
-        if self._pending_size > BACKLOG and self._writing is not None:
+        if self._writing is not None:
             await asyncio.wait({self._writing})
             self._check()
 
@@ -179,6 +180,12 @@ class Output:
             message.partial = message.partial or partial
         return self._messages
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that was said is text, and none of it is in the log: the reply tells it."""
+        unsaid = bool(self._pending) and all(isinstance(item, str) for item in self._pending)
+        return unsaid and not self._begun and not self._sentences
+
     def rest(self) -> list[Draft]:
         """The drafts that are not in the log."""
         undelivered, self._undelivered = self._undelivered, []
@@ -199,6 +206,7 @@ class Output:
         self._timer = None
         drafts = self._take(everything=not self._sentences)
         if drafts:
+            self._begun = True
             self._last_write = time.monotonic()
             self._writing = asyncio.get_running_loop().create_task(self._send(drafts))
 

@@ -21,6 +21,14 @@ local function tell(channel, text)
   redis.pcall(A[13], base .. channel, A[14] .. '\0' .. text)
 end
 
+local function index(name, value)
+  if value == '-' then
+    call('ZREM', base .. name, id)
+  elseif value ~= '' then
+    call('ZADD', base .. name, value, id)
+  end
+end
+
 if A[5] == 'gone' or (A[5] == 'new' and was ~= '') then
   call('UNLINK', H, S, base .. 'e:' .. id, base .. 'd:' .. id)
   for _, index in ipairs({'ids', 'ready', 'leases', 'expiry', 'trim'}) do
@@ -58,14 +66,9 @@ if A[5] ~= 'gone' then
     call('HSET', S, unpack(A, states, first - 1))
     call('HDEL', S, A[12])
   end
-  for i, index in ipairs({'ready', 'leases', 'expiry'}) do
-    local value = A[5 + i]
-    if value == '-' then
-      call('ZREM', base .. index, id)
-    elseif value ~= '' then
-      call('ZADD', base .. index, value, id)
-    end
-  end
+  index('ready', A[6])
+  index('leases', A[7])
+  index('expiry', A[8])
   if A[9] == '-' then
     call('HDEL', base .. 'keepers', id)
   elseif A[9] ~= '' then

@@ -225,12 +225,16 @@ def done_before(op: Op) -> Part:
         first = entries[-1].last
 
 
-def record_of(work: Work, turn: Head, seq: int | None, *parts: bytes) -> bytes:
+def record_of(
+    work: Work, turn: Head, seq: int | None, *parts: bytes, told_whole: bool = False
+) -> bytes:
     """The body of the entry that ends a turn."""
     head = [
         turn.n, work.now, work.op.id, turn.keyed, turn.attempt, seq, turn.first_event,
         turn.queued_at, turn.started_at,
     ]  # fmt: skip
+    if told_whole:
+        head.append(1)
     return body(head, *parts)
 
 
@@ -284,8 +288,8 @@ def close(
     parts = conclude(head.status, question, outcome.error_json, outcome.usage, *outcome.replies)
     work.add(
         ENDS[head.status],
-        1 + len(outcome.replies),
-        record_of(work, head, first, *parts),
+        1 + len(outcome.replies) + outcome.told_whole,
+        record_of(work, head, first, *parts, told_whole=outcome.told_whole),
         turn=head.n,
         seq=first,
     )
