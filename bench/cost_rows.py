@@ -6,6 +6,7 @@ CPU is the steady figure on a noisy machine; rates stand beside it.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import statistics
 import sys
@@ -92,6 +93,30 @@ async def bench_costs() -> AsyncIterator[Row]:
         many = [await Talker.make(ours.port) for _ in range(MANY)]
         found = await beside(ours, many, echo)
         yield Row(f"µs of CPU a turn, {MANY:,} sessions in turn", *found, "")
+
+
+async def bench_profile() -> AsyncIterator[Row]:
+    """Where a turn's CPU goes. The parts are sampled, and the whole is measured without it."""
+    with served("sampled", factory=True) as ours:
+        talkers = await talk(ours.port, 10)
+        connection = await Connection(ours.port).open()
+        await each(talkers)
+        whole, samples = [], []
+        for _ in range(PAIRS):
+            whole.append(await micro(lambda: cpu(ours.pid), each(talkers)))
+            await connection.request("GET", "/sampler/start", b"")
+            await each(talkers)
+            answer = await connection.request("GET", "/sampler/stop", b"")
+            samples.append({k: v / TURNS * 1e6 for k, v in json.loads(answer).items()})
+        names = {name for found in samples for name in found}
+        parts = {n: statistics.median([found.get(n, 0.0) for found in samples]) for n in names}
+        middle = statistics.median(whole)
+        for name in sorted(parts, key=lambda name: -parts[name]):
+            yield Row(f"µs of a turn: {name}", parts[name], middle, parts[name] / middle, "")
+        total = sum(parts.values())
+        yield Row(
+            "µs of a turn: all parts, beside the whole", total, middle, total / middle, "0.9-1.1"
+        )
 
 
 async def bench_postgres() -> AsyncIterator[Row]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 
+import fastapi
 import uvloop
 from rich.console import Console
 from rich.table import Table
 
 from client import Connection, Talker
-from cost_rows import bench_costs, bench_postgres
+from cost_rows import bench_costs, bench_postgres, bench_profile
 from measure import (
     CLIENT_CORE,
     CONNECTIONS,
@@ -89,11 +90,19 @@ async def bench_streams() -> AsyncIterator[Row]:
 async def main() -> None:
     os.sched_setaffinity(0, {CLIENT_CORE})
     console = Console(width=110)
-    table = Table("measured", "Turnwise", "beside", "ratio", "aim", title="Turnwise, side by side")
+    table = Table(
+        "measured",
+        "Turnwise",
+        "beside",
+        "ratio",
+        "aim",
+        title=f"Turnwise, side by side with FastAPI {fastapi.__version__}",
+    )
     with console.status("Measuring, which takes some minutes") as status:
         for bench in (
             bench_turns(),
             bench_costs(),
+            bench_profile(),
             bench_postgres(),
             bench_streams(),
             bench_readers(),

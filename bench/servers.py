@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from sampler import Sampler
 from turnwise import Bot, Runtime, Turn
 from turnwise.script import Has, Node, Script, To
 from turnwise.server.app import create_app
@@ -114,6 +115,21 @@ def _runtime(bot: Bot) -> Runtime:
 def turns() -> FastAPI:
     """Answers at once."""
     return create_app(_runtime(Bot(_same)))
+
+
+def sampled() -> FastAPI:
+    """The same, and `/sampler/start` and `/sampler/stop` tell where its CPU goes."""
+    app, sampler = turns(), Sampler()
+
+    @app.get("/sampler/start")
+    async def start() -> None:
+        sampler.start()
+
+    @app.get("/sampler/stop")
+    async def stop() -> dict[str, float]:
+        return sampler.stop()
+
+    return app
 
 
 async def _same(turn: Turn) -> str:
