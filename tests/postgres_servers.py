@@ -11,6 +11,7 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -113,6 +114,14 @@ class PostgresServer:
         connection = await asyncpg.connect(self.url)
         try:
             await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def value(self, query: str) -> Any:
+        """The only value of a query's only row."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            return await connection.fetchval(query)
         finally:
             await connection.close()
 

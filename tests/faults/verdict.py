@@ -110,11 +110,19 @@ class Verdict:
     def _follow_reader(
         self, person: Person, events: list[dict[str, Any]], rolled_back: bool
     ) -> None:
-        """Everything once and in order, or a gap that was announced."""
+        """Everything once and in order, or a gap that was announced.
+
+        A failover takes back what no replica had: nothing of it was acknowledged, but a reader may
+        have heard it, and is told so.
+        """
         cursor, heard = 0, 0
         for at, event in enumerate(person.seen):
             if event["type"] == "gap":
-                self._note("gaps", not rolled_back, f"nothing is missing, and yet {event}")
+                back = range(event["resume_at"] + 1, event["after"] + 1)
+                heard_before = {e["id"]: e for e in person.seen[:at] if e["id"] in back}
+                stands = all(events[id - 1 : id] == [e] for id, e in heard_before.items())
+                untrue = not rolled_back and (stands or not heard_before)
+                self._note("gaps", untrue, f"nothing is missing, and yet {event}")
                 cursor, heard = event["resume_at"], at + 1
                 continue
             self._note("gaps", event["id"] != cursor + 1, (cursor, event))

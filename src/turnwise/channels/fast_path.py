@@ -41,6 +41,9 @@ class FastPath:
         self._channel = channel
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if LATER in scope:  # the one before the framework has looked at it already
+            await self.app(scope, receive, send)
+            return
         if scope["type"] == "http" and scope["method"] == "POST":
             found = _TURNS.fullmatch(scope["path"])
             headers = _plain_headers(scope) if found else None

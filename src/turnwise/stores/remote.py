@@ -97,7 +97,7 @@ class Driver(ABC):
 
     @abstractmethod
     async def lapsed(self) -> list[str]:
-        """Sessions whose claims have lapsed."""
+        """Sessions whose claims may have lapsed."""
 
 
 class RemoteStore(RuledStore):
@@ -321,7 +321,7 @@ class RemoteStore(RuledStore):
 
     async def _claim(self, desk: Desk, limit: int) -> list[Claim]:
         lapsed = await self.ask(self.driver.lapsed)
-        lapsing = (self._begin(name, rules.lapse) for name in lapsed)
+        lapsing = (self._begin(name, partial(rules.lapse, looked=True)) for name in lapsed)
         ended = await asyncio.gather(*lapsing, return_exceptions=True)
         for name, error in zip(lapsed, ended, strict=True):
             if isinstance(error, TurnwiseError) and not isinstance(error, StoreUnavailable):

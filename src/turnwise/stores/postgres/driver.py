@@ -196,7 +196,7 @@ class PostgresDriver(Driver):
     async def _commit_group(self, acts: list[Any]) -> list[Any]:
         """One statement, one commit and one wait for the disk for all acts that wait."""
         try:
-            rows = await self.writer.fetch(self.sql["commit"], *_arguments(acts))
+            rows = await self.writer.fetch(self.sql["commit"], *_arguments(acts), self.now())
         except Lost as error:
             return [error] * len(acts)
         done = {row[0] for row in rows}
@@ -328,8 +328,10 @@ def _arguments(acts: Sequence[tuple[bytes, Changes, bytes]]) -> list[Any]:
         header = changes.header
         assert header is not None
         now = rules.index(header)
-        moved = now != changes.was
-        sessions.append((id, changes.last_version, header.version, body, *now, moved))
+        # An act without an entry may only set right by what the session is found.
+        moved = now != changes.was or not changes.entries
+        found = now.ready, now.keeper, now.lease, now.expires
+        sessions.append((id, changes.last_version, header.version, body, *found, moved))
         entries += [(id, *entry) for entry in changes.entries]
         keys += [(id, encoded(key), value) for key, value in changes.keys]
         states += [(id, number, state) for number, state in changes.states.items()]
@@ -337,7 +339,7 @@ def _arguments(acts: Sequence[tuple[bytes, Changes, bytes]]) -> list[Any]:
             erased.append((id, header.base_event))
         parts += [(id, name, part) for name, part in changes.parts.items()]
     return [
-        *_columns(sessions, 10),
+        *_columns(sessions, 9),
         *_columns(entries, 7),
         *_columns(keys, 3),
         *_columns(states, 3),

@@ -10,14 +10,14 @@ CREATE TABLE {s}.header (
     version text NOT NULL,
     body bytea NOT NULL
 ) WITH (fillfactor = 50);
--- look: what sessions are found by, see Index in stores/rows.py. taken: until then another worker
--- has been given this ready session.
+-- look: what sessions are found by, see Index in stores/header.py. taken: until then another worker
+-- has been given this ready session. lease: when it is to be looked at for a claim that has lapsed;
+-- the claim itself may end later, or may have ended long ago, so that a turn need not write here.
 CREATE TABLE {s}.look (
     num bigint PRIMARY KEY,
     ready float8,
     keeper text,
     lease float8,
-    origin bigint,
     expires float8 NOT NULL,
     taken float8 NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);

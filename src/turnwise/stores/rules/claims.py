@@ -45,13 +45,20 @@ def _back(work: Work, act: str, question: bytes | None) -> Part:
             head.attempt -= 1
 
 
-def lapse(op: Op, dead: int | None = None) -> Rule:
-    """The lease expired, or the process `dead` that holds it has ended: the attempt counts."""
+def lapse(op: Op, dead: int | None = None, looked: bool = False) -> Rule:
+    """The lease expired, or the process `dead` that holds it has ended: the attempt counts.
+
+    With `looked` the session was found as one whose lease may have expired. If it has not, an empty
+    commit sets right when it is found again.
+    """
     header, now = yield ()
-    if header is None or header.lease is None:
+    if header is None:
         return NOTHING
-    if header.lease > now and (dead is None or header.origin != dead):
-        return NOTHING
+    over = header.lease is not None and (
+        header.lease <= now or (dead is not None and header.origin == dead)
+    )
+    if not over:
+        return Work(header, op, now).done() if looked else NOTHING
     work = Work(header, op, now)
     yield from _back(work, "lapse", None)
     work.line_up()
