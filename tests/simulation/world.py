@@ -84,7 +84,7 @@ class Unreliable:
         if world.chance.random() < 0.3:
             await asyncio.sleep(world.chance.expovariate(1 / 0.02))
         while host.stalled_until > world.now() and not world.over:
-            await asyncio.sleep(host.stalled_until - world.now())
+            await asyncio.sleep(min(1.0, host.stalled_until - world.now()))
         if host.dead and not world.over:
             await world.end.wait()
         if host.dead:
@@ -231,6 +231,8 @@ class World:
         await asyncio.gather(*working)
         nemesis.cancel()
         self.faulty = False  # from here on the world heals
+        for host in self.hosts:
+            host.stalled_until = 0.0
         while len([host for host in self.hosts if not host.dead]) < 2:
             await self._boot()
         await self._until_quiet()
