@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import uuid
@@ -22,6 +23,7 @@ from turnwise.stores import rules
 from turnwise.stores.base import Claim, Desk, Outcome, Submission
 from turnwise.stores.header import Header
 from turnwise.stores.memory import MemoryStore
+from turnwise.stores.open import open_store
 from turnwise.stores.postgres import PostgresStore
 from turnwise.stores.redis import RedisStore
 from turnwise.stores.redis.keys import unpack, unpack_turn
@@ -356,3 +358,26 @@ async def test_the_same_acts_leave_the_same_rows(
         assert first, "nothing happened"
         for other in others:
             assert other == first
+
+
+async def test_two_processes_never_overwrite_each_other(store_url: str) -> None:
+    """Both write to one session at once: each act sees what the other has done before it."""
+    stores = [open_store(store_url) for _ in range(2)]
+    for store in stores:
+        await store.open()
+    text = Message("t", role="user").encode()
+    await stores[0].submit(Submission("s", text, create=True, ttl=1e5))
+    wishes = [store.submit(Submission("s", text)) for _ in range(30) for store in stores]
+    numbers = [submitted.turn.n for submitted in await asyncio.gather(*wishes)]
+    assert sorted(numbers) == list(range(2, 62))
+    (claim,) = await stores[0].claim(desk(), 1)
+    names = [stores[1].update("s", {"name": str(i)}) for i in range(30)]
+    await asyncio.gather(stores[0].append(claim, [delta(1, 1, "x")]), *names)
+    log = await stores[1].log("s", 0)
+    session = await stores[0].session("s")
+    assert log is not None
+    assert session is not None
+    assert [event.id for event in log.events] == list(range(1, 64))
+    assert session.last_event == 63
+    for store in stores:
+        await store.close()
