@@ -264,7 +264,9 @@ async def test_plans_do_not_degrade(postgres_server: PostgresServer) -> None:
             await db.execute(f"SET {name} = '{value}'")
         await db.execute(f"PREPARE p AS {read}")
         nothing = "{}"
-        arguments = ", ".join([f"'{nothing}'"] * 22 + ["50"] + [f"'{nothing}'"] * 5 + ["0"])
+        arguments = ", ".join(
+            [f"'{nothing}'"] * 16 + ["0"] + [f"'{nothing}'"] * 6 + ["50"] + [f"'{nothing}'"] * 5
+        )
         plan = await db.fetch(f"EXPLAIN EXECUTE p({arguments})")
         await db.close()
         text = "\n".join(row[0] for row in plan)

@@ -29,9 +29,16 @@ def _statements(schema: str) -> dict[str, str]:
     statements = {}
     for part in re.split(r"^-- name: ", text, flags=re.M)[1:]:
         name, body = part.split("\n", 1)
-        lines = (line for line in body.splitlines() if not line.startswith("--"))
-        statements[name] = " ".join(" ".join(lines).split()).rstrip("; ").replace("{s}", schema)
+        if name == "commit":
+            plain = re.sub(r"-- rare.*-- end of rare\n", "", body, flags=re.S)
+            statements["commit_plain"] = _one_line(plain, schema)
+        statements[name] = _one_line(body, schema)
     return statements
+
+
+def _one_line(body: str, schema: str) -> str:
+    lines = (line for line in body.splitlines() if not line.lstrip().startswith("--"))
+    return " ".join(" ".join(lines).split()).rstrip("; ").replace("{s}", schema)
 
 
 def encoded(text: str) -> bytes:
@@ -196,7 +203,11 @@ class PostgresDriver(Driver):
     async def _commit_group(self, acts: list[Any]) -> list[Any]:
         """One statement, one commit and one wait for the disk for all acts that wait."""
         try:
-            rows = await self.writer.fetch(self.sql["commit"], *_arguments(acts), self.now())
+            common, rare = _arguments(acts, self.now())
+            if any(rare):
+                rows = await self.writer.fetch(self.sql["commit"], *common, *_rare_columns(*rare))
+            else:
+                rows = await self.writer.fetch(self.sql["commit_plain"], *common)
         except Lost as error:
             return [error] * len(acts)
         done = {row[0] for row in rows}
@@ -316,21 +327,27 @@ def _text(id: bytes) -> str:
     return id.decode("utf-8", "surrogatepass")
 
 
-def _arguments(acts: Sequence[tuple[bytes, Changes, bytes]]) -> list[Any]:
-    """The arguments of the statement that commits a group of acts."""
-    sessions: list[tuple[Any, ...]] = []
-    entries: list[tuple[Any, ...]] = []
-    keys: list[tuple[Any, ...]] = []
-    states: list[tuple[Any, ...]] = []
-    parts: list[tuple[Any, ...]] = []
-    erased: list[tuple[Any, ...]] = []
+Rows = list[tuple[Any, ...]]
+
+
+def _arguments(
+    acts: Sequence[tuple[bytes, Changes, bytes]], now: float
+) -> tuple[list[Any], tuple[Rows, Rows, Rows, Rows]]:
+    """The arguments of the statement that commits a group of acts, and what few acts have: keys,
+    states, parts, and up to where a session is emptied."""
+    sessions: Rows = []
+    entries: Rows = []
+    keys: Rows = []
+    states: Rows = []
+    parts: Rows = []
+    erased: Rows = []
     for id, changes, body in acts:
         header = changes.header
         assert header is not None
-        now = rules.index(header)
+        index = rules.index(header)
         # An act without an entry may only set right by what the session is found.
-        moved = now != changes.was or not changes.entries
-        found = now.ready, now.keeper, now.lease, now.expires
+        moved = index != changes.was or not changes.entries
+        found = index.ready, index.keeper, index.lease, index.expires
         sessions.append((id, changes.last_version, header.version, body, *found, moved))
         entries += [(id, *entry) for entry in changes.entries]
         keys += [(id, encoded(key), value) for key, value in changes.keys]
@@ -338,9 +355,12 @@ def _arguments(acts: Sequence[tuple[bytes, Changes, bytes]]) -> list[Any]:
         if changes.erase:
             erased.append((id, header.base_event))
         parts += [(id, name, part) for name, part in changes.parts.items()]
+    common = [*_columns(sessions, 9), *_columns(entries, 7), now]
+    return common, (keys, states, parts, erased)
+
+
+def _rare_columns(keys: Rows, states: Rows, parts: Rows, erased: Rows) -> list[Any]:
     return [
-        *_columns(sessions, 9),
-        *_columns(entries, 7),
         *_columns(keys, 3),
         *_columns(states, 3),
         STATES,
@@ -349,5 +369,5 @@ def _arguments(acts: Sequence[tuple[bytes, Changes, bytes]]) -> list[Any]:
     ]
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
+def _columns(rows: Rows, count: int) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * count

@@ -80,39 +80,41 @@ WITH w AS MATERIALIZED (
         SELECT n.num, w.ready, w.keeper, w.lease, w.expires FROM n JOIN w USING (id)),
     m AS (
         UPDATE {s}.look k SET ready = w.ready, keeper = w.keeper, expires = w.expires, taken = 0,
-            lease = CASE WHEN k.lease <= $29 THEN w.lease ELSE least(k.lease, w.lease) END
+            lease = CASE WHEN k.lease <= $17 THEN w.lease ELSE least(k.lease, w.lease) END
         FROM u JOIN w USING (id) WHERE w.moved AND k.num = u.num AND (
             k.ready IS DISTINCT FROM w.ready OR k.keeper IS DISTINCT FROM w.keeper
             OR k.expires <> w.expires OR w.lease < coalesce(k.lease, 'infinity')
-            OR k.lease <= $29)),
+            OR k.lease <= $17)),
     e AS (
         INSERT INTO {s}.entry (num, last, kind, turn, seq, at, body)
         SELECT t.num, x.last, x.kind, x.turn, x.seq, x.at, x.body
         FROM unnest($10::bytea[], $11::bigint[], $12::text[], $13::bigint[], $14::bigint[],
             $15::float8[], $16::bytea[]) WITH ORDINALITY
-        AS x(id, last, kind, turn, seq, at, body, o) JOIN t USING (id) ORDER BY x.o),
-    k AS (
+        AS x(id, last, kind, turn, seq, at, body, o) JOIN t USING (id) ORDER BY x.o)
+    -- rare: what few acts have; a group without it is committed by `commit_plain`.
+    , k AS (
         INSERT INTO {s}.key (num, key, body) SELECT t.num, x.key, x.body
-        FROM unnest($17::bytea[], $18::bytea[], $19::bytea[]) AS x(id, key, body)
+        FROM unnest($18::bytea[], $19::bytea[], $20::bytea[]) AS x(id, key, body)
         JOIN t USING (id)),
     s AS (
         INSERT INTO {s}.state (num, number, body) SELECT t.num, x.number, x.body
-        FROM unnest($20::bytea[], $21::bigint[], $22::bytea[]) AS x(id, number, body)
+        FROM unnest($21::bytea[], $22::bigint[], $23::bytea[]) AS x(id, number, body)
         JOIN t USING (id)),
     d AS (
         DELETE FROM {s}.state o
-        USING unnest($20::bytea[], $21::bigint[]) AS x(id, number) JOIN t USING (id)
-        WHERE o.num = t.num AND o.number = x.number - $23),
+        USING unnest($21::bytea[], $22::bigint[]) AS x(id, number) JOIN t USING (id)
+        WHERE o.num = t.num AND o.number = x.number - $24),
     p AS (
         INSERT INTO {s}.part (num, name, body) SELECT t.num, x.name, x.body
-        FROM unnest($24::bytea[], $25::text[], $26::bytea[]) AS x(id, name, body)
+        FROM unnest($25::bytea[], $26::text[], $27::bytea[]) AS x(id, name, body)
         JOIN t USING (id)
         ON CONFLICT (num, name) DO UPDATE SET body = excluded.body),
     x AS (
         INSERT INTO {s}.erasing (num, last) SELECT t.num, y.last
-        FROM unnest($27::bytea[], $28::bigint[]) AS y(id, last) JOIN t USING (id)
+        FROM unnest($28::bytea[], $29::bigint[]) AS y(id, last) JOIN t USING (id)
         ON CONFLICT (num) DO UPDATE SET last = excluded.last RETURNING num),
     z AS (DELETE FROM {s}.state o USING x WHERE o.num = x.num)
+    -- end of rare
 SELECT id FROM t;
 -- name: delete
 WITH h AS (DELETE FROM {s}.header WHERE id = $1 AND version = $2 RETURNING num),
