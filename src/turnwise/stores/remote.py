@@ -218,7 +218,8 @@ class RemoteStore(RuledStore):
             kept = None
             self._kept.pop(session, None)
             conflicts += 1
-            if conflicts > 1:
+            # Who holds the claim tries again at once, because readers wait for its words.
+            if conflicts > 1 and attempt.origin != self.driver.origin:
                 await asyncio.sleep(random.random() * BACKOFF * min(2**conflicts, 64))
 
     def _committed(self, session: str, changes: Changes, body: bytes) -> None:
@@ -363,6 +364,7 @@ class Attempt:
         self._kept = kept
         self._version: str | None = None
         self.events = 0
+        self.origin: int | None = None
         self.rounds = 0
         self.body = b""
 
@@ -378,6 +380,7 @@ class Attempt:
         header = None if found is None else Header.decode(found)
         if header is not None:
             self.events, self._version = header.events, header.version
+            self.origin = header.origin
         sent: tuple[Any, ...] = (header, self._driver.now(), *answers)
         while True:
             try:
