@@ -20,7 +20,8 @@ from redis_servers import RedisCluster, RedisServer
 from turnwise.conversation import TRANSITIONS, Message, turns
 from turnwise.errors import Invalid, TurnwiseError
 from turnwise.stores import rules
-from turnwise.stores.base import Claim, Desk, Outcome, Submission
+from turnwise.stores.base import Submission
+from turnwise.stores.claim import Claim, Desk, Outcome
 from turnwise.stores.header import Header
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.open import open_store

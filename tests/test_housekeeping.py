@@ -13,7 +13,7 @@ import pytest
 from postgres_servers import PostgresServer
 from redis_servers import RedisServer
 from turnwise import Bot, Runtime, Turn, TurnError
-from turnwise.errors import BadOutput
+from turnwise.errors import BadOutput, Damaged
 from turnwise.gateway.hub import Hub
 from turnwise.settings import Settings
 from turnwise.stores.base import Store, Submission
@@ -244,3 +244,48 @@ async def test_a_reader_that_never_ends_is_noticed(
                 break
         assert "another program has been reading" in caplog.text
         reading.close()
+
+
+async def spoiled(store: Store, session: str) -> None:
+    """Write something into a session's header that is none."""
+    match store:
+        case MemoryStore():
+            store._acts.sessions[session].header = b"{bad"
+        case SQLiteStore():
+            with apsw.Connection(str(store.path)) as db:
+                db.execute("UPDATE header SET body = ? WHERE id = ?", (b"{bad", session))
+        case RedisStore():
+            link, base, id = store.driver.of(session)
+            await link.call(("HSET", base + b"h:" + id, "h", "{bad"))
+        case PostgresStore():
+            schema = store.driver.address.schema
+            await store.driver.writer.fetch(
+                f"UPDATE {schema}.header SET body = '{{bad' WHERE id = $1", session.encode()
+            )
+
+
+async def test_a_session_that_cannot_be_read_holds_up_no_other(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Others are listed, claimed, trimmed and deleted when they expire; it is said once which is
+    left out, and who asks for it gets an error."""
+    await store.open()
+    bad = f"bad {uuid.uuid4()}"
+    for name in (bad, "a", "waits"):
+        await streamed(store, name, 30)
+    await store.create("short", name=None, metadata=b"{}", ttl=0.001)
+    await store.submit(Submission("waits", question("hi")))
+    await store.submit(Submission(bad, question("hi")))
+    await spoiled(store, bad)
+    await asyncio.sleep(0.01)
+    assert [session.id for session in await store.sessions()] == ["a", "waits"]
+    assert [claim.session for claim in await store.claim(desk(), 5)] == ["waits"]
+    assert await store.sweep(retention=-1.0) == 1
+    log = await store.log("a", 0)
+    assert log is not None
+    assert log.floor > 0
+    with pytest.raises(Damaged):
+        await store.session(bad)
+    await store.sweep(retention=-1.0)
+    assert len([r for r in caplog.records if f"{bad!r} is left out" in r.getMessage()]) == 1
+    await store.close()

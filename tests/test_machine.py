@@ -35,7 +35,8 @@ from turnwise.conversation import Message
 from turnwise.conversation.events import TERMINAL
 from turnwise.errors import ClaimLost, KeyReused
 from turnwise.stores import remote
-from turnwise.stores.base import Claim, Outcome, Store, Submission
+from turnwise.stores.base import Store, Submission
+from turnwise.stores.claim import Claim, Outcome
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.postgres import PostgresStore
 from turnwise.stores.redis import RedisStore

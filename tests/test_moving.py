@@ -5,6 +5,7 @@ files/redis1.json.gz was made by such a version: its keys as DUMP gives them, an
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import io
@@ -16,12 +17,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from redis_servers import RedisServer
 from test_migration import BEFORE, FILES, reads
 from turnwise import Bot, Runtime, Turn
-from turnwise.cli import sessions as commands
+from turnwise.cli import moving
 from turnwise.errors import ConfigurationError, TurnwiseError
 from turnwise.settings import Settings
 from turnwise.stores.base import Store, Submission
@@ -72,25 +74,33 @@ async def moved(source: Store, target: Store) -> tuple[int, int]:
     """Export all of one store, and import it into another, as the commands do."""
     file = io.BytesIO()
     ids = [session.id for session in await source.sessions(limit=500)]
-    wholes = commands._wholes(source, ids)
-    await commands._write_whole(file, None, await source.secret(), wholes)
+    wholes = moving.wholes(source, ids)
+    await moving.write_whole(file, None, await source.secret(), wholes)
     file.seek(0)
-    return await commands._import(target, file)
+    return await moving.import_lines(target, file)
 
 
-async def test_everything_moves(full: SQLiteStore, empty: Store) -> None:
+async def same_keys(store: Store, keys: dict[str, str]) -> None:
+    """Each key stands for the turn that it stood for."""
+    for name, expected in keys.items():
+        session, key = name.rsplit(" ", 1)
+        record = await store.turn_by_key(session, key)
+        assert record is not None
+        assert record.encode().decode() == expected, name
+
+
+async def test_everything_moves(
+    full: SQLiteStore, empty: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Every reading, key and token; what was open is answered, and the numbers go on."""
     count = len(BEFORE["sessions"])
     assert await moved(full, empty) == (count, 0)
     assert (await empty.secret()).hex() == BEFORE["secret"]
     for session, expected in BEFORE["sessions"].items():
         assert await reads(empty, session) == expected, session
-    for name, expected in BEFORE["keys"].items():
-        session, key = name.rsplit(" ", 1)
-        record = await empty.turn_by_key(session, key)
-        assert record is not None
-        assert record.encode().decode() == expected, name
+    await same_keys(empty, BEFORE["keys"])
     assert await moved(full, empty) == (0, count)
+    assert "not valid" not in capfd.readouterr().err, "it is the same secret"
     claims = await empty.claim(desk(max_attempts=9), 10)
     assert "one" in texts([claim.message for claim in claims])
     for claim in claims:
@@ -119,17 +129,61 @@ async def test_a_long_session_moves_in_slices(empty: Store) -> None:
     assert [claim.turn for claim in await empty.claim(desk(), 5)] == [2]
 
 
+async def test_a_part_of_a_session_is_never_seen(empty: Store) -> None:
+    """While a long one is put into the store, and a sweep goes on beside; who makes a session with
+    its id meanwhile keeps it."""
+    source = MemoryStore(clock=lambda: BEFORE["now"])
+    await source.open()
+    for name in ("s", "taken"):
+        await source.submit(Submission(name, question("hi"), create=True, ttl=1e6))
+        (claim,) = await source.claim(desk(), 1)
+        for _ in range(8100):
+            await source.append(claim, [delta(1, 1, "x")])
+        await source.finish(claim, answer("ok"))
+    wholes = [await source.whole(name) for name in ("s", "taken")]
+    assert wholes[0] is not None
+    assert wholes[1] is not None
+    putting = asyncio.create_task(empty.put(wholes[0]))
+    while not putting.done():
+        if await empty.session("s") is not None:
+            assert len((await empty.history("s")).messages_json) == 2
+        await asyncio.sleep(0)
+    assert await putting
+    second = asyncio.create_task(empty.put(wholes[1]))
+    await asyncio.sleep(0.002)
+    await empty.submit(Submission("taken", question("mine"), create=True, ttl=1e6))
+    done = await second
+    texts_seen = [turn.message.text for turn in (await empty.history("taken")).open if turn.message]
+    assert texts_seen == ["mine"], "an acknowledged message was lost"
+    assert done is ((await empty.history("taken")).messages != [])
+
+
 async def test_a_line_that_is_none(full: SQLiteStore) -> None:
-    """What is no export is refused with the line's number, and what came before it stays."""
+    """A line that is not of an export is refused with its number; what came before it stays."""
     target = MemoryStore()
     await target.open()
     whole = await full.whole("plain")
     assert whole is not None
     lines = [json.dumps(whole.as_json()), '{"id": "x", "history": []}']
     with pytest.raises(TurnwiseError, match="Line 2"):
-        await commands._import(target, io.BytesIO("\n".join(lines).encode()))
+        await moving.import_lines(target, io.BytesIO("\n".join(lines).encode()))
     with pytest.raises(TurnwiseError, match="Line 1"):
-        await commands._import(target, io.BytesIO(b"not json"))
+        await moving.import_lines(target, io.BytesIO(b"not json"))
+
+
+async def test_a_damaged_session_is_left_out_of_an_export(
+    full: SQLiteStore, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The others are exported, and the command says which is not."""
+    with apsw.Connection(str(full.path)) as db:
+        with_start = "SELECT num, id FROM entry JOIN header USING (num) WHERE kind = 's'"
+        num, name = db.execute(with_start).fetchall()[0]
+        db.execute("UPDATE entry SET body = ? WHERE num = ? AND kind = 's'", (b"{bad", num))
+    file, ids = io.BytesIO(), [session.id for session in await full.sessions()]
+    with pytest.raises(TurnwiseError, match="1 damaged"):
+        await moving.write_whole(file, None, b"", moving.wholes(full, ids))
+    assert len(file.getvalue().splitlines()) == len(ids)  # the secret, and all but one
+    assert f"{name!r} is damaged" in capfd.readouterr().err
 
 
 # Redis as it was
@@ -172,11 +226,7 @@ async def test_an_older_redis_is_moved_by_the_commands(own_server: RedisServer) 
     assert (await store.secret()).hex() == REDIS["secret"]
     for session, expected in REDIS["sessions"].items():
         assert await reads(store, session) == expected, session
-    for name, expected in REDIS["keys"].items():
-        session, key = name.rsplit(" ", 1)
-        record = await store.turn_by_key(session, key)
-        assert record is not None
-        assert record.encode().decode() == expected, name
+    await same_keys(store, REDIS["keys"])
     store.driver.now = lambda: REDIS["now"] + 60.0  # type: ignore[method-assign]
     waiting = {claim.session for claim in await store.claim(desk(max_attempts=9), 10)}
     assert waiting == {"mixed", "queued only"}

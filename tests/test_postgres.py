@@ -14,16 +14,18 @@ import asyncpg
 import pytest
 
 import turnwise.stores.postgres
+from lossy import converse
 from postgres_servers import PostgresServer
 from proxies import Cutter
-from turnwise.errors import ClaimLost, ConfigurationError, StoreUnavailable
+from turnwise.errors import ConfigurationError, StoreUnavailable
 from turnwise.gateway.hub import Hub
-from turnwise.stores.base import Claim, Submission
+from turnwise.stores.base import Submission
+from turnwise.stores.claim import Claim
 from turnwise.stores.notices import Appended, Moved, Notice, Ready, Signal
 from turnwise.stores.open import open_store
 from turnwise.stores.postgres import PostgresStore
 from turnwise.stores.postgres.connections import PLANS
-from turnwise.testing.conformance.acting import answer, delta, desk, question, texts
+from turnwise.testing.conformance.acting import answer, desk, question, texts
 
 
 def fresh(server: PostgresServer) -> str:
@@ -67,43 +69,12 @@ async def test_every_act_whose_answer_is_lost_is_done_once(
 
             heard: list[Notice] = []
             store.listen(heard.append)
-            await lossy(store.create("s", name="n", metadata=b"{}", ttl=100.0))
-            taken: list[Claim | None] = []
-            wish = Submission("s", question("one"))
-            submitted = await lossy(store.submit(wish, desk(), taken.append))
-            assert (submitted.created, submitted.turn.n) == (True, 1)
-            claim = taken[0]
-            assert claim is not None
-            assert texts([claim.message]) == ["one"]
-            await lossy(store.append(claim, [delta(1, 1, "a")]))
-            await lossy(store.append(claim, [delta(1, 1, "b"), delta(1, 1, "c")]))
-            assert (await lossy(store.renew([claim], 30.0))).lost == frozenset()
-            await lossy(store.submit(Submission("s", question("two"))))
-            outcome = answer("abc")
-            outcome.next_desk = desk()
-            following = await lossy(store.finish(claim, outcome))
-            assert following.turn == 2
-            await lossy(store.release(following))
-            (again,) = await store.claim(desk(), 5)
-            assert (again.turn, again.attempt) == (2, 1)
-            await lossy(store.finish(again, answer("2")))
-            held = await lossy(store.hold("s", "me", 30.0))
-            await lossy(store.save(held, b'{"x":1}'))
-            with pytest.raises(ClaimLost):
-                await store.save(held, b"{}")
-            await lossy(store.submit(Submission("s", question("three"))))
-            assert (await lossy(store.cancel("s", 3))).status == "cancelled"
-            log = await store.log("s", 0)
-            assert log is not None
-            assert [event.type for event in log.events] == [
-                "turn.queued", "turn.started", "delta", "delta", "delta", "turn.queued", "message",
-                "turn.completed", "turn.started", "turn.started", "message", "turn.completed",
-                "turn.queued", "turn.cancelled",
-            ]  # fmt: skip
-            assert await store.state("s") == b'{"x":1}'
-            assert (await lossy(store.reset("s"))).last_event == 15
-            assert await lossy(store.delete("s"))
-            assert await store.session("s") is None
+
+            async def claimed() -> Claim:
+                (claim,) = await store.claim(desk(), 5)
+                return claim
+
+            await converse(store, lossy, claimed)
             assert Moved("s") in heard, "what nobody was told of is looked for"
 
 

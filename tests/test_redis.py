@@ -18,13 +18,15 @@ import pytest
 
 from checker import check
 from conftest import Opener, Talker, free_port
+from lossy import converse
 from proxies import Cutter
 from redis_servers import RedisCluster, RedisServer
 from turnwise import Bot, Turn
 from turnwise.batching import Batch
 from turnwise.errors import ClaimLost, ConfigurationError, NotFound, StoreUnavailable
 from turnwise.gateway.hub import Hub
-from turnwise.stores.base import Claim, Submission
+from turnwise.stores.base import Submission
+from turnwise.stores.claim import Claim
 from turnwise.stores.header import Header
 from turnwise.stores.notices import Appended, Moved, Notice
 from turnwise.stores.redis import RedisStore
@@ -321,47 +323,8 @@ async def test_every_act_whose_answer_is_lost_is_done_once(
 
         heard: list[Notice] = []
         store.listen(heard.append)
-        await lossy(store.create("s", name="n", metadata=b"{}", ttl=100.0))
-        taken: list[Claim | None] = []
-        submitted = await lossy(
-            store.submit(Submission("s", question("one")), desk(), taken.append)
-        )
-        assert (submitted.created, submitted.turn.n) == (True, 1)
-        claim = _taken(taken)
-        assert claim.message == question_of(submitted.turn.message_json)
-        await lossy(store.append(claim, [delta(1, 1, "a")]))
-        await lossy(store.append(claim, [delta(1, 1, "b"), delta(1, 1, "c")]))
-        assert (await lossy(store.renew([claim], 30.0))).lost == frozenset()
-        await lossy(store.submit(Submission("s", question("two"))))
-        outcome = answer("abc")
-        outcome.next_desk = desk()
-        heard.clear()
-        following = await lossy(store.finish(claim, outcome))
-        assert following.turn == 2
-        if only:  # its events were told to nobody: readers look at the log
-            assert Moved("s") in heard
-        await lossy(store.release(following))
-        again = await lossy(claimed())
-        assert (again.turn, again.attempt) == (2, 1)
-        await lossy(store.finish(again, answer("2")))
-        held = await lossy(store.hold("s", "me", 30.0))
-        await lossy(store.save(held, b'{"x":1}'))
-        with pytest.raises(ClaimLost):
-            await store.save(held, b"{}")
-        await lossy(store.submit(Submission("s", question("three"))))
-        assert (await lossy(store.cancel("s", 3))).status == "cancelled"
-        log = await store.log("s", 0)
-        assert log is not None
-        assert [event.type for event in log.events] == [
-            "turn.queued", "turn.started", "delta", "delta", "delta", "turn.queued", "message",
-            "turn.completed", "turn.started", "turn.started", "message", "turn.completed",
-            "turn.queued", "turn.cancelled",
-        ]  # fmt: skip
-        assert await store.state("s") == b'{"x":1}'
-        emptied = await lossy(store.reset("s"))
-        assert emptied.last_event == 15
-        assert await lossy(store.delete("s"))
-        assert await store.session("s") is None
+        await converse(store, lossy, claimed)
+        assert Moved("s") in heard, "what nobody was told of is looked for"
 
 
 def through(cutter: Cutter, server: RedisServer) -> str:

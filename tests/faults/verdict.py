@@ -112,8 +112,8 @@ class Verdict:
     ) -> None:
         """Everything once and in order, or a gap that was announced.
 
-        A failover takes back what no replica had: nothing of it was acknowledged, but a reader may
-        have heard it, and is told so.
+        A failover takes back what no replica had. Nothing of it was acknowledged, but a reader may
+        have heard it, and gets a gap.
         """
         cursor, heard = 0, 0
         for at, event in enumerate(person.seen):

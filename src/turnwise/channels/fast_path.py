@@ -15,7 +15,8 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from turnwise.channels.bodies import in_time
-from turnwise.channels.http import HTTPChannel, path_of, patience_of
+from turnwise.channels.http import HTTPChannel, path_of
+from turnwise.channels.parameters import patience_of
 from turnwise.channels.problems import as_problem
 from turnwise.channels.sse import LATER, EventStream
 

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import orjson
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.types import Scope
 
 from turnwise.channels.access import Access, Principal
 from turnwise.channels.bodies import JSON, M, body_schema, read_body
+from turnwise.channels.parameters import (
+    After,
+    AfterEvent,
+    Before,
+    LastEventId,
+    Limit,
+    Prefer,
+    SessionId,
+    TurnNumber,
+    Wait,
+    cursor_of,
+    patience_of,
+    wants_json,
+    wants_stream,
+)
 from turnwise.channels.problems import TITLES, ProblemRoute
 from turnwise.channels.schemas import (
     EventsOut,
@@ -28,33 +42,11 @@ from turnwise.channels.schemas import (
 )
 from turnwise.channels.sse import EventStream
 from turnwise.conversation import Cursor, Status
-from turnwise.conversation.cursors import MAX_NUMBER, PATTERN
+from turnwise.conversation.cursors import MAX_NUMBER
 from turnwise.errors import NotFound, StoreUnavailable, Unauthorized
 from turnwise.gateway.gateway import Gateway
 from turnwise.settings import Settings
 from turnwise.timers import Alarms
-
-MAX_WAIT = 60.0
-"""Seconds that one request may wait for a reply or an event."""
-_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b")
-
-SessionId = Annotated[str, Path(description="The session's id.", examples=["1yKk2XnB3Hq0dG9c"])]
-TurnNumber = Annotated[int, Path(ge=1, le=MAX_NUMBER, description="The turn's number.")]
-Before = Annotated[int | None, Query(ge=1, le=MAX_NUMBER, description="Items before this number.")]
-After = Annotated[int | None, Query(ge=0, le=MAX_NUMBER, description="Items after this number.")]
-Limit = Annotated[int, Query(ge=1, le=500, description="Maximum number of items.")]
-AfterEvent = Annotated[
-    str | None,
-    Query(max_length=80, pattern=PATTERN, description="Events after this cursor."),
-]
-Prefer = Annotated[
-    str | None, Header(description="`wait=20`: respond when the turn has ended, or after 20 s.")
-]
-Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for an event.")]
-LastEventId = Annotated[
-    str | None,
-    Header(alias="Last-Event-ID", max_length=80, description="Continue after this event."),
-]
 
 _STREAM: dict[str, Any] = {
     "description": "The events as JSON, or as a stream with `Accept: text/event-stream`.",
@@ -207,7 +199,7 @@ class HTTPChannel:
                 "metadata": body.metadata,
                 "key": request.headers.get("idempotency-key"),
             }
-            if not _wants_stream(request):
+            if not wants_stream(request):
                 taking = self._take(principal, session_id, body.text, message, where, patience)
                 response, counted.counts = await taking
                 return response
@@ -349,11 +341,11 @@ class HTTPChannel:
         """
         principal = await self._access.to_session(request, session_id)
         await self._gateway().session(session_id, principal.generation)
-        cursor = _cursor(last_event_id, after)
+        cursor = cursor_of(last_event_id, after)
         reader = self._gateway().follow(
             session_id, cursor, turn=turn, generation=principal.generation
         )
-        if not _wants_json(request):
+        if not wants_json(request):
             return EventStream(
                 reader, send_timeout=self.settings.send_timeout, expires=principal.expires
             )
@@ -401,21 +393,3 @@ def path_of(scope: Scope) -> str:
     if root and not (path == root or path.startswith(f"{root}/")):
         path = root + path
     return quote(path, safe="/:@").rstrip("/")
-
-
-def patience_of(prefer: str | None) -> float | None:
-    """The seconds of `Prefer: wait=`, at most MAX_WAIT; None if the header does not set it."""
-    found = _PREFER_WAIT.search(prefer) if prefer else None
-    return min(float(found[1]), MAX_WAIT) if found else None
-
-
-def _cursor(last_event_id: str | None, after: str | None) -> Cursor:
-    return Cursor.parse(last_event_id or after or "0")
-
-
-def _wants_stream(request: Request) -> bool:
-    return "text/event-stream" in request.headers.get("accept", "")
-
-
-def _wants_json(request: Request) -> bool:
-    return "application/json" in request.headers.get("accept", "") and not _wants_stream(request)

@@ -20,12 +20,12 @@ from rich.table import Column, Table
 
 from turnwise.channels.terminal import printable
 from turnwise.cli.flags import Json, StoreUrl, err, out, settings_with
+from turnwise.cli.moving import check_all, import_lines, leave_out, wholes, write_whole
 from turnwise.conversation import Session, TurnRecord, iso
-from turnwise.errors import ConfigurationError, Invalid, NotFound, TurnwiseError
+from turnwise.errors import ConfigurationError, Damaged, NotFound, TurnwiseError
 from turnwise.stores.base import Store
 from turnwise.stores.open import open_store
 from turnwise.stores.sqlite.store import SQLiteStore
-from turnwise.stores.whole import Whole
 from turnwise.urls import masked
 
 SLACK = 0.02
@@ -207,8 +207,13 @@ def export_sessions(
         async with _opened(store) as opened:
             chosen = [session] if session else [s.id async for s in _every(opened)]
             with Progress(console=err, transient=True, disable=output is None) as progress:
+                left_out = 0
                 for one in progress.track(chosen, description="Exporting"):
-                    file.write(orjson.dumps(await _whole(opened, one)) + b"\n")
+                    try:
+                        file.write(orjson.dumps(await _whole(opened, one)) + b"\n")
+                    except Damaged:
+                        left_out += leave_out(one)
+        check_all(left_out)
 
     with _private(output) if output else os.fdopen(1, "wb", closefd=False) as file:
         asyncio.run(go())
@@ -218,32 +223,11 @@ async def _export_whole(url: str | None, session: str | None, file: BinaryIO) ->
     """Write sessions as `import` reads them; with all of them the secret that signs tokens."""
     closed = open_store(settings_with({"store": url}).store)
     if (earlier := await closed.earlier()) is not None:
-        await _write_whole(file, session, *earlier)
+        await write_whole(file, session, *earlier)
         return
     async with _opened(url) as opened:
         ids = [session] if session else [one.id async for one in _every(opened)]
-        await _write_whole(file, session, await opened.secret(), _wholes(opened, ids))
-
-
-async def _wholes(store: Store, ids: Sequence[str]) -> AsyncIterator[Whole]:
-    with Progress(console=err, transient=True, disable=len(ids) < 20) as progress:
-        for id in progress.track(ids, description="Exporting"):
-            if (whole := await store.whole(id)) is not None:
-                yield whole
-
-
-async def _write_whole(
-    file: BinaryIO, session: str | None, secret: bytes, wholes: AsyncIterator[Whole]
-) -> None:
-    written = 0
-    if session is None:
-        file.write(orjson.dumps({"secret": secret.hex()}) + b"\n")
-    async for whole in wholes:
-        if session in (None, whole.session):
-            file.write(orjson.dumps(whole.as_json()) + b"\n")
-            written += 1
-    if session is not None and not written:
-        raise NotFound(f"The session {session!r} does not exist.")
+        await write_whole(file, session, await opened.secret(), wholes(opened, ids))
 
 
 @app.command("import")
@@ -259,7 +243,7 @@ def import_sessions(
         opened = open_store(settings_with({"store": store}).store)
         await opened.open()
         try:
-            return await _import(opened, lines)
+            return await import_lines(opened, lines)
         finally:
             await opened.close()
 
@@ -273,30 +257,6 @@ def import_sessions(
     out.print(f"Imported {imported} session{'s' if imported != 1 else ''}.")
     if there:
         out.print(f"{there} with the same ids were there already, and were left alone.")
-
-
-async def _import(store: Store, lines: BinaryIO) -> tuple[int, int]:
-    """How many sessions were put into the store, and how many were there already."""
-    empty = not await store.sessions(limit=1)
-    imported = there = 0
-    for number, line in enumerate(lines, 1):
-        try:
-            found = orjson.loads(line)
-            if "secret" in found:
-                if empty:
-                    await store.adopt(bytes.fromhex(found["secret"]))
-                else:
-                    err.print("The store is in use: tokens of the imported sessions are not valid.")
-                continue
-            whole = Whole.from_json(found)
-        except (ValueError, TypeError, Invalid):
-            raise TurnwiseError(
-                f"Line {number} is no session that 'turnwise sessions export --whole' has written; "
-                f"{imported} sessions before it were imported."
-            ) from None
-        done = await store.put(whole)
-        imported, there = imported + done, there + (not done)
-    return imported, there
 
 
 def _private(path: Path) -> BinaryIO:

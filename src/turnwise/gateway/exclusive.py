@@ -12,7 +12,8 @@ import orjson
 
 from turnwise.conversation import not_json
 from turnwise.errors import BadOutput, ClaimLost, ReplyTimeout, StoreUnavailable
-from turnwise.stores.base import Claim, Store
+from turnwise.stores.base import Store
+from turnwise.stores.claim import Claim
 
 LEASE = 10.0
 """Seconds that a claim lasts without being renewed."""

@@ -7,13 +7,10 @@ bot.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import orjson
 
 from turnwise.conversation import (
     Attachment,
@@ -26,7 +23,6 @@ from turnwise.conversation import (
     new_session_id,
     parsed,
 )
-from turnwise.conversation.events import dumps
 from turnwise.errors import (
     Invalid,
     NotFound,
@@ -35,21 +31,24 @@ from turnwise.errors import (
     TooLarge,
     Unauthorized,
 )
+from turnwise.gateway.checks import (
+    MAX_ATTACHMENTS,
+    MAX_KEY,
+    checked_metadata,
+    checked_name,
+    checked_ttl,
+    fingerprint,
+)
 from turnwise.gateway.hub import Hub
 from turnwise.gateway.reader import RETRY, Reader
-from turnwise.stores.base import Claim, Desk, History, Store, Submission, Submitted
+from turnwise.stores.base import History, Store, Submission, Submitted
+from turnwise.stores.claim import Claim, Desk
 from turnwise.tokens import Grant, Signer
 
-MAX_METADATA = 16_384
-"""Maximum bytes of a session's or a message's metadata as JSON."""
-MAX_ATTACHMENTS = 20
-MAX_NAME = 200
-MAX_KEY = 255
-MAX_TTL = 10 * 365 * 86400.0
 CANCEL_PATIENCE = 2.0
+"""Seconds that `cancel` waits for a running turn to end."""
 SOON = 2.0
 """Seconds that a submission waits for its turn's end without following its events."""
-"""Seconds that `cancel` waits for a running turn to end."""
 
 Offer = Callable[[], Desk | None]
 Take = Callable[[Claim | None], None]
@@ -134,9 +133,9 @@ class Gateway:
         chosen = new_session_id() if session_id is None else checked_session_id(session_id)
         return await self._store.create(
             chosen,
-            name=_checked_name(name),
-            metadata=_checked_metadata(metadata or {}),
-            ttl=_checked_ttl(ttl or self._session_ttl),
+            name=checked_name(name),
+            metadata=checked_metadata(metadata or {}),
+            ttl=checked_ttl(ttl or self._session_ttl),
         )
 
     async def session(self, session_id: str, generation: int | None = None) -> Session:
@@ -152,11 +151,11 @@ class Gateway:
         """Change `name`, `metadata` or `ttl`; omitted fields keep their values."""
         checked: dict[str, Any] = {}
         if "name" in changes:
-            checked["name"] = _checked_name(changes["name"])
+            checked["name"] = checked_name(changes["name"])
         if "metadata" in changes:
-            checked["metadata"] = _checked_metadata(changes["metadata"] or {})
+            checked["metadata"] = checked_metadata(changes["metadata"] or {})
         if "ttl" in changes:
-            checked["ttl"] = _checked_ttl(changes["ttl"] or self._session_ttl)
+            checked["ttl"] = checked_ttl(changes["ttl"] or self._session_ttl)
         return await self._store.update(session_id, checked)
 
     async def reset(self, session_id: str) -> Session:
@@ -256,21 +255,21 @@ class Gateway:
         if len(attachments) > MAX_ATTACHMENTS:
             raise TooLarge(f"A message has at most {MAX_ATTACHMENTS} attachments.")
         if metadata:
-            _checked_metadata(metadata)
+            checked_metadata(metadata)
         message = Message(
             text=text, attachments=list(attachments), metadata=dict(metadata or {}), role="user"
         )
-        fingerprint = ""
+        marked = ""
         if key is not None:
             if not 1 <= len(key) <= MAX_KEY:
                 raise Invalid(f"An idempotency key has 1 to {MAX_KEY} characters.")
             content = [text, [a.as_dict() for a in attachments], metadata or {}]
-            fingerprint = _fingerprint(content)
+            marked = fingerprint(content)
         return Submission(
             session=checked_session_id(session_id),
             message=message.encode(),
             key=key,
-            fingerprint=fingerprint,
+            fingerprint=marked,
             limit=self._limits.queue,
             generation=generation,
             create=create,
@@ -394,29 +393,3 @@ class Gateway:
     async def ping(self) -> None:
         """Return when the store answers. Raises StoreUnavailable."""
         await self._store.ping()
-
-
-def _fingerprint(content: Any) -> str:
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def _checked_name(name: str | None) -> str | None:
-    if name is not None and len(name) > MAX_NAME:
-        raise TooLarge(f"A name has at most {MAX_NAME} characters.")
-    return name
-
-
-def _checked_ttl(ttl: float) -> float:
-    if not 1 <= ttl <= MAX_TTL:
-        raise Invalid("A ttl must be between 1 second and 10 years.")
-    return float(ttl)
-
-
-def _checked_metadata(metadata: Mapping[str, Any]) -> bytes:
-    try:
-        encoded = dumps(dict(metadata))
-    except TypeError as error:
-        raise Invalid(f"Metadata must be JSON: {error}") from None
-    if len(encoded) > MAX_METADATA:
-        raise TooLarge(f"Metadata has at most {MAX_METADATA} bytes as JSON.")
-    return encoded

@@ -19,118 +19,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from turnwise.conversation import Message, Session, Status, TurnRecord, concluded, placed
-from turnwise.conversation.events import Draft, Event, dumps
-from turnwise.identity import operation
+from turnwise.conversation import Message, Session, Status, TurnRecord
+from turnwise.conversation.events import Draft, Event
+from turnwise.stores.claim import Claim, Desk, Outcome, Renewal
 from turnwise.stores.notices import Listener
 from turnwise.stores.whole import Whole
-
-AFFINITY = 0.4
-"""Seconds that a turn waits for the worker that caches its session; then any may take it."""
-RESERVATION = 3.0
-"""Seconds that a session starts no new turn after a failed request for exclusive access."""
-EXHAUSTED = {
-    "code": "attempts_exhausted",
-    "message": "The bot stopped working each time it tried to answer this message.",
-    "retryable": False,
-}
-
-Epoch = tuple[float, int]
-"""A session's period since its creation or last reset; data cached in another is invalid."""
-NO_EPOCH: Epoch = (0.0, 0)
-
-
-class Desk(NamedTuple):
-    """A worker's request for turns: the worker, the lease, and what it has cached.
-
-    `lease` is in seconds. `history` is how many messages a handler sees; `known(session)` returns
-    the `seq` up to which the worker has cached that session's messages, and their epoch.
-    """
-
-    worker: str
-    lease: float
-    max_attempts: int
-    history: int
-    known: Callable[[str], tuple[Epoch, int]]
-
-
-@dataclass(slots=True)
-class Claim:
-    """The exclusive right to run one turn (or, with `turn` 0, to change the state).
-
-    `history` are the session's last messages whose `seq` is above `history_from`, placed and
-    encoded, up to `seq`; it is not `whole` if there are more that the worker did not request or may
-    have cached. `written` counts the events written under the claim. `incarnation` changes when the
-    store was unreachable: it may have lost the latest data that was read from it.
-    """
-
-    session: str
-    token: str
-    turn: int = 0
-    attempt: int = 0
-    name: str | None = None
-    metadata: bytes = b"{}"
-    message: bytes = b""
-    state: bytes = b"{}"
-    seq: int = 0
-    history: Sequence[bytes] = ()
-    history_from: int = 0
-    whole: bool = True
-    epoch: Epoch = NO_EPOCH
-    incarnation: int = 0
-    queued_at: float = 0.0
-    started_at: float = 0.0
-    first_event: int = 0
-    written: int = 0
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How a turn ended. `replies` are encoded messages; `drafts` events to append before them. If
-    `told_whole`, the log tells the text of the only reply as one delta, and no draft does.
-
-    `state` is the new state, or None where it did not change. `next_desk` asks to claim the
-    session's next turn in the same act; `keep`: this worker holds the session's `local`.
-    An outcome is one operation, however often it is retried.
-    """
-
-    status: Literal["completed", "failed", "cancelled"]
-    replies: Sequence[bytes] = ()
-    drafts: Sequence[Draft] = ()
-    told_whole: bool = False
-    state: bytes | None = None
-    error: Mapping[str, Any] | None = None
-    usage: bytes | None = None
-    next_desk: Desk | None = None
-    keep: str | None = None
-    operation: str = field(default_factory=operation)
-
-    @property
-    def error_json(self) -> bytes | None:
-        """The error, encoded."""
-        return dumps(self.error) if self.error is not None else None
-
-    def record(self, claim: Claim, seq: int, finished_at: float) -> TurnRecord:
-        """The turn with this outcome, its question at `seq` of the history."""
-        n = claim.turn
-        question = concluded(claim.message, self.status, self.error_json)
-        return TurnRecord(
-            session=claim.session,
-            n=n,
-            status=self.status,
-            attempt=claim.attempt,
-            message_json=placed(question, n, seq),
-            replies_json=[placed(body, n, i) for i, body in enumerate(self.replies, seq + 1)],
-            error_json=self.error_json,
-            usage_json=self.usage,
-            queued_at=claim.queued_at,
-            started_at=claim.started_at,
-            finished_at=finished_at,
-            first_event=claim.first_event,
-        )
 
 
 @dataclass(slots=True)
@@ -157,22 +53,6 @@ class Submitted(NamedTuple):
 
     turn: TurnRecord
     created: bool
-
-
-class Renewal(NamedTuple):
-    """The result of a renewal: the lost tokens, the turns that should stop, and the tokens whose
-    state is unknown to the store."""
-
-    lost: frozenset[str]
-    cancelled: frozenset[str]
-    unknown: frozenset[str] = frozenset()
-
-
-class Page(NamedTuple):
-    """A page of a session's history or turns, oldest first, and whether there are more."""
-
-    items: list[bytes]
-    has_more: bool
 
 
 class History(NamedTuple):

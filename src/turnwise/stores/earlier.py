@@ -1,8 +1,8 @@
 """Earlier: sessions as versions before format 3 kept them, told as rows. Pure.
 
 Those versions kept a row for each session, turn, message and act. Every conversation, cursor, token
-and key works as before: events keep their numbers, and what a session's log still held is told by
-entries that derive the same events.
+and key works as before: events keep their numbers, and entries that derive the same events tell
+what a session's log still held.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import orjson
@@ -198,11 +199,11 @@ class Header:
 
     @classmethod
     def decode(cls, body: bytes) -> Header:
-        """The inverse of `encode`. Raises Damaged; StoreUnavailable for a newer format."""
+        """The inverse of `encode`. Raises Damaged; WrittenByNewer for a newer format."""
         try:
             values = orjson.loads(body)
             if values[0] > FORMAT:
-                raise StoreUnavailable("A newer Turnwise has written this session.")
+                raise WrittenByNewer("A newer Turnwise has written this session.")
             return cls(*values)
         except (ValueError, TypeError, LookupError):
             raise Damaged() from None
@@ -233,6 +234,27 @@ class Header:
             last_event=self.events,
             generation=self.generation,
         )
+
+
+class WrittenByNewer(StoreUnavailable):
+    """A newer version has written this session; the others can be worked on."""
+
+
+def readable(body: bytes | None) -> Header | None:
+    """A header; None if there is none, or one that cannot be read and must hold up no other."""
+    try:
+        return None if body is None else Header.decode(body)
+    except (Damaged, WrittenByNewer):
+        return None
+
+
+def needed_from(body: bytes | None) -> float:
+    """The number of the first event that an open turn needs: what lies before may be removed. Of a
+    session whose header cannot be read, nothing may."""
+    header = readable(body)
+    if header is None:
+        return math.inf if body is None else 0.0
+    return math.inf if header.head is None else header.head.first_event
 
 
 class Index(NamedTuple):

@@ -5,19 +5,17 @@ The memory store and the SQLite store are this, over their own ways to read and 
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from turnwise.errors import TurnwiseError
 from turnwise.stores import rules
-from turnwise.stores.base import Claim, Desk
+from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.header import Header
 from turnwise.stores.notices import Appended, Ended, Notice
 from turnwise.stores.rules import Ask, Changes, Op, Rule
-
-log = logging.getLogger("turnwise.store")
+from turnwise.stores.skipping import skip
 
 
 class Readings(ABC):
@@ -108,15 +106,5 @@ class Acts(Readings):
         try:
             return self.act(session, rule)
         except TurnwiseError as error:  # raised before anything of the session was written
-            skipped(session, error)
+            skip(session, error)
             return None
-
-
-_skipped: set[str] = set()
-
-
-def skipped(session: str, error: TurnwiseError) -> None:
-    """A session cannot be claimed: said once."""
-    if session not in _skipped:
-        _skipped.add(session)
-        log.error("session %r cannot be claimed: %s", session, error)

@@ -13,8 +13,8 @@ from typing import Any
 from turnwise.conversation import Session
 from turnwise.identity import operation
 from turnwise.stores import rules
-from turnwise.stores.base import Claim, Desk
-from turnwise.stores.header import Header, Index
+from turnwise.stores.claim import Claim, Desk
+from turnwise.stores.header import Index, needed_from
 from turnwise.stores.local import Acts
 from turnwise.stores.notices import Listener, Listeners
 from turnwise.stores.rows import ENDED, Entry, blanked
@@ -91,12 +91,14 @@ class MemoryStore(RuledStore):
         return {"store": "memory", "sessions": str(len(self._acts.sessions))}
 
     async def sessions(self, *, after: str = "", limit: int = 100) -> list[Session]:
-        found = []
-        for session in sorted(name for name in self._acts.sessions if name > after):
-            seen: Session | None = await self.session(session)
-            if seen is not None:
-                found.append(seen)
-        return found[:limit]
+        acts, now = self._acts, self._acts.now()
+        names = (
+            name
+            for name, kept in acts.sessions.items()
+            if name > after and rules.listed(kept.header, now)
+        )
+        found = [await self.session(name) for name in sorted(names)[:limit]]
+        return [session for session in found if session is not None]
 
     async def claim(self, desk: Desk, limit: int) -> list[Claim]:
         def work(_: Op) -> list[Claim]:
@@ -109,10 +111,11 @@ class MemoryStore(RuledStore):
 
     async def sweep(self, *, retention: float, limit: int = 200) -> int:
         acts, now = self._acts, self._acts.now()
-        expired = [name for name, kept in acts.sessions.items() if kept.index.expires <= now]
-        deleted = 0
-        for session in expired:
-            deleted += bool(await self._begin(session, partial(rules.expire, session)))
+
+        async def due() -> list[str]:
+            return [name for name, kept in acts.sessions.items() if kept.index.expires <= now]
+
+        deleted = await self._expire(due)
         for kept in acts.sessions.values():
             kept.trim(now - retention)
         return deleted
@@ -138,8 +141,7 @@ class _Kept:
 
     def trim(self, cutoff: float) -> None:
         """Remove what attempts wrote before `cutoff`, but nothing of a running one."""
-        head = Header.decode(self.header).head
-        upto = head.first_event if head is not None else float("inf")
+        upto = needed_from(self.header)
         kept = []
         for entry in self.entries:
             if entry.at is not None and entry.at < cutoff and entry.last < upto:

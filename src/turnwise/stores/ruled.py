@@ -8,27 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from turnwise.conversation import Session, Status, TurnRecord
 from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost
+from turnwise.identity import operation
 from turnwise.stores import rules
-from turnwise.stores.base import (
-    Claim,
-    Desk,
-    History,
-    Log,
-    Outcome,
-    Renewal,
-    Store,
-    Submission,
-    Submitted,
-)
+from turnwise.stores.base import History, Log, Store, Submission, Submitted
+from turnwise.stores.claim import Claim, Desk, Outcome, Renewal
 from turnwise.stores.rules import Op, Rule
 from turnwise.stores.rules.moving import SLICE
+from turnwise.stores.skipping import skip
 from turnwise.stores.whole import Whole
 
 Make = Callable[[Op], Rule]
@@ -56,6 +49,34 @@ class RuledStore(Store):
     @abstractmethod
     async def _read(self, session: str, make: Callable[[], Rule]) -> Any:
         """Run a reading on a session, as one snapshot; returns its answer."""
+
+    async def _expire(
+        self,
+        due: Callable[[], Awaitable[Sequence[str]]],
+        missing: Callable[[str], Awaitable[None]] | None = None,
+    ) -> int:
+        """Delete all sessions that are `due`, a page at a time; returns how many.
+
+        One that cannot be read stays, and holds up no other. `missing` is called for one that was
+        found and does not exist.
+        """
+        deleted = 0
+        while names := await due():
+            acts = (self._begin(name, partial(rules.expire, name)) for name in names)
+            ended = await asyncio.gather(*acts, return_exceptions=True)
+            stuck = 0
+            for name, answer in zip(names, ended, strict=True):
+                if isinstance(answer, BaseException):
+                    skip(name, answer)
+                    stuck += 1
+                elif answer is None and missing is not None:
+                    await missing(name)
+                    deleted += 1
+                else:
+                    deleted += bool(answer)
+            if stuck == len(names):
+                break
+        return deleted
 
     # Sessions
 
@@ -92,9 +113,15 @@ class RuledStore(Store):
         return found
 
     async def put(self, moved: Whole) -> bool:
-        done = True
-        for start in range(0, max(1, len(moved.entries)), SLICE):
-            done = done and await self._begin(moved.session, partial(rules.put, moved, start))
+        done: bool | None = None
+        while done is None:  # a sweep may remove a part: then from the beginning
+            before = ""
+            for start in range(0, max(1, len(moved.entries)), SLICE):
+                name = operation()
+                make = partial(rules.put, moved, start, before)
+                done, before = await self._begin(moved.session, make, name), name
+                if not done:
+                    break
         return done
 
     # Turns

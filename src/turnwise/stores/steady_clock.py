@@ -71,7 +71,7 @@ class ServerClock:
     def set(self, there: float, asked: float) -> None:
         """The server has told its time, having been asked at `asked` of our clock."""
         self._offset = there - (asked + time.time()) / 2
-        if self._clock is None:  # how far it is from ours is no jump
+        if self._clock is None:  # the distance from ours is not a jump
             self._clock = SteadyClock(lambda: time.time() + self._offset)
 
     def __call__(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from turnwise.errors import Invalid
+from turnwise.errors import Damaged, Invalid
 from turnwise.stores.header import Header
 from turnwise.stores.rows import Entry
 
@@ -45,8 +45,8 @@ class Whole(NamedTuple):
                 {name: part.encode() for name, part in found["parts"].items()},
             )
             Header.decode(whole.header)
-        except (LookupError, TypeError, ValueError, AttributeError):
-            raise Invalid("this is no session that `export --whole` has written") from None
+        except (LookupError, TypeError, ValueError, AttributeError, Damaged):
+            raise Invalid("This was not written by `export --whole`.") from None
         return whole
 
 

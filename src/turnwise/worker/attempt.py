@@ -29,7 +29,8 @@ from turnwise.errors import (
     TurnError,
     TurnwiseError,
 )
-from turnwise.stores.base import Claim, Desk, Outcome, Store
+from turnwise.stores.base import Store
+from turnwise.stores.claim import Claim, Desk, Outcome
 from turnwise.stores.notices import Signal
 from turnwise.threads import Threads
 from turnwise.turn import Options, Turn, TurnSession

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from turnwise.stores.base import NO_EPOCH, Claim, Epoch
+from turnwise.stores.claim import NO_EPOCH, Claim, Epoch
 from turnwise.threads import Threads
 
 

@@ -25,7 +25,8 @@ from typing import Any, TypeVar
 
 from turnwise import telemetry
 from turnwise.errors import StoreUnavailable
-from turnwise.stores.base import Claim, Desk, Store
+from turnwise.stores.base import Store
+from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.notices import Notice, Ready, Signal
 from turnwise.turn import Options
 from turnwise.worker.attempt import MARGIN, STOP_PATIENCE, Answer, Attempt

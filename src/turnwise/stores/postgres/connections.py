@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import asyncpg
 
 from turnwise.errors import ConfigurationError
-from turnwise.stores.remote import Lost
+from turnwise.stores.driver import Lost
 from turnwise.urls import masked
 
 log = logging.getLogger("turnwise.store")

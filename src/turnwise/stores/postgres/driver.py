@@ -11,9 +11,9 @@ from typing import Any
 
 from turnwise.batching import Batch, Batcher
 from turnwise.stores import rules
-from turnwise.stores.header import Header
+from turnwise.stores.driver import Attempt, Driver, Lost
+from turnwise.stores.header import needed_from
 from turnwise.stores.postgres.connections import Address, Connection
-from turnwise.stores.remote import Attempt, Driver, Lost
 from turnwise.stores.rows import DESCRIBED, Entry, blanked
 from turnwise.stores.rules import STATES, Ask, Changes, Rule
 from turnwise.stores.steady_clock import ServerClock
@@ -239,7 +239,7 @@ class PostgresDriver(Driver):
         while len(found) < limit:
             page = await self.fetch("sessions", after, limit)
             now = self.now()
-            found += [_text(id) for id, body in page if rules.alive(Header.decode(body), now)]
+            found += [_text(id) for id, body in page if rules.listed(body, now)]
             if len(page) < limit:
                 break
             after = page[-1][0]
@@ -260,8 +260,7 @@ class PostgresDriver(Driver):
         rows = await self.fetch("old_entries", cutoff, start, limit)
         doomed = []
         for num, last, pos, _, body in rows:
-            head = Header.decode(body).head
-            if head is None or last < head.first_event:
+            if last < needed_from(body):
                 doomed.append((num, last, pos))
         if doomed:
             await self.writer.fetch(self.sql["trim"], *map(list, zip(*doomed, strict=True)))

@@ -19,11 +19,11 @@ from typing import Any
 import asyncpg
 
 from turnwise.errors import ConfigurationError
-from turnwise.stores.header import Header
+from turnwise.stores.driver import Lost
+from turnwise.stores.header import readable
 from turnwise.stores.notices import Moved, Notice, Ready, Signal
 from turnwise.stores.postgres.connections import Address
 from turnwise.stores.postgres.driver import PostgresDriver
-from turnwise.stores.remote import Lost
 
 log = logging.getLogger("turnwise.store")
 
@@ -217,7 +217,9 @@ class Hints:
                 if session in self._known:
                     notices.append(Signal("gone", session))
             elif found[session][0] != self._known.get(session):
-                generation = Header.decode(found[session][1]).generation
-                notices += [Signal("token", session, generation), Moved(session)]
+                header = readable(found[session][1])
+                if header is not None:
+                    notices.append(Signal("token", session, header.generation))
+                notices.append(Moved(session))
         self._known = {session: version for session, (version, _) in found.items()}
         self._tell(notices)

@@ -17,13 +17,13 @@ import asyncpg
 from turnwise.batching import Batch
 from turnwise.conversation import Session
 from turnwise.errors import ConfigurationError, StoreUnavailable
-from turnwise.stores import rules
+from turnwise.stores.driver import Lost
 from turnwise.stores.notices import Ready
 from turnwise.stores.postgres import diagnostics
 from turnwise.stores.postgres.connections import Address
 from turnwise.stores.postgres.driver import PostgresDriver
 from turnwise.stores.postgres.hints import Hints
-from turnwise.stores.remote import Lost, RemoteStore
+from turnwise.stores.remote import RemoteStore
 from turnwise.stores.rules import Changes
 
 log = logging.getLogger("turnwise.store")
@@ -154,10 +154,7 @@ class PostgresStore(RemoteStore):
         return {**found.facts, "other processes": heard, "durability": found.durability}
 
     async def sweep(self, *, retention: float, limit: int = 200) -> int:
-        deleted = 0
-        while expired := await self.ask(lambda: self.driver.expired(limit)):
-            acts = (self._begin(name, partial(rules.expire, name)) for name in expired)
-            deleted += sum(await asyncio.gather(*acts))
+        deleted = await self._expire(lambda: self.ask(lambda: self.driver.expired(limit)))
         while await self.ask(lambda: self.driver.erase(TRIM)):
             pass
         cutoff = self.driver.now() - retention

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from turnwise.stores import rules
-from turnwise.stores.base import AFFINITY
-from turnwise.stores.header import Header, Index
+from turnwise.stores.claim import AFFINITY
+from turnwise.stores.driver import Attempt, Driver, Lost
+from turnwise.stores.header import Header, Index, readable
 from turnwise.stores.notices import Ready, Signal
 from turnwise.stores.redis.keys import (
     PLACES,
@@ -25,7 +26,6 @@ from turnwise.stores.redis.keys import (
 from turnwise.stores.redis.link import Link, Script
 from turnwise.stores.redis.pages import Pages
 from turnwise.stores.redis.routes import Routes
-from turnwise.stores.remote import Attempt, Driver, Lost
 from turnwise.stores.rows import ENDED, Entry
 from turnwise.stores.rules import STATES, Ask, Changes, Rule
 from turnwise.stores.steady_clock import ServerClock
@@ -58,7 +58,11 @@ class RedisDriver(Driver):
         self._publish = publish
         self._hinted: set[int] = set()
         self._full_look = 0.0
-        self._taken: dict[str, float] = {}
+
+    def close(self) -> None:
+        """Disconnect."""
+        for link in self.links:
+            link.close()
 
     def of(self, session: str) -> tuple[Link, bytes, bytes]:
         """A session's link, the base of its keys, and its id."""
@@ -162,9 +166,7 @@ class RedisDriver(Driver):
         taken = await those_that_answer(
             self._take(number, worker, share) for number, share in shares.items()
         )
-        found = sorted(pair for pairs in taken for pair in pairs)
-        self._taken = {decoded(id): since for since, id in found}
-        return [decoded(id) for _, id in found]
+        return [decoded(id) for _, id in sorted(pair for pairs in taken for pair in pairs)]
 
     async def _waiting(self, number: int, limit: int) -> list[tuple[float, int]]:
         base, until = self.names.bases[number], self.now() + AFFINITY
@@ -179,11 +181,15 @@ class RedisDriver(Driver):
         return [(float(since), id) for id, since in zip(found[::2], found[1::2], strict=True)]
 
     async def give_back(self, sessions: Sequence[str]) -> None:
-        for session in sessions:
-            link, base, id = self.of(session)
-            since = self._taken.get(session)
-            if since is not None:
-                await link.call(("ZADD", base + b"ready", "XX", since, id), writes=True)
+        await asyncio.gather(*map(self._give_back, sessions))
+
+    async def _give_back(self, session: str) -> None:
+        link, base, id = self.of(session)
+        (body,) = await link.call(("HGET", base + b"h:" + id, "h"))
+        header = readable(body)
+        ready = None if header is None else rules.index(header).ready
+        if ready is not None:
+            await link.call(("ZADD", base + b"ready", "XX", ready, id), writes=True)
 
     async def waiting(self) -> int:
         """The number of sessions that are ready."""
@@ -216,11 +222,7 @@ class RedisDriver(Driver):
     async def _alive(self, link: Link, base: bytes, ids: Sequence[bytes]) -> list[bytes]:
         headers = await link.call(*(("HGET", base + b"h:" + id, "h") for id in ids)) if ids else []
         now = self.now()
-        return [
-            id
-            for id, body in zip(ids, headers, strict=True)
-            if body is not None and rules.alive(Header.decode(body), now)
-        ]
+        return [id for id, body in zip(ids, headers, strict=True) if rules.listed(body, now)]
 
     async def headers(self, sessions: Sequence[str]) -> list[bytes | None]:
         """The headers of these sessions, which are all in one partition."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from turnwise.stores.header import Header
+from turnwise.stores.header import needed_from
 from turnwise.stores.redis.driver import RedisDriver
 from turnwise.stores.redis.keys import pack, unpack
 from turnwise.stores.redis.link import Link, Script
@@ -45,12 +45,10 @@ class Housekeeping:
             if body is None:
                 await link.call(("ZREM", base + b"trim", id), writes=True)
                 return
-            head = Header.decode(body).head
             upto = 0
             for _, fields in rows:
                 entry = unpack(fields[1])
-                stays = head is not None and entry.last >= head.first_event
-                if stays or (entry.at or 0.0) >= cutoff:
+                if entry.last >= needed_from(body) or (entry.at or 0.0) >= cutoff:
                     break
                 upto = entry.last
             more = bool(upto) and len(rows) == SLICE and upto == unpack(rows[-1][1][1]).last

@@ -13,9 +13,11 @@ from typing import Any
 from redis.asyncio import Connection
 
 from turnwise.conversation.events import Event
+from turnwise.errors import Damaged
 from turnwise.stores.earlier import Earlier, Turn
 from turnwise.stores.redis.keys import Names, decoded
 from turnwise.stores.redis.routes import Routes
+from turnwise.stores.skipping import skip
 from turnwise.stores.whole import Whole
 
 SCHEMA = 1
@@ -32,7 +34,11 @@ async def sessions(routes: Routes, names: Names) -> AsyncIterator[Whole]:
                 connection, "ZRANGEBYLEX", base + b"ids", last, "+", "LIMIT", 0, PAGE
             ):
                 for id in page:
-                    found = await _session(connection, base, id)
+                    try:
+                        found = await _session(connection, base, id)
+                    except (ValueError, TypeError, LookupError):
+                        skip(decoded(id), Damaged())
+                        continue
                     if found is not None:
                         yield found
                 last = b"(" + page[-1]

@@ -11,7 +11,7 @@ from typing import Any, cast
 import hiredis
 
 from turnwise.batching import Batch
-from turnwise.stores.remote import Lost
+from turnwise.stores.driver import Lost
 
 ANSWER = 1.2
 """Seconds that an answer may take."""

@@ -16,9 +16,9 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from turnwise.batching import Batch
+from turnwise.stores.driver import Lost
 from turnwise.stores.redis.line import Line, Refused
 from turnwise.stores.redis.routes import Routes
-from turnwise.stores.remote import Lost
 
 MOVING = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "LOADING")
 """What a server answers that does not hold the partition, or not yet: nothing was done."""

@@ -1,7 +1,7 @@
 """The Redis store: many machines, one Redis or a Cluster.
 
-The rules are in stores/rules/, what Redis is beneath them in driver.py. What is committed is told
-to other processes by the script that commits it, through Redis's channels.
+The rules are in stores/rules/, and driver.py says what Redis is beneath them. The script that
+commits an act also tells other processes of it, through Redis's channels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from redis.exceptions import RedisError
 from turnwise.batching import Batch
 from turnwise.conversation import Session
 from turnwise.errors import ConfigurationError, StoreUnavailable
-from turnwise.stores.header import Header
+from turnwise.stores.base import Submission, Submitted
+from turnwise.stores.claim import Claim, Desk
+from turnwise.stores.driver import Lost
+from turnwise.stores.header import readable
 from turnwise.stores.notices import Moved, Notice, Ready, Signal
 from turnwise.stores.redis import diagnostics, layout1
 from turnwise.stores.redis.driver import RedisDriver
@@ -28,8 +31,8 @@ from turnwise.stores.redis.keys import Names
 from turnwise.stores.redis.link import Link
 from turnwise.stores.redis.routes import Routes
 from turnwise.stores.redis.subscriber import Subscriber
-from turnwise.stores.remote import Lost, RemoteStore
-from turnwise.stores.rules import Changes, expire
+from turnwise.stores.remote import RemoteStore
+from turnwise.stores.rules import Changes
 from turnwise.stores.whole import Whole
 from turnwise.urls import masked
 
@@ -96,7 +99,11 @@ class RedisStore(RemoteStore):
                     for base in names.bases
                 ]
                 self.driver = RedisDriver(self._routes, names, links, publish, self._shift)
-                await self.driver.set_clock()
+                try:
+                    await self.driver.set_clock()
+                except BaseException:
+                    self.driver.close()
+                    raise
         except (RedisError, OSError, TimeoutError, Lost) as error:
             reason = str(error) or "it does not answer"
             raise StoreUnavailable(f"Cannot reach Redis: {reason}") from error
@@ -178,8 +185,7 @@ class RedisStore(RemoteStore):
         for subscriber in self._subscribers:
             await subscriber.stop()
         self._subscribers.clear()
-        for link in self.driver.links:
-            link.close()
+        self.driver.close()
 
     # Telling and hearing
 
@@ -207,8 +213,15 @@ class RedisStore(RemoteStore):
         if self._subscribers:
             self._subscribers[self.driver.names.partition(session)].unfollow(session)
 
-    async def submit(self, submission: Any, desk: Any = None, take: Any = None) -> Any:
-        if desk is None:  # another process will answer, and its events are expected soon
+    async def submit(
+        self,
+        submission: Submission,
+        desk: Desk | None = None,
+        take: Callable[[Claim | None], None] | None = None,
+    ) -> Submitted:
+        if (
+            desk is None and self._subscribers
+        ):  # another process will answer, and its events are expected soon
             number = self.driver.names.partition(submission.session)
             self._subscribers[number].hurry(submission.session)
         return await super().submit(submission, desk, take)
@@ -230,10 +243,12 @@ class RedisStore(RemoteStore):
 
     async def _compare(self, sessions: list[str]) -> None:
         found = await self.driver.headers(sessions)
-        self.listeners.tell(
-            Signal("gone", session) if body is None else Moved(session, Header.decode(body).events)
-            for session, body in zip(sessions, found, strict=True)
-        )
+        for session, body in zip(sessions, found, strict=True):
+            header = readable(body)
+            if body is None:
+                self.listeners.tell([Signal("gone", session)])
+            elif header is not None:
+                self.listeners.tell([Moved(session, header.events)])
 
     # Sessions
 
@@ -269,21 +284,15 @@ class RedisStore(RemoteStore):
         return {**found.facts, **more, "durability": self.durability}
 
     async def sweep(self, *, retention: float, limit: int = 200) -> int:
-        deleted, housekeeping = 0, Housekeeping(self.driver)
-        while expired := await self.ask(lambda: self.driver.expired(limit)):
-            acts = (self._expire(name) for name in expired)
-            deleted += sum(await asyncio.gather(*acts))
+        housekeeping = Housekeeping(self.driver)
+        # What is found and has no header: it was evicted, or somebody has deleted its keys.
+        deleted = await self._expire(
+            lambda: self.ask(lambda: self.driver.expired(limit)),
+            lambda session: self.ask(lambda: self.driver.drop(session)),
+        )
         cutoff = self.driver.now() - retention
         await self.ask(housekeeping.erase)
         await self.ask(lambda: housekeeping.trim(cutoff))
-        return deleted
-
-    async def _expire(self, session: str) -> bool:
-        deleted: bool = await self._begin(session, partial(expire, session))
-        if not deleted and await self.session(session) is None:
-            # Redis itself has lost it: it was evicted, or somebody has deleted its keys.
-            await self.ask(lambda: self.driver.drop(session))
-            return True
         return deleted
 
 

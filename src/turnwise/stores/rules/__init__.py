@@ -29,7 +29,7 @@ from turnwise.stores.rules.moving import put, whole
 from turnwise.stores.rules.readings import history, log, state, turn, turns, view
 from turnwise.stores.rules.sessions import create, delete, expire, reset, rotate, update
 from turnwise.stores.rules.turns import append, claim, finish, submit
-from turnwise.stores.rules.work import NOTHING, STATES, Ask, Changes, Op, Rule, alive, index
+from turnwise.stores.rules.work import NOTHING, STATES, Ask, Changes, Op, Rule, index, listed
 
 __all__ = [
     "NOTHING",
@@ -38,7 +38,6 @@ __all__ = [
     "Changes",
     "Op",
     "Rule",
-    "alive",
     "append",
     "cancel",
     "claim",
@@ -52,6 +51,7 @@ __all__ = [
     "hold",
     "index",
     "lapse",
+    "listed",
     "log",
     "put",
     "release",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from turnwise.errors import ClaimLost
-from turnwise.stores.base import NO_EPOCH, RESERVATION, Claim, Desk, Outcome
+from turnwise.stores.claim import NO_EPOCH, RESERVATION, Claim, Desk, Outcome
 from turnwise.stores.header import Header
 from turnwise.stores.notices import Signal
 from turnwise.stores.rows import ENDED, Entry, accepted, ended, question_of

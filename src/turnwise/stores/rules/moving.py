@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from turnwise.errors import NotFound
 from turnwise.stores.header import FORMAT, Header
 from turnwise.stores.rows import ENDED, Entry, blanked, head_of
 from turnwise.stores.rules.work import NOTHING, STATES, Changes, Op, Part, Rule, Work, alive, index
@@ -13,8 +12,6 @@ from turnwise.stores.whole import Whole
 PAGE = 500
 SLICE = 2000
 """Entries that are put into a store at once."""
-UNFINISHED = 3600.0
-"""Seconds after which the rest of an import that was broken off is removed."""
 
 
 def whole(session: str) -> Rule:
@@ -78,19 +75,21 @@ def _turn_of(entry: Entry) -> float:
     return turn
 
 
-def put(moved: Whole, start: int, op: Op) -> Rule:
-    """Put the session's entries from `start` on here, up to SLICE of them; with the last of them it
-    is complete, and before that nobody can work on it.
+def put(moved: Whole, start: int, before: str, op: Op) -> Rule:
+    """Put the session's entries from `start` on here, up to SLICE of them, behind those that the
+    operation `before` has put. Until the last of them the session counts as expired, so that nobody
+    sees or uses a part of it, and a sweep removes it if the import is broken off.
 
-    Answer: whether it was done; a session that is here already is left alone.
+    Answer: whether it was done; False: there is a session with this id, and it is left alone; None:
+    the part that was put before is gone.
     """
     header, now = yield ()
     if header is not None and header.op == op.id:
         return Changes(True)
-    if not start and header is not None and alive(header, now):
+    if header is not None and alive(header, now):
         return Changes(False)
-    if start and header is None:
-        raise NotFound("This session was deleted while it was imported.")
+    if start and (header is None or header.op != before):
+        return NOTHING
     work = Work(Header.decode(moved.header), op, now)
     whole, end = work.header, start + SLICE
     whole.format, whole.count = FORMAT, (0 if header is None else header.count) + 1 + SLICE
@@ -98,7 +97,7 @@ def put(moved: Whole, start: int, op: Op) -> Rule:
     work.last_version = None if header is None else header.version
     work.entries = list(moved.entries[start:end])
     if end < len(moved.entries):
-        whole.expires, whole.open, whole.head = now + UNFINISHED, 0, None
+        whole.expires, whole.open, whole.head = now, 0, None
         whole.token = whole.lease = whole.origin = whole.ready_at = None
         return work.done(True, fresh=not start)
     return work.done(True, keys=moved.keys, states=moved.states, parts=moved.parts, fresh=not start)

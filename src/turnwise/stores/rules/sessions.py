@@ -9,6 +9,7 @@ from turnwise.stores.header import Header
 from turnwise.stores.notices import Signal
 from turnwise.stores.rows import DESCRIBED, body
 from turnwise.stores.rules.work import (
+    NOTHING,
     Changes,
     Op,
     Rule,
@@ -101,9 +102,11 @@ def delete(session: str, op: Op) -> Rule:
 
 
 def expire(session: str, op: Op) -> Rule:
-    """Delete a session that has expired. Answer: whether it was deleted."""
+    """Delete a session that has expired. Answer: whether it was deleted; None: no such session."""
     header, now = yield ()
-    if header is None or header.expires > now:
+    if header is None:
+        return NOTHING
+    if header.expires > now:
         return Changes(False)
     if alive(header, now):  # it is busy: it is looked at again later
         work = Work(header, op, now)

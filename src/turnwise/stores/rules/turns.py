@@ -9,7 +9,8 @@ import orjson
 from turnwise.conversation import TurnRecord, placed
 from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost, KeyReused, NotFound, QueueFull, Unauthorized
-from turnwise.stores.base import EXHAUSTED, Claim, Desk, Outcome, Submission, Submitted
+from turnwise.stores.base import Submission, Submitted
+from turnwise.stores.claim import EXHAUSTED, Claim, Desk, Outcome
 from turnwise.stores.header import Head, Header
 from turnwise.stores.rows import (
     DESCRIBED,

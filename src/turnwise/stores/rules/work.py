@@ -9,8 +9,8 @@ from typing import Any
 from turnwise.conversation import after, placed
 from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost, NotFound
-from turnwise.stores.base import AFFINITY, Claim, Outcome
-from turnwise.stores.header import FORMAT, Head, Header, Index
+from turnwise.stores.claim import AFFINITY, Claim, Outcome
+from turnwise.stores.header import FORMAT, Head, Header, Index, readable
 from turnwise.stores.notices import Notice, Ready
 from turnwise.stores.rows import ENDS, Entry, body, conclude, head_of, operation_of, pack
 
@@ -86,6 +86,11 @@ def alive(header: Header | None, now: float) -> bool:
     return header is not None and bool(
         header.open or header.token is not None or header.expires > now
     )
+
+
+def listed(body: bytes | None, now: float) -> bool:
+    """Whether a session with this header is in the list; one that cannot be read is not."""
+    return alive(readable(body), now)
 
 
 def found(header: Header | None, now: float) -> Header:

@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 
 from turnwise.stores import local, rules
-from turnwise.stores.header import Header
+from turnwise.stores.header import needed_from
 from turnwise.stores.notices import Ready, Signal
 from turnwise.stores.rows import Entry, blanked
 from turnwise.stores.rules import STATES, Ask, Changes
@@ -134,7 +134,7 @@ class SQLiteReadings(local.Readings):
         while len(found) < limit:
             page = self._all("sessions", start, limit)
             now = self.now()
-            found += [name for name, body in page if rules.alive(Header.decode(body), now)]
+            found += [name for name, body in page if rules.listed(body, now)]
             if len(page) < limit:
                 break
             start = page[-1][0]
@@ -286,18 +286,13 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         horizon: dict[int, int] = {}
         for pos, num, last, _ in rows:
             if num not in kept_from:
-                kept_from[num] = self._first_open_event(num)
+                kept_from[num] = needed_from(self._value("header_of", num))
             if last < kept_from[num]:
                 self._do("delete_entry", pos)
                 horizon[num] = max(last, horizon.get(num, 0))
         for num, last in horizon.items():
             self._do("raise_horizon", last, num)
         return (rows[-1][3], rows[-1][0]) if len(rows) == limit else None
-
-    def _first_open_event(self, num: int) -> float:
-        body = self._value("header_of", num)
-        head = Header.decode(body).head if body is not None else None
-        return ALL if head is None else head.first_event
 
     def forget_signals(self) -> None:
         """Remove signals that every process has read long ago."""

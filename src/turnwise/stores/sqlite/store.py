@@ -16,7 +16,7 @@ from turnwise.batching import Batch
 from turnwise.conversation import Session
 from turnwise.identity import operation
 from turnwise.stores import rules
-from turnwise.stores.base import Claim, Desk
+from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.notices import Listener
 from turnwise.stores.ruled import Make, RuledStore, Settled
 from turnwise.stores.rules import Op, Rule
@@ -142,10 +142,10 @@ class SQLiteStore(RuledStore):
     # Housekeeping
 
     async def sweep(self, *, retention: float, limit: int = 200) -> int:
-        deleted = 0
-        while expired := self._engine.read(lambda rows: rows.expired(limit), together=False):
-            acts = (self._begin(name, partial(rules.expire, name)) for name in expired)
-            deleted += sum(await asyncio.gather(*acts))
+        async def due() -> list[str]:
+            return self._engine.read(lambda rows: rows.expired(limit), together=False)
+
+        deleted = await self._expire(due)
         while await self._engine.act(lambda acts: acts.erase()):
             pass
         cutoff = self._engine.now() - retention

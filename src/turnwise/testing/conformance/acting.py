@@ -9,7 +9,8 @@ import orjson
 
 from turnwise.conversation import Message, TurnRecord
 from turnwise.conversation.events import Draft, draft
-from turnwise.stores.base import NO_EPOCH, Claim, Desk, Outcome, Store, Submission, Submitted
+from turnwise.stores.base import Store, Submission, Submitted
+from turnwise.stores.claim import NO_EPOCH, Claim, Desk, Outcome
 
 
 def desk(worker: str = "w1", *, lease: float = 30.0, max_attempts: int = 3) -> Desk:

@@ -1,0 +1,49 @@
+"""Checks: what of a request is refused before the store sees it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from turnwise.conversation.events import dumps
+from turnwise.errors import Invalid, TooLarge
+
+MAX_METADATA = 16_384
+"""Maximum bytes of a session's or a message's metadata as JSON."""
+MAX_ATTACHMENTS = 20
+"""Attachments of a message."""
+MAX_NAME = 200
+"""Characters of a session's name."""
+MAX_KEY = 255
+"""Characters of an idempotency key."""
+MAX_TTL = 10 * 365 * 86400.0
+"""Seconds that an unused session may live."""
+
+
+def fingerprint(content: Any) -> str:
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def checked_name(name: str | None) -> str | None:
+    if name is not None and len(name) > MAX_NAME:
+        raise TooLarge(f"A name has at most {MAX_NAME} characters.")
+    return name
+
+
+def checked_ttl(ttl: float) -> float:
+    if not 1 <= ttl <= MAX_TTL:
+        raise Invalid("A ttl must be between 1 second and 10 years.")
+    return float(ttl)
+
+
+def checked_metadata(metadata: Mapping[str, Any]) -> bytes:
+    try:
+        encoded = dumps(dict(metadata))
+    except TypeError as error:
+        raise Invalid(f"Metadata must be JSON: {error}") from None
+    if len(encoded) > MAX_METADATA:
+        raise TooLarge(f"Metadata has at most {MAX_METADATA} bytes as JSON.")
+    return encoded

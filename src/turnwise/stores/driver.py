@@ -1,0 +1,112 @@
+"""Driver: what a server is beneath the rules, and one try of an act over it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from turnwise.stores.header import Header
+from turnwise.stores.rules import Ask, Changes, Rule
+
+
+class Lost(Exception):
+    """The server did not answer. `sent`: the request may have been done."""
+
+    def __init__(self, words: str, *, sent: bool) -> None:
+        super().__init__(words)
+        self.sent = sent
+
+
+class Driver(ABC):
+    """What a server is beneath the rules. Each method raises Lost."""
+
+    origin: int
+    """The number of this process at the store."""
+    incarnation: int = 0
+    """It changes whenever the server may hold less than before."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """The server's time, in seconds since 1970."""
+
+    @abstractmethod
+    async def read(
+        self, session: str, asks: Sequence[Ask], *, header: bool
+    ) -> tuple[bytes | None, Sequence[Any]]:
+        """A session's header, if it is wanted, and the answers to some asks."""
+
+    @abstractmethod
+    async def commit(self, session: str, changes: Changes, body: bytes) -> bool:
+        """Write what an act has changed, all or nothing; False if the header was another one.
+
+        Only where a session takes the place of an expired one may the removal stand alone.
+        """
+
+    async def confirm(self, session: str) -> None:  # noqa: B027 most servers confirm what they do
+        """Return when what was committed is as durable as an answered commit."""
+
+    @abstractmethod
+    async def at_one_moment(self, session: str, make: Callable[[], Rule]) -> Any:
+        """The answer of a reading that sees one moment of the store, however often it asks."""
+
+    @abstractmethod
+    async def take(self, worker: str, limit: int) -> list[str]:
+        """Sessions that are ready, each handed to one worker only for a while."""
+
+    @abstractmethod
+    async def give_back(self, sessions: Sequence[str]) -> None:
+        """Sessions that were handed out and not claimed: another worker may have them."""
+
+    @abstractmethod
+    async def lapsed(self) -> list[str]:
+        """Sessions whose claims may have lapsed."""
+
+
+class Attempt:
+    """One try of an act on a session. `kept` is a header to begin with instead of reading it."""
+
+    def __init__(self, driver: Driver, session: str, kept: bytes | None) -> None:
+        self._driver = driver
+        self._session = session
+        self._kept = kept
+        self._version: str | None = None
+        self.events = 0
+        self.origin: int | None = None
+        self.rounds = 0
+        self.body = b""
+
+    async def run(self, rule: Rule) -> Changes:
+        """Run a rule to its changes."""
+        asks, kept = next(rule), self._kept
+        found = kept
+        answers: Sequence[Any] = ()
+        if kept is None or asks:
+            read, answers = await self._driver.read(self._session, asks, header=kept is None)
+            found = read if kept is None else kept
+            self.rounds += 1
+        header = None if found is None else Header.decode(found)
+        if header is not None:
+            self.events, self._version = header.events, header.version
+            self.origin = header.origin
+        sent: tuple[Any, ...] = (header, self._driver.now(), *answers)
+        while True:
+            try:
+                asks = rule.send(sent)
+            except StopIteration as end:
+                changes: Changes = end.value
+                return changes
+            _, answers = await self._driver.read(self._session, asks, header=False)
+            self.rounds += 1
+            sent = tuple(answers)
+
+    async def commit(self, changes: Changes) -> bool:
+        """Commit the changes, if the header is still the one that they were computed from."""
+        assert changes.header is not None
+        self.body = changes.header.encode()
+        return await self._driver.commit(self._session, changes, self.body)
+
+    async def same(self) -> bool:
+        """Whether the header is still the one that was read first."""
+        found, _ = await self._driver.read(self._session, (), header=True)
+        return (None if found is None else Header.decode(found).version) == self._version
