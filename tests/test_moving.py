@@ -253,3 +253,22 @@ async def test_a_reply_in_one_piece_is_kept_once(empty: Store) -> None:
             "turn.queued", "turn.started", "delta", "message", "turn.completed",
         ]  # fmt: skip
         assert seen[2].json()["text"] == "all of it"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("import", "/no/such.jsonl"), "does not exist"),
+        (("import", "/"), "is a directory"),
+        (("export", "--all", "-o", "/no/such/folder/x"), "Cannot write"),
+    ],
+)
+def test_files_that_cannot_be_opened(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    """They are named in a sentence, without a traceback."""
+    done = turnwise(*arguments, "--store", f"sqlite:///{tmp_path}/s.db")
+    assert done.returncode != 0
+    said = " ".join(done.stderr.decode().replace("│", " ").split())
+    assert words in said
+    assert "Traceback" not in said

@@ -233,7 +233,10 @@ async def _export_whole(url: str | None, session: str | None, file: BinaryIO) ->
 @app.command("import")
 def import_sessions(
     file: Annotated[
-        Path | None, typer.Argument(help="What 'export --whole' has written; default: stdin.")
+        Path | None,
+        typer.Argument(
+            help="What 'export --whole' has written; default: stdin.", exists=True, dir_okay=False
+        ),
     ] = None,
     store: StoreUrl = None,
 ) -> None:
@@ -261,7 +264,10 @@ def import_sessions(
 
 def _private(path: Path) -> BinaryIO:
     """A new file that only its owner can read: it holds every conversation."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    except OSError as error:
+        raise TurnwiseError(f"Cannot write {path}: {error.strerror}.") from None
 
 
 async def _every(store: Store) -> AsyncIterator[Session]:
