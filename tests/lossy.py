@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,8 +16,16 @@ from turnwise.testing.conformance.acting import answer, delta, desk, question, t
 Lossy = Callable[[Awaitable[Any]], Awaitable[Any]]
 
 
-async def converse(store: Store, lossy: Lossy, claimed: Callable[[], Awaitable[Claim]]) -> None:
-    """Each act is done once. `lossy(act)` loses its answer; `claimed()` is the next claim."""
+async def claimed(store: Store) -> Claim:
+    """A session that was handed out, and nobody was told, is handed out again later."""
+    async with asyncio.timeout(10):
+        while not (claims := await store.claim(desk(), 5)):
+            await asyncio.sleep(0.05)
+    return claims[0]
+
+
+async def converse(store: Store, lossy: Lossy) -> None:
+    """Each act is done once. `lossy(act)` loses its answer."""
     await lossy(store.create("s", name="n", metadata=b"{}", ttl=100.0))
     taken: list[Claim | None] = []
     wish = Submission("s", question("one"))
@@ -34,7 +43,7 @@ async def converse(store: Store, lossy: Lossy, claimed: Callable[[], Awaitable[C
     following = await lossy(store.finish(claim, outcome))
     assert following.turn == 2
     await lossy(store.release(following))
-    again = await lossy(claimed())
+    again = await lossy(claimed(store))
     assert (again.turn, again.attempt) == (2, 1)
     await lossy(store.finish(again, answer("2")))
     held = await lossy(store.hold("s", "me", 30.0))

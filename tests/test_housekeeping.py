@@ -247,7 +247,7 @@ async def test_a_reader_that_never_ends_is_noticed(
 
 
 async def spoiled(store: Store, session: str) -> None:
-    """Write something into a session's header that is none."""
+    """Write something into a session's header that is not one."""
     match store:
         case MemoryStore():
             store._acts.sessions[session].header = b"{bad"
@@ -268,7 +268,7 @@ async def test_a_session_that_cannot_be_read_holds_up_no_other(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Others are listed, claimed, trimmed and deleted when they expire; it is said once which is
-    left out, and who asks for it gets an error."""
+    left out, and a request for it gets an error."""
     await store.open()
     bad = f"bad {uuid.uuid4()}"
     for name in (bad, "a", "waits"):

@@ -130,8 +130,8 @@ async def test_a_long_session_moves_in_slices(empty: Store) -> None:
 
 
 async def test_a_part_of_a_session_is_never_seen(empty: Store) -> None:
-    """While a long one is put into the store, and a sweep goes on beside; who makes a session with
-    its id meanwhile keeps it."""
+    """While a long one is put into the store, and a sweep goes on beside; a session that is
+    made with its id meanwhile is kept."""
     source = MemoryStore(clock=lambda: BEFORE["now"])
     await source.open()
     for name in ("s", "taken"):

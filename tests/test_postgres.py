@@ -19,8 +19,8 @@ from postgres_servers import PostgresServer
 from proxies import Cutter
 from turnwise.errors import ConfigurationError, StoreUnavailable
 from turnwise.gateway.hub import Hub
+from turnwise.stores import remote
 from turnwise.stores.base import Submission
-from turnwise.stores.claim import Claim
 from turnwise.stores.notices import Appended, Moved, Notice, Ready, Signal
 from turnwise.stores.open import open_store
 from turnwise.stores.postgres import PostgresStore
@@ -53,9 +53,13 @@ def own_server() -> Iterator[PostgresServer]:
 
 @pytest.mark.parametrize("cuts", [1, 2])
 async def test_every_act_whose_answer_is_lost_is_done_once(
-    postgres_server: PostgresServer, cuts: int
+    postgres_server: PostgresServer,
+    cuts: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The line is cut after the request and before the answer, at each act of a conversation."""
+    # A busy machine may hold the server up for longer than a person would wait.
+    monkeypatch.setattr(remote, "PATIENCE", 30.0)
     url = fresh(postgres_server)
     async with Cutter(postgres_server.port) as cutter:
         through = url.replace(str(postgres_server.port), str(cutter.port))
@@ -70,11 +74,7 @@ async def test_every_act_whose_answer_is_lost_is_done_once(
             heard: list[Notice] = []
             store.listen(heard.append)
 
-            async def claimed() -> Claim:
-                (claim,) = await store.claim(desk(), 5)
-                return claim
-
-            await converse(store, lossy, claimed)
+            await converse(store, lossy)
             assert Moved("s") in heard, "what nobody was told of is looked for"
 
 

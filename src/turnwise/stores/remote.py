@@ -1,8 +1,8 @@
 """Remote: runs acts on data that is in a server, which other processes change as well.
 
 An act is computed from a header that was read, and committed only if the header is still that one;
-otherwise the act is run anew. Acts of this process on one session stand in line. Who holds a
-session's claim has written its header last, so its acts begin with that one instead of a reading.
+otherwise the act is run anew. Acts of this process on one session stand in line. The holder
+of a session's claim has written its header last, so its acts begin with that one.
 
 If an answer is lost, the act may have been done: its repetition first looks for what it would have
 written (`Op.since`). An act that is given up may still arrive, so its session is fenced afterwards.
@@ -164,7 +164,7 @@ class RemoteStore(RuledStore):
             kept = None
             self._kept.pop(session, None)
             conflicts += 1
-            # Who holds the claim tries again at once, because readers wait for its words.
+            # The holder of the claim tries again at once, because readers wait for its words.
             if conflicts > 1 and attempt.origin != self.driver.origin:
                 await asyncio.sleep(random.random() * BACKOFF * min(2**conflicts, 64))
 
@@ -172,7 +172,7 @@ class RemoteStore(RuledStore):
         header = changes.header
         assert header is not None
         self._kept.pop(session, None)
-        # Who holds a claim, or has just ended a turn, is likely to write next.
+        # The holder of a claim, and the process that has ended a turn, are likely to write next.
         ours = header.origin == self.driver.origin or (changes.ended and header.token is None)
         if ours and not changes.delete:
             self._kept[session] = body

@@ -24,7 +24,7 @@ CREATE TABLE {s}.look (
 CREATE INDEX look_ready ON {s}.look (ready) WHERE ready IS NOT NULL;
 CREATE INDEX look_lease ON {s}.look (lease) WHERE lease IS NOT NULL;
 CREATE INDEX look_expires ON {s}.look (expires);
--- entry: appended only. Serials are no order of commits, so readers go by a session's events; `pos`
+-- entry: appended only. Serials are not an order of commits, so readers go by a session's events; `pos`
 -- orders only the entries of one session.
 CREATE TABLE {s}.entry (
     num bigint NOT NULL,

@@ -111,7 +111,7 @@ class Line(asyncio.Protocol):
                 if len(calls.answers) == calls.count:
                     self._waiting.popleft()
                     self._answered(calls)
-        except (ConnectionError, IndexError):  # this is no Redis
+        except (ConnectionError, IndexError):  # the other side is not a Redis
             self.abort()
 
     def _answered(self, calls: _Calls) -> None:
