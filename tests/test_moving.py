@@ -24,6 +24,7 @@ from redis_servers import RedisServer
 from test_migration import BEFORE, FILES, reads
 from turnwise import Bot, Runtime, Turn
 from turnwise.cli import moving
+from turnwise.conversation import Message
 from turnwise.errors import ConfigurationError, TurnwiseError
 from turnwise.settings import Settings
 from turnwise.stores.base import Store, Submission
@@ -105,6 +106,10 @@ async def test_everything_moves(
     assert "one" in texts([claim.message for claim in claims])
     for claim in claims:
         await empty.finish(claim, answer("at last"))
+        said = (await empty.history(claim.session)).messages[-2]
+        assert (said.status, said.turn, said.id) == (
+            "completed", claim.turn, Message.decode(claim.message).id,
+        )  # fmt: skip
     submitted = await empty.submit(Submission("plain", question("new")))
     assert submitted.turn.n == BEFORE["sessions"]["plain"]["session"]["turns"] + 1
 

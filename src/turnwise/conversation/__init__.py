@@ -12,6 +12,7 @@ from turnwise.conversation.messages import (
     not_json,
     parsed,
     placed,
+    renewed,
 )
 from turnwise.conversation.sessions import Session, checked_session_id, new_session_id
 from turnwise.conversation.stamps import iso, seconds
@@ -38,5 +39,6 @@ __all__ = [
     "not_json",
     "parsed",
     "placed",
+    "renewed",
     "seconds",
 ]

@@ -1,7 +1,8 @@
 """Messages: what one side said, and its encoding.
 
-A message is encoded once, without its position in the session, because the store assigns the
-position (`seq`) in the act that commits it; `placed` then adds it to the bytes.
+A message is encoded once, in the form that stores keep: short, and without its position in the
+session, because the store assigns the position (`seq`) in the act that commits it. `placed` makes
+of the bytes what clients read.
 """
 
 from __future__ import annotations
@@ -79,19 +80,24 @@ class Message:
     error: Failure | None = None
 
     def encode(self) -> bytes:
-        """JSON without its position and turn result. Raises TypeError if metadata is not JSON."""
+        """JSON as stores keep it: without its position, its turn's result, and what is empty.
+
+        Raises TypeError if metadata is not JSON.
+        """
+        return b'{%b"role":"%b","id":"%b","text":%b,"created_at":"%b"%b}' % (
+            self._more() if self.attachments or self.metadata else b"",
+            self.role.encode(),
+            self.id.encode(),
+            orjson.dumps(self.text),
+            iso(self.created_at).encode(),
+            b',"partial":true' if self.partial else b"",
+        )
+
+    def _more(self) -> bytes:
         attachments = [attachment.as_dict() for attachment in self.attachments]
-        return (
-            b'{"id":"%b","role":"%b","text":%b,"attachments":%b,"metadata":%b,"created_at":"%b"%b}'
-            % (
-                self.id.encode(),
-                self.role.encode(),
-                orjson.dumps(self.text),
-                orjson.dumps(attachments) if attachments else b"[]",
-                orjson.dumps(self.metadata) if self.metadata else b"{}",
-                iso(self.created_at).encode(),
-                b',"partial":true' if self.partial else b"",
-            )
+        return b'"attachments":%b,"metadata":%b,' % (
+            orjson.dumps(attachments),
+            orjson.dumps(self.metadata),
         )
 
     @classmethod
@@ -100,8 +106,8 @@ class Message:
         body = data if isinstance(data, Mapping) else orjson.loads(data)
         return cls(
             text=body["text"],
-            attachments=[Attachment(**attachment) for attachment in body["attachments"]],
-            metadata=body["metadata"],
+            attachments=[Attachment(**attachment) for attachment in body.get("attachments", ())],
+            metadata=body.get("metadata") or {},
             role=body["role"],
             id=body["id"],
             created_at=seconds(body["created_at"]),
@@ -113,9 +119,20 @@ class Message:
         )
 
 
+_PLAIN = b'{"role"'  # neither attachments nor metadata
+_WHOLE = b'{"id"'  # as headers of format 3 had it: nothing omitted, in a history with the result
+
+
+def renewed(encoded: bytes) -> bytes:
+    """An accepted message in today's form, whatever version has stored it."""
+    return Message.decode(encoded).encode() if encoded.startswith(_WHOLE) else encoded
+
+
 def concluded(encoded: bytes, status: Status, error: bytes | None) -> bytes:
-    """A user's encoded message with the result of its turn, as the history stores it."""
-    why = b"" if error is None else b',"error":%b' % error
+    """A user's encoded message with the result of its turn, as the history tells it."""
+    if encoded.startswith(_WHOLE):
+        return encoded
+    why = b',"error":%b' % error if error else b""
     return b'%b,"status":"%b"%b}' % (encoded[:-1], status.encode(), why)
 
 
@@ -129,8 +146,12 @@ def parsed(encoded: bytes, session: str) -> Any:
 
 
 def placed(encoded: bytes, turn: int, seq: int | None) -> bytes:
-    """An encoded message with its position in the session added, without decoding it."""
+    """An encoded message as clients read it, with its position in the session, without decoding."""
     place = b"null" if seq is None else b"%d" % seq
+    if encoded.startswith(_PLAIN):
+        return b'{"seq":%b,"turn":%d,"attachments":[],"metadata":{},%b' % (
+            place, turn, encoded[1:],
+        )  # fmt: skip
     return b'{"seq":%b,"turn":%d,%b' % (place, turn, encoded[1:])
 
 

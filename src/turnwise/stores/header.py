@@ -10,7 +10,7 @@ import orjson
 from turnwise.conversation import Session, Status, parsed
 from turnwise.errors import Damaged, StoreUnavailable
 
-FORMAT = 3
+FORMAT = 4
 """The format of the headers that this version writes; one with a higher number is left alone."""
 
 

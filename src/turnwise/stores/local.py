@@ -29,8 +29,8 @@ class Readings(ABC):
         return round(self._clock(), 3)
 
     @abstractmethod
-    def header(self, session: str) -> bytes | None:
-        """A session's header."""
+    def header(self, session: str) -> Header | None:
+        """A session's header, for one run: a rule changes the header it is given."""
 
     @abstractmethod
     def answer(self, session: str, ask: Ask) -> Any:
@@ -39,8 +39,7 @@ class Readings(ABC):
     def run(self, session: str, rule: Rule) -> Changes:
         """Run a rule to its changes, which nobody has committed yet."""
         asks = next(rule)
-        found = self.header(session)
-        header = None if found is None else Header.decode(found)
+        header = self.header(session)
         sent: tuple[Any, ...] = (header, self.now(), *self._answers(session, asks))
         while True:
             try:

@@ -14,7 +14,7 @@ from turnwise.conversation import Session
 from turnwise.identity import operation
 from turnwise.stores import rules
 from turnwise.stores.claim import Claim, Desk
-from turnwise.stores.header import Index, needed_from
+from turnwise.stores.header import Header, Index, needed_from
 from turnwise.stores.local import Acts
 from turnwise.stores.notices import Listener, Listeners
 from turnwise.stores.rows import ENDED, Entry, blanked
@@ -159,9 +159,9 @@ class MemoryActs(Acts):
         self.begin(0)
         self.sessions: dict[str, _Kept] = {}
 
-    def header(self, session: str) -> bytes | None:
+    def header(self, session: str) -> Header | None:
         kept = self.sessions.get(session)
-        return None if kept is None else kept.header
+        return None if kept is None or kept.header is None else Header.decode(kept.header)
 
     def answer(self, session: str, ask: Ask) -> Any:
         kept = self.sessions.get(session) or _Kept()

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from turnwise.conversation import Status, TurnRecord, concluded, events, placed
+from turnwise.conversation import Status, TurnRecord, concluded, events, placed, renewed
 from turnwise.conversation.events import Draft, Event, attempt_draft, draft, message_draft
 from turnwise.errors import Damaged
 from turnwise.stores.header import Header
@@ -180,10 +180,13 @@ def ended(session: str, entry: Entry) -> TurnRecord:
         n, at, _, _, attempt, seq, first_event, queued_at, started_at, *_ = orjson.loads(head)
     except ValueError:
         raise Damaged() from None
+    status = STATUSES[entry.kind.lower()]
+    if message and seq is not None:
+        message = concluded(message, status, error)
     return TurnRecord(
         session=session,
         n=n,
-        status=STATUSES[entry.kind.lower()],
+        status=status,
         attempt=attempt,
         message_json=placed(message, n, seq) if message else None,
         replies_json=[placed(reply, n, i) for i, reply in enumerate(replies, (seq or 0) + 1)],
@@ -207,9 +210,9 @@ def messages_of(entry: Entry) -> list[bytes]:
     """The messages of a turn in the history, placed: its question, then its replies."""
     if entry.seq is None or entry.turn is None:
         return []
-    return [
-        placed(message, entry.turn, i) for i, message in enumerate(entry.parts()[3:], entry.seq)
-    ]
+    _, error, _, question, *replies = entry.parts()
+    said = (concluded(question, STATUSES[entry.kind], error), *replies)
+    return [placed(message, entry.turn, i) for i, message in enumerate(said, entry.seq)]
 
 
 def blanked(entry: Entry) -> Entry | None:
@@ -222,11 +225,4 @@ def blanked(entry: Entry) -> Entry | None:
 
 def question_of(entry: Entry) -> bytes:
     """The message of an accepted turn, encoded."""
-    return entry.parts()[1]
-
-
-def conclude(
-    status: Status, message: bytes, error: bytes | None, usage: bytes | None, *replies: bytes
-) -> tuple[bytes, ...]:
-    """The parts of the entry that ends a turn, behind its head."""
-    return (error or b"", usage or b"", concluded(message, status, error), *replies)
+    return renewed(entry.parts()[1])

@@ -6,13 +6,13 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from turnwise.conversation import after, placed
+from turnwise.conversation import after, concluded, placed
 from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost, NotFound
 from turnwise.stores.claim import AFFINITY, Claim, Outcome
 from turnwise.stores.header import FORMAT, Head, Header, Index, readable
 from turnwise.stores.notices import Notice, Ready
-from turnwise.stores.rows import ENDS, Entry, body, conclude, head_of, operation_of, pack
+from turnwise.stores.rows import ENDS, Entry, body, head_of, operation_of, pack
 
 STATES = 50
 """How many earlier states of a session are kept, so that it can go back to one."""
@@ -290,13 +290,15 @@ def close(
     work.slide()
     if drafts:
         write(work, drafts)
-    parts = conclude(head.status, question, outcome.error_json, outcome.usage, *outcome.replies)
+    error, replies = outcome.error_json or b"", outcome.replies
+    parts = (error, outcome.usage or b"", question, *replies)
     work.add(
         ENDS[head.status],
-        1 + len(outcome.replies) + outcome.told_whole,
+        1 + len(replies) + outcome.told_whole,
         record_of(work, head, first, *parts, told_whole=outcome.told_whole),
         turn=head.n,
         seq=first,
     )
     yield from next_head(work)
-    return [placed(message, head.n, i) for i, message in enumerate(parts[2:], first)]
+    said = (concluded(question, head.status, error), *replies)
+    return [placed(message, head.n, i) for i, message in enumerate(said, first)]

@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 
 from turnwise.stores import local, rules
-from turnwise.stores.header import needed_from
+from turnwise.stores.header import Header, needed_from
 from turnwise.stores.notices import Ready, Signal
 from turnwise.stores.rows import Entry, blanked
 from turnwise.stores.rules import STATES, Ask, Changes
@@ -50,14 +50,13 @@ class SQLiteReadings(local.Readings):
     def _all(self, name: str, *values: Any) -> list[Any]:
         return self._execute(self._sql[name], values).fetchall()
 
-    def header(self, session: str) -> bytes | None:
+    def header(self, session: str) -> Header | None:
         found = self._one("header", session)
         if found is None:
             self._num = 0
             return None
         self._num = found[0]
-        body: bytes = found[1]
-        return body
+        return Header.decode(found[1])
 
     def answer(self, session: str, ask: Ask) -> Any:
         kind, *values = ask
@@ -160,8 +159,9 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         self.last_entry = 0
         """The position of the entry that was appended last."""
         self.erased = False
-        self._kept: dict[str, tuple[int, bytes]] = {}
-        """Headers as this process has written them last."""
+        self._kept: dict[str, tuple[int, Header]] = {}
+        """Headers as this process has written them last. An act takes its header out, for it may
+        change it and then refuse; only one that was written is kept again."""
         self._data_version = 0
 
     def begun(self) -> None:
@@ -175,8 +175,8 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         """The transaction was rolled back."""
         self._kept.clear()
 
-    def header(self, session: str) -> bytes | None:
-        kept = self._kept.get(session)
+    def header(self, session: str) -> Header | None:
+        kept = self._kept.pop(session, None)
         if kept is None:
             return super().header(session)
         self._num = kept[0]
@@ -192,7 +192,6 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         if changes.delete or (changes.fresh and self._num):
             self._remove(self._num)
         if changes.delete:
-            self._kept.pop(session, None)
             self._tell(changes, session)
             return
         body = header.encode()
@@ -204,7 +203,7 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         else:
             self._execute(self._sql["save_index"], (body, *now, self._num))
         num, origin = self._num, self.origin
-        self._kept[session] = num, body
+        self._kept[session] = num, header
         for entry in changes.entries:
             self._execute(self._sql["add_entry"], (num, *entry, origin))
         if changes.entries:
