@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from turnwise import Bot, Turn
+from turnwise import Ask, Bot, Message, Turn
 
 echo = Bot()
 
@@ -55,8 +55,9 @@ fragile = Bot(max_attempts=3, timeout=30)
 
 @faulty.reply
 @fragile.reply
-async def _faulty(turn: Turn) -> AsyncIterator[str]:
-    """Counts its turns and says the text again; its first attempt does what the message says.
+async def _faulty(turn: Turn) -> AsyncIterator[str | Message]:
+    """Counts its turns, does something once a turn, says the text again, and sometimes asks; its
+    first attempt does what the message says.
 
     The message is `text`, `text !point` (it dies there), `text !block` (it holds up the loop past
     its lease) or `text !poison` (every attempt dies).
@@ -68,6 +69,10 @@ async def _faulty(turn: Turn) -> AsyncIterator[str]:
         time.sleep(1.6 * float(os.environ["TURNWISE_LEASE"]))  # noqa: ASYNC251 that is the fault
     turn.state["count"] = turn.state.get("count", 0) + 1
     yield f"{turn.state['count']}:"
+    if not any(entry.turn == turn.n for entry in await turn.memory.read()):
+        await turn.memory.add("done")  # a tool's result: no later attempt runs it again
+    memory = await turn.memory.read()
+    yield f" {sum(entry.turn == turn.n for entry in memory)} {len(memory)}"
     for word in range(3):
         await asyncio.sleep(0.01)
         yield f" {word}"
@@ -79,3 +84,5 @@ async def _faulty(turn: Turn) -> AsyncIterator[str]:
         os._exit(1)
     if turn.attempt == 1 and order == "after-finish":
         asyncio.get_running_loop().call_later(0.01, os._exit, 1)
+    if turn.n % 3 == 0:
+        yield Ask("Sure?", choices=["yes", "no"])

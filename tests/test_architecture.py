@@ -15,7 +15,8 @@ FLOORS = [
     {"errors", "identity", "callables", "threads", "timers"},
     {"limits", "urls", "tokens", "telemetry", "conversation"},
     {"settings", "batching"},
-    {"turn", "stores"},
+    {"memory", "stores"},
+    {"turn"},
     {"handlers", "models", "gateway"},
     {"services", "script", "worker"},
     {"bot"},
@@ -108,7 +109,7 @@ def test_public_names() -> None:
     """What the package offers is a closed list, and all of it is there."""
     expected = {"Attachment", "Bot", "Message", "Refusal", "Reply", "Runtime", "Turn"}
     expected |= {"TurnError", "TurnwiseError", "router", "install", "Batcher", "batched"}
-    expected |= {"Event", "ReplyTimeout", "Settings", "StreamEnded"}
+    expected |= {"Event", "ReplyTimeout", "Settings", "StreamEnded", "Answer", "Ask"}
     assert set(turnwise.__all__) == expected
     assert all(hasattr(turnwise, name) for name in turnwise.__all__)
 

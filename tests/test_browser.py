@@ -14,7 +14,7 @@ import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from conftest import Process, needs, serving
-from turnwise import Bot, Runtime, Settings, Turn
+from turnwise import Ask, Bot, Message, Runtime, Settings, Turn
 from turnwise.server.app import create_app
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -467,3 +467,60 @@ async def test_why_an_answer_ended(tmp_path: Path) -> None:
         await expect(page.locator("#messages .meta")).to_have_text(
             "The answer reached its maximum length."
         )
+
+
+async def test_an_agent_at_work(serve: Serve) -> None:
+    """Steps are shown while they run and fold open; buttons answer what the agent asks, once; after
+    a reload all of it is there. A message instead of an answer takes the buttons away."""
+    async with open_page(serve().url) as page:
+        await page.get_by_role("button", name="Plan a trip to Paris").click()
+        await expect(page.locator(".step.running .name")).to_have_text(["get_weather"])
+        await expect(page.locator(".ask button")).to_have_text(["Yes", "No"])
+        names = page.locator("#messages .step .name")
+        await expect(names).to_have_text(["thinking", "get_weather"])
+        await expect(page.locator("#messages .thought").first).to_be_hidden()
+        await page.locator("#messages .step summary").last.click()
+        await expect(page.locator("#messages .step pre").first).to_contain_text("Paris")
+        await page.reload()
+        await page.get_by_role("button", name="Yes").click()
+        await expect(page.locator("#messages .user .bubble").last).to_have_text("Yes")
+        await expect(answers(page).last).to_contain_text("Done.")
+        await expect(page.locator(".ask")).to_have_count(0)
+        await say(page, "Plan a trip to Atlantis")
+        failed = page.locator("#messages .step.failed .state")
+        await expect(failed).to_have_text("no station in Atlantis reports.")
+        await say(page, "Plan a trip to Rome")
+        await expect(page.locator(".ask button")).to_have_count(2)
+        await say(page, "show my notes")
+        await expect(page.locator(".ask")).to_have_count(0)
+        await expect(answers(page).last).to_contain_text("Paris")
+        assert await answers(page).last.locator("text=Rome").count() == 0
+
+
+async def test_a_form(tmp_path: Path) -> None:
+    """A form's fields become one JSON object; an ask without choices takes a text."""
+
+    async def reply(turn: Turn) -> AsyncIterator[str | Message]:
+        if turn.answers:
+            yield f"got {turn.answers[0].value!r}"
+        elif turn.text == "form":
+            fields = [
+                {"name": "age", "label": "Your age", "type": "number"},
+                {"name": "size", "choices": ["small", "large"]},
+                {"name": "gift", "type": "boolean"},
+            ]
+            yield Ask("Fill this in", kind="form", data={"fields": fields})
+        else:
+            yield Ask("Why?")
+
+    async with page_of(Bot(reply), tmp_path) as page:
+        await say(page, "form")
+        await page.get_by_label("Your age").fill("7")
+        await page.locator(".ask select").select_option("large")
+        await page.locator(".ask button").click()
+        told = "got {'age': 7, 'size': 'large', 'gift': False}"
+        await expect(answers(page).last).to_have_text(told)
+        await say(page, "why")
+        await page.get_by_label("Your answer").fill("so")
+        await page.keyboard.press("Enter")
+        await expect(answers(page).last).to_have_text("got 'so'")

@@ -17,11 +17,11 @@ import pytest
 
 from postgres_servers import PostgresServer
 from redis_servers import RedisCluster, RedisServer
-from turnwise.conversation import TRANSITIONS, Message, turns
+from turnwise.conversation import TRANSITIONS, Answer, Asked, Message, turns
 from turnwise.errors import Invalid, TurnwiseError
 from turnwise.stores import rules
 from turnwise.stores.base import Submission
-from turnwise.stores.claim import Claim, Desk, Outcome
+from turnwise.stores.claim import UNENDED, WHOLE, Claim, Desk, Outcome
 from turnwise.stores.header import Header
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.open import open_store
@@ -32,9 +32,10 @@ from turnwise.stores.remote import RemoteStore
 from turnwise.stores.rows import Entry
 from turnwise.stores.ruled import RuledStore
 from turnwise.stores.sqlite import SQLiteStore
-from turnwise.testing.conformance.acting import delta, desk
+from turnwise.testing.conformance.acting import delta, desk, started
 
 START = 1_700_000_000.0
+STEP = {"id": "s", "kind": "tool", "name": "look", "status": "completed"}
 SESSIONS = ("a", "b\x00c")
 
 
@@ -134,13 +135,14 @@ class OnRedis(Kept):
                 for stream in (b"e:", b"d:")
                 for place, fields in client.xrange(base + stream + id)
             ]
+            memory = [unpack(f[b"b"]) for _, f in client.xrange(base + b"m:" + id)]
         if not found:
             return ()
         entries = [unpack(value) for _, value in sorted(both)]
         turns = [unpack_turn(value) for field, value in found.items() if field[:1] == b"t"]
         left = [kept for kept in turns if isinstance(kept, Entry) and kept.kind in "TFC"]
         left.sort(key=lambda entry: entry.turn or 0)
-        entries = sorted([*left, *entries], key=lambda entry: entry.last)
+        entries = sorted([*left, *entries, *memory], key=lambda entry: entry.last)
         return (
             found[b"h"],
             [tuple(entry) for entry in entries],
@@ -205,7 +207,8 @@ class Player:
         at: Desk = desk(lease=30.0, max_attempts=2)
         kind = chance.choice(
             ("submit", "submit", "submit", "claim", "append", "finish", "finish", "release",
-             "renew", "cancel", "reset", "hold", "save", "update", "lapse", "rotate", "forget")
+             "renew", "cancel", "reset", "hold", "save", "update", "lapse", "rotate", "forget",
+             "remember", "remember", "forget_memory")
         )  # fmt: skip
         key = chance.choice((None, None, "k1", "k2"))
         claim = self.claims[-1] if self.claims else None
@@ -213,8 +216,9 @@ class Player:
         n = chance.randrange(1, 9)
         if kind == "submit":
             wish = Submission(
-                session, text, key=key, fingerprint="f", create=True, ttl=1e5, limit=4
-            )
+                session, text, key=key, fingerprint="f", create=True, ttl=1e5, limit=4,
+                answers=[Answer(f"a{n}", "yes")] if chosen > 0.9 else (),
+            )  # fmt: skip
             submitted, claimed = await self.do(
                 session, op, partial(rules.submit, wish, at if chosen < 0.5 else None)
             )
@@ -243,7 +247,7 @@ class Player:
         if claim is None:
             return None
         if kind == "append":
-            drafts = [delta(claim.turn, claim.attempt, "x"), delta(claim.turn, claim.attempt, "y")]
+            drafts = [started(claim.turn, claim.attempt), delta(claim.turn, claim.attempt, "y")]
             make = partial(rules.append, claim, drafts, claim.written)
             answer = await self.do(claim.session, op, make)
             claim.written += 2
@@ -253,7 +257,13 @@ class Player:
             outcome = Outcome(
                 "completed", [reply], state=state, keep="w1" if chosen < 0.3 else None
             )
-            outcome.told_whole = chosen > 0.7
+            if chosen > 0.7:
+                outcome.told = WHOLE
+            elif chosen > 0.5:
+                outcome.told, outcome.steps = UNENDED, [STEP]
+            elif chosen > 0.3:
+                asking = Message("r", id="r", created_at=START, ask=Asked(f"a{claim.turn}"))
+                outcome.replies, outcome.asks = [asking.encode()], [(0, f"a{claim.turn}")]
             outcome.next_desk = at if chosen < 0.5 else None
             following = await self.do(claim.session, op, partial(rules.finish, claim, outcome))
             if following is not None:
@@ -263,6 +273,8 @@ class Player:
             "release": partial(rules.release, claim),
             "renew": partial(rules.renew, claim, 30.0),
             "save": partial(rules.save, claim, state),
+            "remember": partial(rules.remember, claim, [b"1", b"22"], 100, False),
+            "forget_memory": partial(rules.forget_memory, claim, n),
         }[kind]
         return await self.do(claim.session, op, make)
 

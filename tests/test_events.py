@@ -63,8 +63,8 @@ def test_an_event_without_a_turn() -> None:
 
 
 def test_the_list_is_closed() -> None:
-    """Ten types, three of them end a turn."""
-    assert len(events.TYPES) == len(set(events.TYPES)) == 10
+    """Sixteen types, three of them end a turn."""
+    assert len(events.TYPES) == len(set(events.TYPES)) == 16
     assert set(events.TYPES) > events.TERMINAL
 
 

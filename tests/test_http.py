@@ -233,7 +233,7 @@ async def test_lists_of_turns_and_messages(open_door: Opener) -> None:
         assert page == {"turns": [], "has_more": False}
         page = (await talker.call("GET", "/messages", params={"before": 5, "limit": 3})).json()
         assert [m["text"] for m in page["messages"]] == ["re m0", "m1", "re m1"]
-        assert (page["has_more"], page["open"], number(page["cursor"])) == (True, [], 25)
+        assert (page["has_more"], page["open"], number(page["cursor"])) == (True, [], 35)
 
 
 def number(cursor: str) -> int:
@@ -295,12 +295,12 @@ async def test_long_polling(open_door: Opener) -> None:
             [1, 2],
             2,
         )
-        params = {"after": 5, "wait": 0}
+        params = {"after": 7, "wait": 0}
         none = (await talker.call("GET", "/events", params=params, headers=accept)).json()
-        assert (none["events"], number(none["next"])) == ([], 5)
-        waiting = asyncio.create_task(talker.events(5, wait=10))
+        assert (none["events"], number(none["next"])) == ([], 7)
+        waiting = asyncio.create_task(talker.events(7, wait=10))
         await talker.say("again", None)
-        assert (await waiting)[0]["id"] == 6
+        assert (await waiting)[0]["id"] == 8
 
 
 async def test_a_page_while_the_process_stops(open_door: Opener) -> None:
@@ -321,12 +321,12 @@ async def test_a_cursor_that_cannot_be_continued(open_door: Opener) -> None:
         await talker.say("hi")
         ahead = await talker.events(99)
         assert [(e["type"], e["id"], e["after"], e["resume_at"]) for e in ahead] == [
-            ("gap", 5, 99, 5)
+            ("gap", 7, 99, 7)
         ]
         await talker.call("POST", "/reset")
         behind = await talker.events(1)
-        assert [(e["type"], e["id"]) for e in behind] == [("gap", 5)]
-        assert [e["type"] for e in await talker.events(5)] == ["session.reset"]
+        assert [(e["type"], e["id"]) for e in behind] == [("gap", 7)]
+        assert [e["type"] for e in await talker.events(7)] == ["session.reset"]
 
 
 async def test_a_reader_hears_of_reset_and_of_the_end(open_door: Opener) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from turnwise import Turn
-from turnwise.conversation.events import Event, attempt_draft
+from turnwise.conversation.events import Event, delta_draft
 from turnwise.testing import talk
 
 
 def delta(id: int) -> Event:
-    made = attempt_draft("delta", 1, 0.0, 1, "x")
+    made = delta_draft(1, 0.0, 1, 0, "x")
     return Event(id, made.type, made.turn, made.tail)
 
 
@@ -22,12 +22,12 @@ async def test_a_nudge_beside_an_event_is_not_lost() -> None:
     """Both in one step of the loop: first the event, then the nudge ends the next reading."""
     async with talk(lambda turn: "ok") as say:
         await say("hi")
-        with say.runtime.gateway.follow("test", 5) as reader:
+        with say.runtime.gateway.follow("test", 7) as reader:
             reading = asyncio.create_task(reader.read())
             await asyncio.sleep(0.01)
-            reader.push([delta(6)])
+            reader.push([delta(8)])
             reader.nudge()
-            assert [event.id for event in await reading] == [6]
+            assert [event.id for event in await reading] == [8]
             async with asyncio.timeout(5):
                 assert await reader.read() == []
 

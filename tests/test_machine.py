@@ -31,9 +31,9 @@ from hypothesis.stateful import (
 
 from postgres_servers import PostgresServer
 from redis_servers import RedisCluster, RedisServer
-from turnwise.conversation import Message
+from turnwise.conversation import Answer, Ask, Message
 from turnwise.conversation.events import TERMINAL
-from turnwise.errors import ClaimLost, KeyReused
+from turnwise.errors import AskClosed, ClaimLost, Invalid, KeyReused
 from turnwise.stores import remote
 from turnwise.stores.base import Store, Submission
 from turnwise.stores.claim import Claim, Outcome
@@ -41,7 +41,7 @@ from turnwise.stores.memory import MemoryStore
 from turnwise.stores.postgres import PostgresStore
 from turnwise.stores.redis import RedisStore
 from turnwise.stores.sqlite import SQLiteStore
-from turnwise.testing.conformance.acting import delta, desk, question, texts
+from turnwise.testing.conformance.acting import delta, desk, question, started, texts
 from turnwise.testing.virtual import VirtualLoop
 
 T = TypeVar("T")
@@ -57,6 +57,12 @@ class Modelled:
     status: str = "queued"
     attempt: int = 0
     stop: bool = False
+    said: str = ""
+
+    @property
+    def remains(self) -> list[str]:
+        """What its last attempt leaves if nobody ends it."""
+        return [self.said] if self.said else []
 
 
 @dataclass
@@ -69,6 +75,10 @@ class Model:
     keys: dict[str, tuple[str, int]] = field(default_factory=dict)
     history: list[str] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
+    memory: list[int] = field(default_factory=list)
+    base_memory: int = 0
+    asks: dict[str, int] = field(default_factory=dict)
+    closed: list[str] = field(default_factory=list)
     holder: Claim | None = None
     until: float = 0.0
     orphaned: bool = False
@@ -93,7 +103,7 @@ class Model:
             return
         self.holder = None
         if turn.stop:
-            self.end(turn, "cancelled")
+            self.end(turn, "cancelled", *turn.remains)
         else:
             turn.status = "queued"
 
@@ -103,10 +113,10 @@ class Model:
             return None
         for turn in self.queued:
             if turn.attempt < ATTEMPTS:
-                turn.status, turn.attempt = "running", turn.attempt + 1
+                turn.status, turn.attempt, turn.said = "running", turn.attempt + 1, ""
                 self.until, self.orphaned = self.now + LEASE, False
                 return turn
-            self.end(turn, "failed")
+            self.end(turn, "failed", *turn.remains)
         return None
 
 
@@ -140,15 +150,28 @@ class Machine(RuleBasedStateMachine):
             self.do(self.store.close())
 
     @rule(
-        text=st.sampled_from("abc"), key=st.none() | st.sampled_from(["k1", "k2"]), at=st.booleans()
+        text=st.sampled_from("abc"),
+        key=st.none() | st.sampled_from(["k1", "k2"]),
+        at=st.booleans(),
+        ask=st.none() | st.integers(0, 3),
+        value=st.sampled_from(["yes", "yes", "maybe"]),
     )
-    def submit(self, text: str, key: str | None, at: bool) -> None:
+    def submit(self, text: str, key: str | None, at: bool, ask: int | None, value: str) -> None:
         model = self.model
         taken: list[Claim | None] = []
-        wish = Submission("s", question(text), key=key, fingerprint=text if key else "")
+        known = [*model.asks, *model.closed[-2:]]
+        answers = [Answer(known[ask % len(known)], value)] if known and ask is not None else []
+        wish = Submission("s", question(text), key=key, fingerprint=text if key else "",
+                          answers=answers)  # fmt: skip
         try:
             submitted = self.do(self.store.submit(wish, desk() if at else None, taken.append))
-        except KeyReused:
+        except AskClosed:
+            assert answers[0].ask not in model.asks
+            return
+        except Invalid as error:
+            if not isinstance(error, KeyReused):
+                assert (answers[0].ask in model.asks, value) == (True, "maybe")
+                return
             assert key is not None
             assert model.keys[key][0] != text
             return
@@ -157,6 +180,9 @@ class Machine(RuleBasedStateMachine):
             assert not submitted.created
             return
         idle = model.running is None and not model.queued
+        gone = [answers[0].ask] if answers else list(model.asks)
+        model.closed += gone
+        model.asks = {id: n for id, n in model.asks.items() if id not in gone}
         model.last += 1
         assert (submitted.turn.n, submitted.created) == (model.last, True)
         turn = model.turns[model.last] = Modelled(model.last, text)
@@ -198,10 +224,14 @@ class Machine(RuleBasedStateMachine):
         claim, turn = self.any_claim(pick)
         if claim is None:
             return
+        drafts = [delta(claim.turn, claim.attempt, "x")]
+        if turn is None or not turn.said:
+            drafts.insert(0, started(claim.turn, claim.attempt))
         try:
-            stop = self.do(self.store.append(claim, [delta(claim.turn, claim.attempt, "x")]))
+            stop = self.do(self.store.append(claim, drafts))
             assert turn is not None, "a stale claim has written"
             assert stop == turn.stop
+            turn.said += "x"
         except ClaimLost:
             assert turn is None, "a claim that is held was refused"
 
@@ -209,14 +239,18 @@ class Machine(RuleBasedStateMachine):
         pick=st.integers(0, 2),
         status=st.sampled_from(["completed", "completed", "failed", "cancelled"]),
         state=st.none() | st.integers(0, 9),
+        asks=st.booleans(),
     )
-    def finish(self, pick: int, status: Any, state: int | None) -> None:
+    def finish(self, pick: int, status: Any, state: int | None, asks: bool) -> None:
         claim, turn = self.any_claim(pick)
         if claim is None:
             return
         replies = ["r"] if status == "completed" else []
+        ask = Ask("r", choices=["yes", "no"])
         error = {"code": "x", "message": "x", "retryable": False} if status == "failed" else None
         outcome = Outcome(status, [Message(text).encode() for text in replies], error=error)
+        if asks and replies and ask.ask is not None:
+            outcome.replies, outcome.asks = [ask.encode()], [(0, ask.ask.id)]
         if status == "completed" and state is not None:
             outcome.state = orjson.dumps({"n": state})
         try:
@@ -226,8 +260,40 @@ class Machine(RuleBasedStateMachine):
             assert turn is None, "a claim that is held was refused"
             return
         self.model.end(turn, status, *replies)
+        for _, id in outcome.asks:
+            self.model.asks[id] = turn.n
         if outcome.state is not None:
             self.model.state = {"n": state}
+
+    @rule(pick=st.integers(0, 2), count=st.integers(1, 3))
+    def remember(self, pick: int, count: int) -> None:
+        claim, turn = self.any_claim(pick)
+        if claim is None:
+            return
+        model = self.model
+        try:
+            last = self.do(self.store.remember(claim, [b"%d" % claim.turn] * count, 1000))
+            assert turn is not None, "a stale claim has remembered"
+        except ClaimLost:
+            assert turn is None, "a claim that is held was refused"
+            return
+        model.memory += [claim.turn] * count
+        assert last == model.base_memory + len(model.memory)
+
+    @rule(pick=st.integers(0, 2), before=st.integers(0, 9))
+    def forget_memory(self, pick: int, before: int) -> None:
+        claim, turn = self.any_claim(pick)
+        if claim is None:
+            return
+        model = self.model
+        try:
+            self.do(self.store.forget_memory(claim, before))
+            assert turn is not None, "a stale claim has forgotten"
+        except ClaimLost:
+            assert turn is None, "a claim that is held was refused"
+            return
+        gone = max(0, min(before - 1 - model.base_memory, len(model.memory)))
+        model.base_memory, model.memory = model.base_memory + gone, model.memory[gone:]
 
     @rule(pick=st.integers(0, 2))
     def release(self, pick: int) -> None:
@@ -236,7 +302,7 @@ class Machine(RuleBasedStateMachine):
             return
         self.do(self.store.release(claim))
         if turn is not None and turn.stop:
-            self.model.end(turn, "cancelled")
+            self.model.end(turn, "cancelled", *turn.remains)
         elif turn is not None:
             turn.status, turn.attempt, self.model.holder = "queued", turn.attempt - 1, None
 
@@ -268,6 +334,8 @@ class Machine(RuleBasedStateMachine):
         self.do(self.store.reset("s"))
         model = self.model
         model.turns, model.history, model.state, model.holder = {}, [], {}, None
+        model.closed, model.asks = [*model.closed, *model.asks], {}
+        model.base_memory, model.memory = model.base_memory + len(model.memory), []
 
     @rule(seconds=st.sampled_from([1.0, 10.0, LEASE + 1]))
     def pass_time(self, seconds: float) -> None:
@@ -293,6 +361,10 @@ class Machine(RuleBasedStateMachine):
             turn.n for turn in model.turns.values() if turn.status in ("queued", "running")
         ]
         assert orjson.loads(self.do(self.store.state("s"))) == model.state
+        assert list(history.asks) == list(model.asks)
+        memory = self.do(self.store.memory("s"))
+        expected = list(enumerate(model.memory, model.base_memory + 1))
+        assert [(one.n, one.turn) for one in memory] == expected
         for turn in model.turns.values():
             record = self.do(self.store.turn("s", turn.n))
             assert record is not None

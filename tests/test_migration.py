@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ def opened(path: Path) -> SQLiteStore:
     return SQLiteStore(path, clock=lambda: BEFORE["now"])
 
 
+ADDED = r',"partial":(true|false),"waiting":\[[^]]*\]'
+"""What the end of a turn tells since then."""
+
+
 async def reads(store: Store, session: str) -> dict[str, Any]:
     """What the file's readings were written from, read again."""
     found = await store.session(session)
@@ -53,7 +58,7 @@ async def reads(store: Store, session: str) -> dict[str, Any]:
         "state": (await store.state(session)).decode(),
         "turns": [turn.encode().decode() for turn in turns],
         "floor": log.floor,
-        "log": [event.encoded.decode() for event in log.events],
+        "log": [re.sub(ADDED, "", event.encoded.decode()) for event in log.events],
     }
 
 

@@ -255,9 +255,12 @@ async def test_a_reply_in_one_piece_is_kept_once(empty: Store) -> None:
         assert log is not None
         assert log.events == seen
         assert [event.type for event in seen] == [
-            "turn.queued", "turn.started", "delta", "message", "turn.completed",
+            "turn.queued", "turn.started", "message.started", "delta", "message.ended", "message",
+            "turn.completed",
         ]  # fmt: skip
-        assert seen[2].json()["text"] == "all of it"
+        assert seen[3].json()["text"] == "all of it"
+        ids = {event.json()["message"]["id"] for event in seen[2::3] if event.type != "delta"}
+        assert len(ids) == 1, "the id is final"
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ import pytest
 from turnwise import Message, TurnError
 from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost
+from turnwise.stores.claim import UNENDED, WHOLE
 from turnwise.turn import Coalesce
-from turnwise.worker.output import Output, split_sentences
+from turnwise.worker.output import Output
+from turnwise.worker.pending import split_sentences
 
 
 class Log:
@@ -25,7 +27,7 @@ class Log:
         self.second = asyncio.Event()
 
     async def __call__(self, drafts: Sequence[Draft]) -> None:
-        self.writes.append([_text(one) for one in drafts])
+        self.writes.append([_text(one) for one in drafts if one.type != "message.started"])
         self.second.set()
         await self.gate.wait()
 
@@ -33,6 +35,11 @@ class Log:
 def _text(one: Draft) -> str:
     body = orjson.loads(b"{" + one.tail)
     return str(body.get("text", body.get("name")))
+
+
+def _place(one: Draft) -> int:
+    place: int = orjson.loads(b"{" + one.tail)["index"]
+    return place
 
 
 def output(log: Log, coalesce: Coalesce = 0.01, limit: int = 1000) -> Output:
@@ -46,10 +53,11 @@ async def test_a_reply_made_in_one_go_costs_no_write() -> None:
     await out.say("a")
     await out.say("b")
     out.close()
-    assert [_text(one) for one in out.rest()] == ["ab"]
     await asyncio.sleep(0.03)
     assert log.writes == []
-    assert [message.text for message in out.messages()] == ["ab"]
+    messages, told = out.finish(partial=False, metadata=None)
+    assert ([message.text for message in messages], told) == (["ab"], WHOLE)
+    assert out.rest() == []
 
 
 async def test_the_first_delta_leaves_at_once_and_the_next_together() -> None:
@@ -77,10 +85,10 @@ async def test_custom_events_keep_their_place() -> None:
     """A custom event comes after the text said before it and before the text said after it."""
     out = output(Log())
     await out.say("a")
-    await out.emit("chart", {"x": 1})
+    await out.emit("chart", {"x": 1}, False)
     await out.say("b")
     out.close()
-    assert [_text(one) for one in out.rest()] == ["a", "chart", "b"]
+    assert [_text(one) for one in out.rest()][1:] == ["a", "chart", "b"]
 
 
 async def test_texts_and_messages() -> None:
@@ -89,7 +97,13 @@ async def test_texts_and_messages() -> None:
     for piece in ("a", "b", Message("whole"), "c"):
         await out.say(piece)
     out.close()
-    assert [message.text for message in out.messages()] == ["ab", "whole", "c"]
+    messages, told = out.finish(partial=False, metadata=None)
+    assert ([message.text for message in messages], told) == (["ab", "whole", "c"], UNENDED)
+    assert [(one.type, _place(one)) for one in out.rest()] == [
+        ("message.started", 0), ("delta", 0), ("message.ended", 0),
+        ("message.started", 1), ("delta", 1), ("message.ended", 1),
+        ("message.started", 2), ("delta", 2),
+    ]  # fmt: skip
 
 
 async def test_partial_marks_what_was_said() -> None:
@@ -97,7 +111,7 @@ async def test_partial_marks_what_was_said() -> None:
     out = output(Log())
     await out.say("half a th")
     out.close()
-    assert [message.partial for message in out.messages(partial=True)] == [True]
+    assert [m.partial for m in out.finish(partial=True, metadata=None)[0]] == [True]
 
 
 @pytest.mark.parametrize("bad", [b"bytes", 3, ["x"], {"a": 1}])
@@ -122,7 +136,7 @@ async def test_surrogates_are_mended() -> None:
     out = output(Log())
     await out.say("\ud83d\ude00 and \ud83d alone")
     out.close()
-    assert out.messages()[0].text == "\U0001f600 and \ufffd alone"
+    assert out.finish(partial=False, metadata=None)[0][0].text == "\U0001f600 and \ufffd alone"
 
 
 async def test_after_a_lost_claim_nothing_is_said() -> None:

@@ -49,6 +49,31 @@ def test_chatting(terminal: Callable[..., Terminal]) -> None:
     assert again.end() == 0
 
 
+def test_an_agent_in_the_terminal(
+    terminal: Callable[..., Terminal], serve: Callable[..., Process]
+) -> None:
+    """A step is one line; a number or a choice is the answer if it is typed after the question, in
+    this process and on a server; any other text is a message."""
+    for flags in ((), ("--url", serve().url)):
+        chat = terminal("chat", *flags)
+        chat.wait_for(PROMPT)
+        chat.type("plan a trip to Atlantis\r")
+        chat.wait_for("✗ get_weather no station in Atlantis reports")
+        chat.wait_for(PROMPT)
+        chat.type("plan a trip to Paris\r")
+        chat.wait_for("✓ get_weather")
+        chat.wait_for("Shall I put it into your notes")
+        chat.wait_for("2 No")
+        chat.wait_for(PROMPT)
+        chat.type("1\r")
+        chat.wait_for("Done")
+        chat.wait_for(PROMPT)
+        chat.type("1\r")
+        chat.wait_for(r"You said: \*1\*")
+        chat.wait_for(PROMPT)
+        assert chat.end() == 0
+
+
 def test_chatting_with_a_server(
     terminal: Callable[..., Terminal], serve: Callable[..., Process]
 ) -> None:

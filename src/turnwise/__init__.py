@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from turnwise.batching import Batcher, batched
 from turnwise.bot import Bot
-from turnwise.conversation import Attachment, Message, Reply
+from turnwise.conversation import Answer, Ask, Attachment, Message, Reply
 from turnwise.conversation.events import Event
 from turnwise.errors import Refusal, ReplyTimeout, StreamEnded, TurnError, TurnwiseError
 from turnwise.runtime import Runtime
@@ -27,6 +27,8 @@ else:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
+    "Ask",
     "Attachment",
     "Batcher",
     "Bot",

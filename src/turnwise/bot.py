@@ -24,8 +24,8 @@ class Bot:
     `turn.messages` holds. `timeout`: seconds that a turn may take. `max_attempts`: attempts at a
     turn whose worker process dies. `queue_limit`: messages that may wait in one session.
     `coalesce`: seconds between two deltas, or "sentence" for deltas of whole sentences.
-    `max_reply`: maximum characters of a reply. `max_state`: maximum bytes of a session's state as
-    JSON.
+    `max_reply`: maximum characters of a reply. `max_state` and `max_memory`: maximum bytes of a
+    session's state and of its memory, as JSON.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Bot:
         coalesce: Coalesce = 0.03,
         max_reply: int = 1_000_000,
         max_state: int = 65_536,
+        max_memory: int = 64_000_000,
     ) -> None:
         check_counts(
             history=history,
@@ -46,6 +47,7 @@ class Bot:
             queue_limit=queue_limit,
             max_reply=max_reply,
             max_state=max_state,
+            max_memory=max_memory,
         )
         check_positive(timeout=timeout)
         if coalesce != "sentence" and not isinstance(coalesce, int | float):
@@ -57,6 +59,7 @@ class Bot:
             coalesce=coalesce,
             max_reply=max_reply,
             max_state=max_state,
+            max_memory=max_memory,
         )
         self.queue_limit = queue_limit
         self._services = Services()

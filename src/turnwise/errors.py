@@ -8,6 +8,7 @@
     │   ├── Unauthorized          401: the token is missing, wrong or expired
     │   ├── Forbidden             403: this origin may not connect
     │   ├── NotFound              404: no such session or turn (or one of another owner)
+    │   ├── AskClosed             409: what is answered does not wait for an answer
     │   └── QueueFull             429: the session's mailbox is full
     ├── StoreUnavailable          503: the store cannot be reached; nothing was acknowledged
     │   └── PerhapsKept           503: it is unknown whether the store has stored the message
@@ -17,6 +18,7 @@
     ├── ClaimLost                 a worker wrote without holding the claim; nothing was changed
     ├── TurnError                 502: ends a turn as failed, with a code for programs
     │   ├── Refusal               422: the bot declines; the user sees its text
+    │   ├── MemoryFull            the session's memory cannot hold more
     │   └── ModelError            a language model could not answer
     ├── ConfigurationError        a setting or a store URL is wrong
     └── MissingExtra              an optional dependency is not installed
@@ -87,6 +89,13 @@ class NotFound(Rejected):
 
     code = "not_found"
     status = 404
+
+
+class AskClosed(Rejected):
+    """This question does not wait for an answer: it was answered, or a later message closed it."""
+
+    code = "ask_closed"
+    status = 409
 
 
 class QueueFull(Rejected):
@@ -194,6 +203,12 @@ class BadOutput(TurnError):
     """The handler's reply, event or state cannot be stored."""
 
     code = "bad_reply"
+
+
+class MemoryFull(TurnError):
+    """The session's memory cannot hold more."""
+
+    code = "memory_full"
 
 
 class ModelError(TurnError):

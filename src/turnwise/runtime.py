@@ -7,14 +7,14 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from types import FrameType
 from typing import Any
 
 from turnwise import telemetry
 from turnwise.bot import Bot, Handler
-from turnwise.conversation import Message, Reply, TurnRecord, checked_session_id
+from turnwise.conversation import Answer, Message, Reply, TurnRecord, checked_session_id
 from turnwise.conversation.events import Event
 from turnwise.conversation.streamed_text import StreamedText
 from turnwise.errors import (
@@ -278,15 +278,19 @@ class Runtime:
         key: str | None = None,
         timeout: float | None = None,
         metadata: dict[str, Any] | None = None,
+        answers: Mapping[str, Any] | None = None,
     ) -> Reply:
         """The reply to `text` in the session `session_id`, which is created on first use.
 
-        The same `key` submits only once. Raises ReplyTimeout after `timeout` seconds (the turn
-        continues), TurnError if the turn failed or was cancelled.
+        The same `key` submits only once. `answers` are values by the ids of the asks that they
+        answer (`reply.asks`); then the text may be empty. Raises AskClosed if one waits no longer,
+        ReplyTimeout after `timeout` seconds (the turn continues), TurnError if the turn failed or
+        was cancelled.
         """
         _, record, closed = await self.gateway.submit_and_wait(
-            session_id, text, timeout=timeout, key=key, create=True, metadata=metadata
-        )
+            session_id, text, timeout=timeout, key=key, create=True, metadata=metadata,
+            answers=[Answer(ask, value) for ask, value in (answers or {}).items()],
+        )  # fmt: skip
         if record.open:
             raise StreamEnded() if closed else ReplyTimeout()
         if record.error is not None:

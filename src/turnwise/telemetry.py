@@ -176,6 +176,23 @@ def span(name: str, *, session: str, turn: int) -> AbstractContextManager[Any]:
     return made
 
 
+def step_span(kind: str, name: str, id: str) -> AbstractContextManager[Any]:
+    """A span around a step, by OpenTelemetry's conventions for generative AI."""
+    if not traced():
+        return NO_SPAN
+    attributes = {"turnwise.step": id, "turnwise.step.kind": kind}
+    if kind == "tool":
+        attributes |= {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": name,
+            "gen_ai.tool.call.id": id,
+        }
+    made: AbstractContextManager[Any] = trace.get_tracer("turnwise").start_as_current_span(
+        f"execute_tool {name}" if kind == "tool" else f"{kind} {name}", attributes=attributes
+    )
+    return made
+
+
 def setup_logging(level: str) -> None:
     """Readable lines on standard error for the command line's servers."""
     logging.basicConfig(

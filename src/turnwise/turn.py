@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar
 
-from turnwise.conversation import Message
+from turnwise.conversation import Answer, Message
+from turnwise.conversation.steps import StepKind
+from turnwise.memory import Keeper, Memory
 
 T = TypeVar("T")
 Coalesce = float | Literal["sentence"]
@@ -17,7 +20,7 @@ Coalesce = float | Literal["sentence"]
 @dataclass(frozen=True, slots=True)
 class Options:
     """How a bot's turns are run. `timeout` is in seconds, `max_reply` in characters,
-    `max_state` in bytes as JSON."""
+    `max_state` and `max_memory` in bytes as JSON."""
 
     history: int = 50
     timeout: float = 300.0
@@ -25,6 +28,7 @@ class Options:
     coalesce: Coalesce = 0.03
     max_reply: int = 1_000_000
     max_state: int = 65_536
+    max_memory: int = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +40,30 @@ class TurnSession:
     metadata: dict[str, Any]
 
 
-class Tools(Protocol):
+class Step(Protocol):
+    """Something that the bot does while it answers, as `async with turn.step(...) as step`.
+
+    Set `output` to its result (JSON). `id` is its id in events and records; unique in the session.
+    If the block raises, the step has failed, and the exception goes on.
+    """
+
+    output: Any
+
+    @property
+    def id(self) -> str: ...
+
+    async def say(self, text: str) -> None:
+        """Add to the step's text, which is streamed, and is no part of the answer."""
+
+
+class Tools(Keeper, Protocol):
     """What a turn can request from the worker that runs it."""
 
     async def say(self, piece: str | Message) -> None: ...
 
-    async def emit(self, name: str, data: Any) -> None: ...
+    async def emit(self, name: str, data: Any, keep: bool) -> None: ...
+
+    def step(self, name: str, input: Any, kind: StepKind) -> AbstractAsyncContextManager[Step]: ...
 
     async def history(self, before: int | None, limit: int) -> list[Message]: ...
 
@@ -54,8 +76,9 @@ class Turn:
     `n` is the turn's number in its session and `attempt` counts from 1: together with
     `session.id` they make an idempotency key for side effects. `state` is the session's own JSON
     dict, committed together with the reply or not at all. `local` is a dict in this worker's
-    memory that exists as long as the worker caches the session; it is never stored. `usage` is
-    stored with the reply, and `metadata` with the message that contains its streamed text.
+    process that exists as long as the worker caches the session; it is never stored. `memory` is
+    what the bot remembers beside what was said. `usage` is stored however the turn ends, and
+    `metadata` with the message that contains its streamed text.
     """
 
     def __init__(
@@ -78,6 +101,7 @@ class Turn:
         self.local = local
         self.usage: dict[str, Any] | None = None
         self.metadata: dict[str, Any] = {}
+        self.memory = Memory(tools)
         self._history = history
         self._tools = tools
 
@@ -96,9 +120,29 @@ class Turn:
         a complete message."""
         await self._tools.say(piece)
 
-    async def emit(self, name: str, data: Any = None) -> None:
-        """Send a `custom` event with JSON `data` to all followers; it is not in the history."""
-        await self._tools.emit(name, data)
+    @property
+    def answers(self) -> list[Answer]:
+        """The answers that the message gives to asks of earlier turns."""
+        return self.message.answers
+
+    async def emit(self, name: str, data: Any = None, *, keep: bool = False) -> None:
+        """Send a `custom` event with JSON `data` to all followers. With `keep` it is kept on the
+        turn, so that it is there after a reload; else it is gone with the log."""
+        await self._tools.emit(name, data, keep)
+
+    def step(
+        self, name: str, input: Any = None, *, kind: StepKind = "tool"
+    ) -> AbstractAsyncContextManager[Step]:
+        """Something that the bot does while it answers: a "tool" call, "reasoning", or other
+        "work". It is shown while it runs, and kept with the turn.
+
+        `input` and the step's output are JSON. Of input, output and text 64 kB are kept each.
+        """
+        return self._tools.step(name, input, kind)
+
+    def add_usage(self, usage: Mapping[str, Any]) -> None:
+        """Add what one model call cost to `usage`: numbers are summed, also in nested dicts."""
+        self.usage = _sum(self.usage or {}, usage)
 
     async def history(self, before: int | None = None, limit: int = 50) -> list[Message]:
         """Earlier messages, oldest first: the last `limit` whose `seq` is below `before`."""
@@ -107,3 +151,17 @@ class Turn:
     def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]:
         """Run blocking `fn` in this session's own thread, which its earlier turns used too."""
         return self._tools.in_thread(fn, *args)
+
+
+def _sum(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers are added; anything else is the newer."""
+    total = dict(old)
+    for name, value in new.items():
+        was = total.get(name)
+        if isinstance(value, Mapping):
+            total[name] = _sum(was if isinstance(was, Mapping) else {}, value)
+        elif isinstance(value, int | float) and isinstance(was, int | float):
+            total[name] = was + value
+        elif value is not None or was is None:
+            total[name] = value
+    return total

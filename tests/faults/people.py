@@ -51,6 +51,10 @@ class Person:
     repeated: list[tuple[Acknowledged, Acknowledged]] = field(default_factory=list)
     seen: list[dict[str, Any]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    asks: list[str] = field(default_factory=list)
+    """What was asked, and this person has not tried to answer."""
+    twice: list[str] = field(default_factory=list)
+    """Asks of which two answers were accepted."""
     told: bool = False
     """The session is gone, and they were told so."""
     path: str = ""
@@ -71,6 +75,7 @@ class Person:
                     if self.orders:
                         text += f" !{self.orders.pop()}"
                     await self._say(client, text)
+                    await self._answer(client, f"{text}.answer")
                     await asyncio.sleep(PACE * self.chance.random() * 2)
                     i += 1
                 await self._hear_the_end(client)
@@ -101,8 +106,37 @@ class Person:
             else:
                 self.acknowledged.append(ack)
 
-    async def _insist(self, client: httpx.AsyncClient, method: str, path: str, **more: Any) -> Any:
-        """What the first server says that does answer."""
+    async def _answer(self, client: httpx.AsyncClient, text: str) -> None:
+        """Answer what was asked last, twice at once, at any servers: one may be accepted."""
+        if not self.asks:
+            return
+        ask, self.asks = self.asks[-1], []
+        answers = [{"ask": ask, "value": "yes"}]
+        asked = (
+            self._insist(
+                client, "POST", f"{self.path}/turns", refused=409,
+                json={"text": f"{text}{i}", "answers": answers},
+                headers={"Idempotency-Key": f"{text}{i}"},
+            )
+            for i in range(2)
+        )  # fmt: skip
+        accepted = [turn for turn in await asyncio.gather(*asked) if turn is not None]
+        now = time.monotonic()
+        for turn in accepted:
+            self.acknowledged.append(Acknowledged(turn["message"]["text"], turn["n"], now))
+        if len(accepted) > 1:
+            self.twice.append(ask)
+
+    async def _insist(
+        self,
+        client: httpx.AsyncClient,
+        method: str,
+        path: str,
+        *,
+        refused: int | None = None,
+        **more: Any,
+    ) -> Any:
+        """What the first server says that does answer; None if it refuses by this status."""
         headers = {**self.auth, **more.pop("headers", {})}
         while True:
             url = self.chance.choice(self.urls) + path
@@ -113,6 +147,8 @@ class Person:
                 continue
             if response.status_code == 404:
                 raise Gone
+            if response.status_code == refused:
+                return None
             if response.status_code < 300:
                 try:
                     return response.json()
@@ -204,5 +240,7 @@ class Person:
     def _hear(self, event: dict[str, Any]) -> bool:
         """Take note; returns whether to go on elsewhere."""
         self.seen.append(event)
+        if event["type"] == "ask":
+            self.asks.append(event["ask"]["id"])
         self.cursor = event["resume_at"] if event["type"] == "gap" else event["id"]
         return self.chance.random() < 0.03

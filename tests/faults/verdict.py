@@ -45,6 +45,7 @@ class Verdict:
         self.broken += [f"{person.name}: {words}" for words in person.broken]
         self._count_texts(person, events, rolled_back)
         self._follow_turns(messages, events)
+        self._follow_memory(person, messages, events, bool(rolled_back))
         self._follow_reader(person, events, bool(rolled_back))
 
     def _note(self, kind: str, wrong: bool, what: object) -> None:
@@ -81,7 +82,10 @@ class Verdict:
         """Turns never overlap, each ends once, its effect landed once, its words are its reply."""
         ids = [event["id"] for event in events]
         self._note("gaps", ids != list(range(1, len(ids) + 1)), "the log has holes")
-        replies = {m["turn"]: m["text"] for m in messages if m["role"] == "assistant"}
+        replies: dict[int, str] = {}
+        for message in messages:
+            if message["role"] == "assistant":
+                replies[message["turn"]] = replies.get(message["turn"], "") + message["text"]
         running, attempt, said, completed = 0, 0, "", 0
         ended: list[int] = []
         for event in events:
@@ -106,6 +110,36 @@ class Verdict:
         places = [(message["seq"], message["turn"]) for message in messages]
         straight = [seq for seq, _ in places] == list(range(1, len(places) + 1))
         self._note("reordered", not straight or places != sorted(places), places)
+
+    def _follow_memory(
+        self,
+        person: Person,
+        messages: list[dict[str, Any]],
+        events: list[dict[str, Any]],
+        rolled_back: bool,
+    ) -> None:
+        """What a turn remembered is there once, whatever attempt it was; an ask takes one answer,
+        from a message that was accepted after it."""
+        before = 0
+        for message in messages:
+            whole = message["role"] == "assistant" and not message.get("partial")
+            if whole and ":" in message["text"]:
+                mine, _, rest = message["text"].partition(":")[2].strip().partition(" ")
+                total = int(rest.partition(" ")[0])
+                self._note("doubled", mine != "1", f"done {mine} times: {message}")
+                self._note("lost", total <= before and not rolled_back, f"forgotten: {message}")
+                before = total
+        waiting: set[str] = set()
+        for event in events:
+            if event["type"] == "ask":
+                waiting.add(event["ask"]["id"])
+            elif event["type"] == "turn.queued":
+                given = {answer["ask"] for answer in event["message"].get("answers", [])}
+                self._note("reordered", not given <= waiting, f"answered too early: {event}")
+            elif event["type"] == "ask.closed":
+                self._note("doubled", event["ask"]["id"] not in waiting, event)
+                waiting.discard(event["ask"]["id"])
+        self._note("doubled", bool(person.twice) and not rolled_back, f"answered {person.twice}")
 
     def _follow_reader(
         self, person: Person, events: list[dict[str, Any]], rolled_back: bool

@@ -9,15 +9,19 @@ from typing import Any
 from world import SESSIONS, Reader, World
 
 from turnwise.conversation.events import (
+    ASK,
+    ASK_CLOSED,
     CANCELLED,
     COMPLETED,
     DELTA,
     FAILED,
     GAP,
     MESSAGE,
+    MESSAGE_STARTED,
     QUEUED,
     RESET,
     STARTED,
+    STEP,
 )
 
 
@@ -29,6 +33,8 @@ class Told:
     completed: int = 0
     turns: dict[int, str] = field(default_factory=dict)
     ended: dict[int, str] = field(default_factory=dict)
+    asks: list[str] = field(default_factory=list)
+    resets: int = 0
 
 
 def check(world: World) -> None:
@@ -37,6 +43,8 @@ def check(world: World) -> None:
         told = walk(world, session)
         _check_acknowledged(world, session, told)
         _check_history(world, session, told)
+        _check_memory(world, session, told)
+    assert world.breaches == []
     for reader in world.readers:
         _check_reader(world, reader)
 
@@ -49,28 +57,55 @@ def walk(world: World, session: str) -> Told:
     running = attempt = 0
     questions: dict[int, str] = {}
     replies: list[tuple[int, str]] = []
+    named: list[str] = []
+    steps: dict[str, str] = {}
+    closing: list[tuple[str, str]] = []
+    lost = False
     for id in sorted(log):
         event = log[id].json()
         kind, turn = event["type"], event.get("turn", 0)
+        if kind == ASK_CLOSED:
+            closed = event["ask"]["id"], event["why"]
+            assert closed in closing or kind == RESET or turn == 0, "an ask closed by itself"
+            told.asks.remove(closed[0])
+            closing = [one for one in closing if one != closed]
+            continue
+        assert closing == [], "a message left an ask open that it closes"
+        assert not lost or kind in (CANCELLED, RESET), "what was said is lost"
         if kind == QUEUED:
             assert turn == len(told.turns) + 1, "turns are not numbered in order"
             told.turns[turn] = questions[turn] = event["message"]["text"]
+            given = [answer["ask"] for answer in event["message"].get("answers", [])]
+            assert set(given) <= set(told.asks), "an answer to what is not open"
+            why = "answered" if given else "message"
+            closing = [(ask, why) for ask in given or told.asks]
         elif kind == STARTED:
             assert turn not in told.ended, "a turn started after its end"
             assert running in (0, turn), "two turns at once"
             waiting = [n for n in told.turns if n not in told.ended]
             assert turn == min(waiting), "a turn overtook another"
             assert event["attempt"] <= attempt + 1 if running == turn else True
-            running, attempt, replies = turn, event["attempt"], []
+            running, attempt, replies, named, steps = turn, event["attempt"], [], [], {}
+        elif kind == MESSAGE_STARTED:
+            assert event["index"] == len(named), "messages are not in order"
+            named.append(event["message"]["id"])
+        elif kind == STEP:
+            steps[event["step"]["id"]] = event["step"]["status"]
+        elif kind == ASK:
+            assert event["message"] == named[len(replies) - 1]
+            told.asks.append(event["ask"]["id"])
         elif kind == DELTA:
             assert (turn, event["attempt"]) == (running, attempt), "a word of a stale attempt"
         elif kind == MESSAGE:
             assert turn == running, "a reply to a turn that does not run"
+            assert event["message"]["id"] == named[len(replies)], "a message changed its name"
             replies.append((turn, event["message"]["text"]))
         elif kind in (COMPLETED, FAILED, CANCELLED):
             assert turn not in told.ended, "a turn ended twice"
             told.ended[turn] = kind
             if turn == running:
+                lost = len(replies) < len(named)  # only a reset leaves nothing
+                assert kind != COMPLETED or "running" not in steps.values()
                 told.messages += [(turn, questions[turn]), *replies]
                 told.completed += kind == COMPLETED
                 running, attempt = 0, 0
@@ -78,6 +113,8 @@ def walk(world: World, session: str) -> Told:
                 assert kind == CANCELLED, "a turn that did not run ended"
         elif kind == RESET:
             told.messages, told.completed = [], 0
+            told.resets, lost = told.resets + 1, False
+            assert told.asks == [], "a reset left an ask open"
             running = 0
             assert set(told.ended) == set(told.turns), "a reset left turns open"
     assert set(told.ended) == set(told.turns), "a turn never ended"
@@ -101,6 +138,21 @@ def _check_history(world: World, session: str, told: Told) -> None:
     assert seqs == list(range(seqs[0], seqs[0] + len(seqs))) if seqs else True
     state = json.loads(world.states[session])
     assert state.get("n", 0) == told.completed, "an effect was lost or came twice"
+
+
+def _check_memory(world: World, session: str, told: Told) -> None:
+    """What the bot was told to be remembered is, once, until a reset; open asks are the log's."""
+    memory, acked = world.memories[session], world.remembered[session]
+    assert (
+        [n for n, _ in memory] == list(range(memory[0][0], memory[-1][0] + 1)) if memory else True
+    )
+    first = memory[0][0] if memory else 0
+    kept = dict(memory)
+    for n, body in acked:
+        if (told.resets == 0 and body) or (memory and n >= first):
+            assert kept.get(n) == body, "an acknowledged memory is lost"
+    assert len({body for _, body in memory}) == len(memory), "a memory came twice"
+    assert world.asks[session] == told.asks
 
 
 def _check_reader(world: World, reader: Reader) -> None:

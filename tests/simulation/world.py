@@ -17,15 +17,18 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from turnwise import Bot, Turn
+import orjson
+
+from turnwise import Answer, Ask, Bot, Message, Turn
 from turnwise.conversation.events import Event
-from turnwise.errors import NotFound, QueueFull, StoreUnavailable
+from turnwise.errors import AskClosed, NotFound, QueueFull, StoreUnavailable
 from turnwise.gateway.gateway import Gateway, Limits
 from turnwise.gateway.hub import Hub
 from turnwise.stores.base import Store
@@ -168,6 +171,11 @@ class World:
         self.histories: dict[str, list[Any]] = {}
         self.states: dict[str, Any] = {}
         self.open: dict[str, int] = {}
+        self.remembered: dict[str, list[tuple[int, str]]] = {name: [] for name in SESSIONS}
+        """The memory entries that were acknowledged: their numbers and bodies."""
+        self.memories: dict[str, list[tuple[int, str]]] = {}
+        self.asks: dict[str, list[str]] = {}
+        self.breaches: list[str] = []
         self.readers: list[Reader] = []
 
     # The world's own laws
@@ -190,14 +198,30 @@ class World:
                 known = log.setdefault(event.id, event)
                 assert (known.type, known.turn, known.tail) == (event.type, event.turn, event.tail)
 
-    async def _reply(self, turn: Turn) -> AsyncIterator[str]:
+    async def _reply(self, turn: Turn) -> AsyncIterator[str | Message]:
         turn.state["n"] = turn.state.get("n", 0) + 1
+        async with turn.step("look") as step:
+            step.output = await self._remember(turn)
         for word in range(self.chance.randrange(4)):
             yield f"{turn.n}.{turn.attempt}.{word} "
             await asyncio.sleep(self.chance.expovariate(1.0))
         if turn.text.endswith("fail"):
             raise ValueError
+        if self.chance.random() < 0.3:
+            yield Ask("really?", choices=["yes", "no"])
         yield f"answer to {turn.text}"
+
+    async def _remember(self, turn: Turn) -> int:
+        """What an earlier attempt of this turn has remembered is there; more is added to it."""
+        mine = self.remembered[turn.session.id]
+        earlier = {body for _, body in mine if body.startswith(f"{turn.n}.")}
+        known = {entry.body for entry in await turn.memory.read()}
+        if not earlier <= known:
+            self.breaches.append(f"turn {turn.n} has forgotten {earlier - known}")
+        bodies = [f"{turn.n}.{turn.attempt}.{i}" for i in range(self.chance.randrange(1, 3))]
+        last = await turn.memory.add(*bodies)
+        mine += enumerate(bodies, last - len(bodies) + 1)
+        return last
 
     def host(self) -> Host | None:
         """One that lives."""
@@ -273,15 +297,27 @@ class World:
             n = await self._say(session, text)
             if self.strikes("sent twice", 0.2):
                 assert await self._say(session, text) == n, "one key, two turns"
+            if self.chance.random() < 0.4:
+                await self._answer(session, f"{text} answer")
             if self.strikes("cancelled", 0.1):
                 await self._do(partial(Gateway.cancel, session_id=session, n=n))
             if self.strikes("reset", 0.03):
                 await self._do(partial(Gateway.reset, session_id=session))
 
-    async def _say(self, session: str, text: str) -> int:
+    async def _answer(self, session: str, text: str) -> None:
+        """Answer something that waits for it, unless somebody is faster."""
+        history = await self._do(partial(Gateway.history, session_id=session))
+        if history is not None and history.asks:
+            ask = self.chance.choice(history.asks)
+            with suppress(AskClosed):
+                await self._say(session, text, answers=[Answer(ask, "yes")])
+
+    async def _say(self, session: str, text: str, **more: Any) -> int:
         """The number of the turn that `text` became, however often it takes."""
         while True:
-            saying = partial(Gateway.submit, session_id=session, text=text, key=text, create=True)
+            saying = partial(
+                Gateway.submit, session_id=session, text=text, key=text, create=True, **more
+            )
             submitted = await self._do(saying)
             if submitted is not None:
                 n: int = submitted.turn.n
@@ -334,3 +370,6 @@ class World:
         history = await host.gateway.history(session, limit=500)
         self.histories[session] = history.messages_json
         self.states[session] = await host.store.state(session)
+        found = await host.store.memory(session)
+        self.memories[session] = [(one.n, orjson.loads(one.body)) for one in found]
+        self.asks[session] = list(history.asks)

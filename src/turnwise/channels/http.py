@@ -122,7 +122,7 @@ class HTTPChannel:
             _parameter("header", "Idempotency-Key", "One key creates one turn.", maxLength=255),
         ]
         done = {200: {"model": TurnOut, **_STREAM}}
-        bad = (400, 401, 404, 408, 413, 415, 422)
+        bad = (400, 401, 404, 408, 409, 413, 415, 422)
         self._add(
             "POST", path, self.submit, *bad,
             status_code=202, openapi_extra=body, responses=done, **one,
@@ -194,11 +194,7 @@ class HTTPChannel:
         patience = patience_of(request.headers.get("prefer"))
         with self._access.speaking(principal, session_id) as counted:
             body = await self._body(request, TurnIn)
-            message: dict[str, Any] = {
-                "attachments": [attachment.plain() for attachment in body.attachments],
-                "metadata": body.metadata,
-                "key": request.headers.get("idempotency-key"),
-            }
+            message = {**body.more(), "key": request.headers.get("idempotency-key")}
             if not wants_stream(request):
                 taking = self._take(principal, session_id, body.text, message, where, patience)
                 response, counted.counts = await taking
@@ -321,6 +317,7 @@ class HTTPChannel:
             "messages": [orjson.Fragment(message) for message in history.messages_json],
             "has_more": history.has_more,
             "open": [orjson.Fragment(record.encode()) for record in history.open],
+            "asks": history.asks,
             "cursor": str(Cursor(history.cursor, history.tag)),
         }
         return JSON(orjson.dumps(content))

@@ -23,6 +23,7 @@ TITLES = {
     403: "Forbidden",
     404: "Not found",
     408: "Request timeout",
+    409: "No longer possible",
     413: "Too large",
     415: "Unsupported media type",
     422: "Not valid",

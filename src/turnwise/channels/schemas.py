@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from turnwise.conversation import Attachment
+from turnwise.conversation import Answer, Attachment
 
 
 class AttachmentIn(BaseModel):
@@ -22,6 +22,14 @@ class AttachmentIn(BaseModel):
 
     def plain(self) -> Attachment:
         return Attachment(self.type, self.url, self.name, self.size)
+
+
+class AnswerIn(BaseModel):
+    ask: str = Field(min_length=1, max_length=100, description="The id of the ask.")
+    value: Any = Field(description="One of its choices, a form's values, a tool's result.")
+
+    def plain(self) -> Answer:
+        return Answer(self.ask, self.value)
 
 
 class SessionIn(BaseModel):
@@ -41,12 +49,50 @@ class TurnIn(BaseModel):
     role: Literal["user"] = "user"
     attachments: list[AttachmentIn] = Field(default_factory=list, max_length=20)
     metadata: dict[str, Any] = Field(default_factory=dict)
+    answers: list[AnswerIn] = Field(
+        default_factory=list,
+        max_length=100,
+        description="Answers to asks; then the text may be missing.",
+    )
+
+    def more(self) -> dict[str, Any]:
+        """What a submission takes beside the text."""
+        return {
+            "attachments": [attachment.plain() for attachment in self.attachments],
+            "metadata": self.metadata,
+            "answers": [answer.plain() for answer in self.answers],
+        }
 
 
 class ErrorOut(BaseModel):
     code: str = Field(examples=["timeout"])
     message: str
     retryable: bool
+
+
+class AskOut(BaseModel):
+    id: str
+    kind: Literal["question", "form", "tool"]
+    choices: list[str] | None = None
+    name: str | None = None
+    data: Any = None
+
+
+class StepOut(BaseModel):
+    id: str
+    kind: Literal["tool", "reasoning", "work"]
+    name: str
+    status: Literal["running", "completed", "failed"]
+    input: Any = None
+    output: Any = None
+    text: str | None = None
+    error: dict[str, Any] | None = None
+    truncated: bool = False
+
+
+class DataOut(BaseModel):
+    name: str
+    data: Any
 
 
 class MessageOut(BaseModel):
@@ -58,11 +104,15 @@ class MessageOut(BaseModel):
     attachments: list[AttachmentIn]
     metadata: dict[str, Any]
     created_at: str = Field(examples=["2026-01-31T12:00:00.000Z"])
-    partial: bool = Field(False, description="True for the text of a cancelled reply.")
+    partial: bool = Field(False, description="True for what a stopped or failed turn had said.")
+    ask: AskOut | None = Field(None, description="What the message asks for.")
+    answers: list[AnswerIn] | None = Field(None, description="What the message answers.")
     status: Literal["completed", "failed", "cancelled"] | None = Field(
         None, description="How its turn ended; only on user messages in the history."
     )
     error: ErrorOut | None = Field(None, description="Why the turn failed.")
+    steps: list[StepOut] | None = Field(None, description="What the bot did in its turn.")
+    data: list[DataOut] | None = Field(None, description="Custom data that its turn keeps.")
 
 
 class ReplyOut(BaseModel):
@@ -79,6 +129,8 @@ class TurnOut(BaseModel):
     position: int | None = Field(None, description="Unfinished turns that precede a queued one.")
     message: MessageOut | None
     reply: ReplyOut | None = None
+    steps: list[StepOut] | None = Field(None, description="What the bot did while it answered.")
+    data: list[DataOut] | None = Field(None, description="Custom data that the turn keeps.")
     error: ErrorOut | None = None
     queued_at: str
     started_at: str | None
@@ -109,6 +161,7 @@ class MessagesOut(BaseModel):
     messages: list[MessageOut]
     has_more: bool
     open: list[TurnOut]
+    asks: list[str] = Field(description="The ids of the asks that wait for an answer.")
     cursor: str = Field(
         examples=["7-k3f9a1c2"],
         description="Follow /events `after` it: no event is missed or repeated.",

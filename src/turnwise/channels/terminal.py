@@ -21,11 +21,13 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
+from turnwise.conversation import Answer, Asked
 from turnwise.errors import NotFound, StoreUnavailable, TurnwiseError, Unauthorized
 from turnwise.gateway.gateway import Gateway
 
 T = TypeVar("T")
 HELP = "Ctrl-C stops the answer, Ctrl-D leaves. /history, /reset, /help"
+STEP = {"completed": "✓", "failed": "✗"}
 PAUSE = 0.5
 """Seconds between two requests to a server that is away."""
 FEW, TRIES = 20, 60
@@ -36,7 +38,7 @@ _TERMINAL = ("turn.completed", "turn.failed", "turn.cancelled")
 class Line(Protocol):
     """One session, in this process or on a server."""
 
-    async def submit(self, text: str) -> int: ...
+    async def submit(self, text: str, answer: Answer | None = None) -> int: ...
 
     def events(self, turn: int) -> AsyncIterator[Mapping[str, Any]]: ...
 
@@ -54,8 +56,10 @@ class LocalLine:
         self._gateway = gateway
         self._session_id = session_id
 
-    async def submit(self, text: str) -> int:
-        submitted = await self._gateway.submit(self._session_id, text, create=True)
+    async def submit(self, text: str, answer: Answer | None = None) -> int:
+        answers = [answer] if answer is not None else []
+        text = "" if answers else text
+        submitted = await self._gateway.submit(self._session_id, text, answers=answers, create=True)
         return submitted.turn.n
 
     async def events(self, turn: int) -> AsyncIterator[Mapping[str, Any]]:
@@ -102,10 +106,11 @@ class RemoteLine:
             raise StoreUnavailable(f"No server answers at {url}: {error}") from None
         return cls(url, made["id"], made["token"])
 
-    async def submit(self, text: str) -> int:
+    async def submit(self, text: str, answer: Answer | None = None) -> int:
+        body = {"text": text} if answer is None else {"answers": [answer._asdict()]}
         # With a key a repeated request is the same turn, whatever became of the first one.
         headers = {"Idempotency-Key": secrets.token_hex(16)}
-        turn = await self._insist("POST", "turns", json={"text": text}, headers=headers)
+        turn = await self._insist("POST", "turns", json=body, headers=headers)
         n: int = turn["n"]
         return n
 
@@ -190,6 +195,12 @@ class Terminal:
         self._line = line
         self._loop = loop
         self._console = console
+        self._ask: Asked | None = None
+        """What the last answer asked for, and nobody has answered."""
+        self._told = 0
+        """Messages that were streamed, and are not committed yet."""
+        self._open = False
+        """Whether a text stands on the current line."""
 
     def run(self) -> None:
         """Run until the end of input. Call it in the main thread, with the loop in another."""
@@ -223,19 +234,30 @@ class Terminal:
             self._talk(text)
 
     def _talk(self, text: str) -> None:
-        turn = self._call(self._line.submit(text))
+        turn = self._call(self._line.submit(text, self._answer(text)))
         arrivals: queue.Queue[Mapping[str, Any] | BaseException | None] = queue.Queue()
         asyncio.run_coroutine_threadsafe(self._collect(turn, arrivals), self._loop)
         self._console.print("bot › ", style="bold green", end="")
+        self._told, self._open = 0, False
         with self._stopping(turn):
-            streamed = replied = False
+            replied = False
             while (event := arrivals.get()) is not None:
                 if isinstance(event, BaseException):
                     raise event
                 replied = replied or event["type"] in ("delta", "message")
                 if event["type"] == "turn.completed" and not replied:
                     self._console.print("(no reply)", style="dim")
-                streamed = self._show(event, streamed)
+                self._show(event)
+
+    def _answer(self, text: str) -> Answer | None:
+        """A text that equals a choice, or its number, is the answer to what was asked last."""
+        ask, self._ask = self._ask, None
+        if ask is None:
+            return None
+        if not ask.choices and ask.kind == "question":
+            return Answer(ask.id, text)
+        choice = ask.typed(text)
+        return None if choice is None else Answer(ask.id, choice)
 
     @contextmanager
     def _stopping(self, turn: int) -> Iterator[None]:
@@ -260,30 +282,61 @@ class Terminal:
         except Exception as error:
             arrivals.put(error)
 
-    def _show(self, event: Mapping[str, Any], streamed: bool) -> bool:
-        """Print one event; returns whether text was streamed that the next message repeats."""
-        kind = event["type"]
-        if kind == "turn.started" and event["attempt"] > 1:
-            self._console.print("\n(again)", style="dim")
-            return False
-        if kind == "lost":
-            self._console.print("\n(the connection is lost; reconnecting)", style="dim")
-        if kind == "delta":
-            self._print(event["text"])
-            return True
-        if kind == "message":
-            if not streamed:
-                self._print(event["message"]["text"])
-            ended = event["message"].get("metadata", {}).get("ended")
-            self._console.print(f" ({ended})" if ended else "", style="yellow", markup=False)
-            return False
-        if streamed and kind in ("turn.failed", "turn.cancelled"):
+    def _show(self, event: Mapping[str, Any]) -> None:
+        """Print one event."""
+        match event["type"]:
+            case "turn.started" if event["attempt"] > 1:
+                self._console.print("\n(again)", style="dim")
+                self._told, self._open = 0, False
+            case "lost":
+                self._console.print("\n(the connection is lost; reconnecting)", style="dim")
+            case "message.started":
+                self._end_line()
+                self._told += 1
+            case "delta":
+                self._print(event["text"])
+            case "message":
+                self._show_message(event["message"])
+            case "step" if event["step"]["status"] != "running":
+                self._show_step(event["step"])
+            case "ask":
+                self._show_ask(Asked.of(event["ask"]))
+            case "turn.failed":
+                self._end_line()
+                self._console.print(Text(event["error"]["message"], style="red"))
+            case "turn.cancelled":
+                self._end_line()
+                self._console.print("(stopped)", style="yellow")
+            case "turn.completed":
+                self._end_line()
+
+    def _show_message(self, message: Mapping[str, Any]) -> None:
+        """A message whose text was streamed adds why it ended, if that is not usual."""
+        if self._told:
+            self._told -= 1
+        else:
+            self._end_line()
+            self._print(message["text"])
+        if ended := message.get("metadata", {}).get("ended"):
+            self._console.print(f" ({ended})", style="yellow", markup=False, end="")
+
+    def _end_line(self) -> None:
+        if self._open:
             self._console.print()
-        if kind == "turn.failed":
-            self._console.print(Text(event["error"]["message"], style="red"))
-        elif kind == "turn.cancelled":
-            self._console.print("(stopped)", style="yellow")
-        return streamed
+        self._open = False
+
+    def _show_step(self, step: Mapping[str, Any]) -> None:
+        """One line for a step that has ended."""
+        self._end_line()
+        why = step["error"]["message"] if "error" in step else ""
+        line = f"  {STEP[step['status']]} {printable(step['name'])} {printable(why)}".rstrip()
+        self._console.print(Text(line, style="red" if why else "dim"))
+
+    def _show_ask(self, ask: Asked) -> None:
+        self._end_line()
+        self._ask = ask
+        for number, choice in enumerate(ask.choices or [], 1):
+            self._console.print(Text(f"  {number} {printable(choice)}", style="cyan"))
 
     def _show_history(self) -> None:
         for message in self._call(self._line.history()):
@@ -297,6 +350,7 @@ class Terminal:
 
     def _print(self, text: str) -> None:
         self._console.print(Text(printable(text)), end="", soft_wrap=True)
+        self._open = True
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -245,8 +245,7 @@ class Connection:
             submitted = await self._gateway.submit(
                 self._session_id,
                 body.text,
-                attachments=[attachment.plain() for attachment in body.attachments],
-                metadata=body.metadata,
+                **body.more(),
                 key=key,
                 generation=self._principal.generation,
             )

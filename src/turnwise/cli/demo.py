@@ -1,7 +1,8 @@
 """The built-in bot: something to talk to in the first minute, without a key or a network.
 
 It shows what Turnwise does: replies that stream, a state that survives restarts, a slow count
-during which you can press Stop, reload the page or send more messages, and a small dialog.
+during which you can press Stop, reload the page or send more messages, a small dialog, and an
+agent that uses tools and asks before it acts (demo_agent.py).
 """
 
 from __future__ import annotations
@@ -12,14 +13,21 @@ import re
 from collections.abc import AsyncIterator
 
 from turnwise.bot import Bot
+from turnwise.cli import demo_agent
+from turnwise.conversation import Message
 from turnwise.turn import Turn
 
-IDEAS = ["Hello!", "Count to 20", "My name is Ada", "Order a pizza", "Show me markdown"]
+IDEAS = [
+    "Hello!", "Plan a trip to Paris", "Count to 20", "My name is Ada", "Order a pizza",
+    "Show me markdown",
+]  # fmt: skip
 """The first messages that the chat page suggests."""
 
 HELP = """\
 I am Turnwise's demo bot. I run on your machine and use no language model. Try:
 
+- **plan a trip to Paris**: an agent thinks, calls a tool, and asks before it acts
+  (for *Atlantis* the tool fails)
 - **count to 20**, and meanwhile press *Stop*, reload the page, or send more messages:
   they wait in line and are answered in order
 - **my name is Ada**, then restart the server and ask **who am I?**
@@ -79,10 +87,13 @@ def has_model() -> bool:
     return bool(os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"))
 
 
-async def reply(turn: Turn) -> AsyncIterator[str]:
+async def reply(turn: Turn) -> AsyncIterator[str | Message]:
     """Choose the reply by the message's text."""
     text = turn.text.strip()
-    if "pizza" in turn.state or "pizza" in text.lower():
+    if demo_agent.concerns(turn) and "pizza" not in turn.state:
+        async for said in demo_agent.answer(turn):
+            yield said
+    elif "pizza" in turn.state or "pizza" in text.lower():
         yield _pizza(turn, text.lower())
     elif found := _NAME.search(text):
         turn.state["name"] = found[1]

@@ -1,7 +1,9 @@
 """The parts of a conversation: sessions, messages, turns, events. Pure: no store, no clock."""
 
+from turnwise.conversation.asks import Answer, Asked
 from turnwise.conversation.cursors import Cursor
 from turnwise.conversation.messages import (
+    Ask,
     Attachment,
     Failure,
     Message,
@@ -16,11 +18,15 @@ from turnwise.conversation.messages import (
 )
 from turnwise.conversation.sessions import Session, checked_session_id, new_session_id
 from turnwise.conversation.stamps import iso, seconds
+from turnwise.conversation.steps import StepRecord
 from turnwise.conversation.turns import OPEN, TRANSITIONS, Reply, TurnRecord, after
 
 __all__ = [
     "OPEN",
     "TRANSITIONS",
+    "Answer",
+    "Ask",
+    "Asked",
     "Attachment",
     "Cursor",
     "Failure",
@@ -29,6 +35,7 @@ __all__ = [
     "Role",
     "Session",
     "Status",
+    "StepRecord",
     "TurnRecord",
     "after",
     "checked_session_id",

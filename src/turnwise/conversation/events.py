@@ -10,7 +10,7 @@ U+2028, U+2029 and U+0085 are escaped: JSON allows them raw, but some clients sp
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,14 +24,23 @@ QUEUED = "turn.queued"
 STARTED = "turn.started"
 DELTA = "delta"
 CUSTOM = "custom"
+MESSAGE_STARTED = "message.started"
+MESSAGE_ENDED = "message.ended"
 MESSAGE = "message"
+STEP = "step"
+STEP_DELTA = "step.delta"
+ASK = "ask"
+ASK_CLOSED = "ask.closed"
 COMPLETED = "turn.completed"
 FAILED = "turn.failed"
 CANCELLED = "turn.cancelled"
 RESET = "session.reset"
 GAP = "gap"
 
-TYPES = (QUEUED, STARTED, DELTA, CUSTOM, MESSAGE, COMPLETED, FAILED, CANCELLED, RESET, GAP)
+TYPES = (
+    QUEUED, STARTED, MESSAGE_STARTED, DELTA, MESSAGE_ENDED, STEP, STEP_DELTA, CUSTOM, MESSAGE, ASK,
+    ASK_CLOSED, COMPLETED, FAILED, CANCELLED, RESET, GAP,
+)  # fmt: skip
 TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
 
 _ESCAPES = (
@@ -76,10 +85,31 @@ def draft(type: str, turn: int | None, at: float, **carries: Any) -> Draft:
     )
 
 
-def attempt_draft(type: str, turn: int, at: float, attempt: int, text: str | None = None) -> Draft:
-    """The two most frequent events: `turn.started`, and a `delta` with its text."""
-    more = b"" if text is None else b',"text":%b' % dumps(text)
+def attempt_draft(type: str, turn: int, at: float, attempt: int, more: bytes = b"") -> Draft:
+    """An event of an attempt; `more` are its other fields, encoded."""
     return Draft(type, turn, b'%b,"attempt":%d%b}' % (_head(turn, at), attempt, more))
+
+
+def delta_draft(turn: int, at: float, attempt: int, index: int, text: str) -> Draft:
+    """A piece of the text of the reply's message number `index`."""
+    more = b',"index":%d,"text":%b' % (index, dumps(text))
+    return attempt_draft(DELTA, turn, at, attempt, more)
+
+
+def message_started_draft(
+    turn: int, at: float, attempt: int, index: int, id: str, role: str, metadata: Mapping[str, Any]
+) -> Draft:
+    """A message of the reply begins; its id is final."""
+    head: dict[str, Any] = {"id": id, "role": role}
+    if metadata:
+        head["metadata"] = metadata
+    more = b',"index":%d,"message":%b' % (index, dumps(head))
+    return attempt_draft(MESSAGE_STARTED, turn, at, attempt, more)
+
+
+def message_ended_draft(turn: int, at: float, attempt: int, index: int) -> Draft:
+    """Nothing more is added to a message of the reply."""
+    return attempt_draft(MESSAGE_ENDED, turn, at, attempt, b',"index":%d' % index)
 
 
 def message_draft(turn: int, at: float, message: bytes, type: str = MESSAGE, **more: Any) -> Draft:

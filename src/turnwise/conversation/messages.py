@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from turnwise.conversation.asks import Answer, Asked, AskKind, new_ask_id
 from turnwise.conversation.stamps import iso, seconds
 from turnwise.errors import Damaged
 from turnwise.identity import bits
@@ -65,6 +66,7 @@ class Message:
     `seq` is its position in the session's history and `turn` the turn it belongs to; both are None
     until the store has committed it. `partial` marks the text of a cancelled reply. A user message
     in the history has the result of its turn: its `status`, and the `error` if the turn failed.
+    A message that asks has an `ask`; one that answers has `answers`.
     """
 
     text: str = ""
@@ -78,6 +80,8 @@ class Message:
     partial: bool = False
     status: Status | None = None
     error: Failure | None = None
+    ask: Asked | None = None
+    answers: list[Answer] = field(default_factory=list)
 
     def encode(self) -> bytes:
         """JSON as stores keep it: without its position, its turn's result, and what is empty.
@@ -85,7 +89,7 @@ class Message:
         Raises TypeError if metadata is not JSON.
         """
         return b'{%b"role":"%b","id":"%b","text":%b,"created_at":"%b"%b}' % (
-            self._more() if self.attachments or self.metadata else b"",
+            self._more() if self.attachments or self.metadata or self.ask or self.answers else b"",
             self.role.encode(),
             self.id.encode(),
             orjson.dumps(self.text),
@@ -95,10 +99,12 @@ class Message:
 
     def _more(self) -> bytes:
         attachments = [attachment.as_dict() for attachment in self.attachments]
-        return b'"attachments":%b,"metadata":%b,' % (
-            orjson.dumps(attachments),
-            orjson.dumps(self.metadata),
-        )
+        more: dict[str, Any] = {"attachments": attachments, "metadata": self.metadata}
+        if self.ask is not None:
+            more["ask"] = self.ask.as_dict()
+        if self.answers:
+            more["answers"] = [answer._asdict() for answer in self.answers]
+        return orjson.dumps(more)[1:-1] + b","
 
     @classmethod
     def decode(cls, data: bytes | Mapping[str, Any]) -> Message:
@@ -116,7 +122,31 @@ class Message:
             partial=body.get("partial", False),
             status=body.get("status"),
             error=Failure(**body["error"]) if body.get("error") else None,
+            ask=Asked.of(body["ask"]) if body.get("ask") else None,
+            answers=[Answer(**answer) for answer in body.get("answers", ())],
         )
+
+
+class Ask(Message):
+    """A message that asks the person, and whose turn ends: the answer is a turn of its own.
+
+    `choices` are the possible answers, shown as buttons; without them any value is one. `kind`
+    "form" shows `data` as a form, "tool" asks the client to run the tool `name`. `turn.answers` of
+    a later turn names this ask by `ask.id`. Raises TypeError, ValueError for what cannot be asked.
+    """
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        choices: Sequence[str] | None = None,
+        data: Any = None,
+        kind: AskKind = "question",
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(text, metadata=dict(metadata or {}))
+        self.ask = Asked(new_ask_id(), kind, None, name, data).offering(choices)
 
 
 _PLAIN = b'{"role"'  # neither attachments nor metadata

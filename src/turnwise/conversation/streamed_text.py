@@ -18,15 +18,18 @@ class StreamedText:
         """How much of the text a new attempt has repeated; None in the first attempt."""
         self._shown = ""
         """The text of deltas whose messages are not committed yet."""
+        self._place = 0
+        """The place of the message that the last delta belongs to."""
 
     def hear(self, event: Event) -> str:
         """The text that this event adds. Raises TurnError if the turn failed or was cancelled."""
         body = event.json()
         if event.type == events.STARTED and body["attempt"] > 1:
-            self._again, self._shown = 0, ""
+            self._again, self._shown, self._place = 0, "", 0
         elif event.type == events.DELTA:
             self._shown += body["text"]
-            return self._add(body["text"])
+            place, self._place = self._place, body.get("index", 0)
+            return self._add(f"\n{body['text']}" if place < self._place else body["text"])
         elif event.type == events.MESSAGE:
             return self._committed(body["message"]["text"])
         elif event.type == events.FAILED:
@@ -37,7 +40,7 @@ class StreamedText:
         return ""
 
     def _committed(self, text: str) -> str:
-        """A message whose deltas were returned adds nothing; a whole one is returned."""
+        """A message whose deltas were returned adds nothing."""
         if text and self._shown.startswith(text):
             self._shown = self._shown[len(text) :]
             return ""

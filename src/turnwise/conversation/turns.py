@@ -19,8 +19,10 @@ from typing import Any
 
 import orjson
 
+from turnwise.conversation.asks import Asked
 from turnwise.conversation.messages import Failure, Message, Status, parsed
 from turnwise.conversation.stamps import iso
+from turnwise.conversation.steps import StepRecord
 from turnwise.errors import Invalid
 
 TRANSITIONS: Mapping[Status, Mapping[str, Status]] = {
@@ -50,13 +52,19 @@ def after(status: Status, act: str) -> Status:
 
 @dataclass(slots=True)
 class Reply:
-    """The answer to a turn: its whole `text`, its messages, and what it cost."""
+    """The answer to a turn: its whole `text`, its messages, what it cost, what the bot did."""
 
     text: str
     messages: list[Message]
     turn: int
     usage: dict[str, Any] | None = None
     partial: bool = False
+    steps: Sequence[StepRecord] = ()
+
+    @property
+    def asks(self) -> list[Asked]:
+        """What its messages ask for."""
+        return [message.ask for message in self.messages if message.ask is not None]
 
 
 @dataclass(slots=True)
@@ -65,7 +73,8 @@ class TurnRecord:
 
     Times are seconds since 1970. `position` counts the unfinished turns before a queued one. The
     fields that end in `_json` are encoded, as in the store; `message`, `reply`, `error` and `usage`
-    are decoded.
+    are decoded. `steps` are what the bot did, `data` what `turn.emit(keep=True)` kept: each with a
+    `name` and its `data`.
     """
 
     session: str
@@ -81,6 +90,8 @@ class TurnRecord:
     usage_json: bytes | None = None
     started_at: float | None = None
     finished_at: float | None = None
+    steps: Sequence[StepRecord] = ()
+    data: Sequence[Mapping[str, Any]] = ()
 
     def check(self) -> TurnRecord:
         """The record itself. Raises Damaged if a part of it cannot be read."""
@@ -103,7 +114,9 @@ class TurnRecord:
     def reply(self) -> Reply | None:
         """The bot's reply, or None if there is no reply (yet)."""
         if not self.replies_json:
-            return Reply("", [], self.n, self.usage) if self.status == "completed" else None
+            if self.status != "completed":
+                return None
+            return Reply("", [], self.n, self.usage, steps=self.steps)
         messages = [Message.decode(reply) for reply in self.replies_json]
         return Reply(
             text="\n".join(message.text for message in messages if message.text),
@@ -111,6 +124,7 @@ class TurnRecord:
             turn=self.n,
             usage=self.usage,
             partial=any(message.partial for message in messages),
+            steps=self.steps,
         )
 
     @property
@@ -141,6 +155,10 @@ class TurnRecord:
         body["message"] = orjson.Fragment(self.message_json or b"null")
         if self.replies_json:
             body["reply"] = self._reply()
+        if self.steps:
+            body["steps"] = [step.as_dict() for step in self.steps]
+        if self.data:
+            body["data"] = self.data
         if self.error_json is not None:
             body["error"] = orjson.Fragment(self.error_json)
         body["queued_at"] = iso(self.queued_at)

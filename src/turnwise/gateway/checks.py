@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
+from turnwise.conversation import Answer
 from turnwise.conversation.events import dumps
 from turnwise.errors import Invalid, TooLarge
 
@@ -15,6 +16,8 @@ MAX_METADATA = 16_384
 """Maximum bytes of a session's or a message's metadata as JSON."""
 MAX_ATTACHMENTS = 20
 """Attachments of a message."""
+MAX_ANSWERS = 65_536
+"""Maximum bytes of a message's answers as JSON."""
 MAX_NAME = 200
 """Characters of a session's name."""
 MAX_KEY = 255
@@ -37,6 +40,18 @@ def checked_ttl(ttl: float) -> float:
     if not 1 <= ttl <= MAX_TTL:
         raise Invalid("A ttl must be between 1 second and 10 years.")
     return float(ttl)
+
+
+def checked_answers(answers: Sequence[Answer]) -> None:
+    """Raises Invalid, TooLarge."""
+    if len({answer.ask for answer in answers}) < len(answers):
+        raise Invalid("A message answers each ask once.")
+    try:
+        encoded = orjson.dumps([tuple(answer) for answer in answers])
+    except TypeError as error:
+        raise Invalid(f"An answer's value must be JSON: {error}") from None
+    if len(encoded) > MAX_ANSWERS:
+        raise TooLarge(f"Answers have at most {MAX_ANSWERS:,} bytes as JSON.")
 
 
 def checked_metadata(metadata: Mapping[str, Any]) -> bytes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from turnwise.conversation import (
+    Answer,
     Attachment,
     Cursor,
     Message,
@@ -34,6 +35,7 @@ from turnwise.errors import (
 from turnwise.gateway.checks import (
     MAX_ATTACHMENTS,
     MAX_KEY,
+    checked_answers,
     checked_metadata,
     checked_name,
     checked_ttl,
@@ -175,16 +177,17 @@ class Gateway:
         *,
         attachments: Sequence[Attachment] = (),
         metadata: Mapping[str, Any] | None = None,
+        answers: Sequence[Answer] = (),
         key: str | None = None,
         generation: int | None = None,
         create: bool = False,
     ) -> Submitted:
         """Put a message into the session's mailbox; returns when it is durably stored.
 
-        Raises Invalid, TooLarge, NotFound, Unauthorized, KeyReused, QueueFull, StoreUnavailable,
-        and PerhapsKept if the store's answer was lost.
+        Raises Invalid, TooLarge, NotFound, AskClosed, Unauthorized, KeyReused, QueueFull,
+        StoreUnavailable, and PerhapsKept if the store's answer was lost.
         """
-        wish = self._wish(session_id, text, attachments, metadata, key, generation, create)
+        wish = self._wish(session_id, text, attachments, metadata, answers, key, generation, create)
         desk = self._offer() if self._offer is not None else None
         # From here on the store is responsible for the desk: it calls `take` in every case.
         take = self._take if desk is not None else None
@@ -247,24 +250,28 @@ class Gateway:
         text: str,
         attachments: Sequence[Attachment],
         metadata: Mapping[str, Any] | None,
+        answers: Sequence[Answer],
         key: str | None,
         generation: int | None,
         create: bool,
     ) -> Submission:
-        text = self._checked_text(text, bool(attachments))
+        text = self._checked_text(text, bool(attachments or answers))
         if len(attachments) > MAX_ATTACHMENTS:
             raise TooLarge(f"A message has at most {MAX_ATTACHMENTS} attachments.")
         if metadata:
             checked_metadata(metadata)
+        if answers:
+            checked_answers(answers)
         message = Message(
-            text=text, attachments=list(attachments), metadata=dict(metadata or {}), role="user"
-        )
+            text=text, attachments=list(attachments), metadata=dict(metadata or {}), role="user",
+            answers=list(answers),
+        )  # fmt: skip
         marked = ""
         if key is not None:
             if not 1 <= len(key) <= MAX_KEY:
                 raise Invalid(f"An idempotency key has 1 to {MAX_KEY} characters.")
-            content = [text, [a.as_dict() for a in attachments], metadata or {}]
-            marked = fingerprint(content)
+            content: list[Any] = [text, [a.as_dict() for a in attachments], metadata or {}]
+            marked = fingerprint([*content, *map(tuple, answers)] if answers else content)
         return Submission(
             session=checked_session_id(session_id),
             message=message.encode(),
@@ -274,6 +281,7 @@ class Gateway:
             generation=generation,
             create=create,
             ttl=self._session_ttl,
+            answers=answers,
         )
 
     def _checked_text(self, text: str, may_be_empty: bool) -> str:

@@ -22,10 +22,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from turnwise.conversation import Message, Session, Status, TurnRecord
+from turnwise.conversation import Answer, Message, Session, Status, TurnRecord
 from turnwise.conversation.events import Draft, Event
 from turnwise.stores.claim import Claim, Desk, Outcome, Renewal
 from turnwise.stores.notices import Listener
+from turnwise.stores.rows import Remembered
 from turnwise.stores.whole import Whole
 
 
@@ -35,7 +36,8 @@ class Submission:
 
     `key` makes the act idempotent: the same key and `fingerprint` return the existing turn.
     `generation` is the token's, checked inside the act (None: the caller is trusted). `create`:
-    create the session if it does not exist. `limit` is the maximum size of the mailbox.
+    create the session if it does not exist. `limit` is the maximum size of the mailbox. `answers`:
+    what the message answers.
     """
 
     session: str
@@ -46,6 +48,7 @@ class Submission:
     generation: int | None = None
     create: bool = False
     ttl: float = 0.0
+    answers: Sequence[Answer] = ()
 
 
 class Submitted(NamedTuple):
@@ -56,7 +59,8 @@ class Submitted(NamedTuple):
 
 
 class History(NamedTuple):
-    """The history, the open turns, and the event number to follow from, with its event's tag.
+    """The history, the open turns, the event number to follow from, with its event's tag, and the
+    ids of the asks that wait for an answer.
 
     The events after `cursor` contain the whole output of the running turn and all later events, but
     none of the messages that are already in the history.
@@ -67,6 +71,7 @@ class History(NamedTuple):
     open: list[TurnRecord]
     cursor: int
     tag: str = ""
+    asks: Sequence[str] = ()
 
     @property
     def messages(self) -> list[Message]:
@@ -238,6 +243,35 @@ class Store(ABC):
     @abstractmethod
     async def save(self, claim: Claim, state: bytes | None) -> None:
         """Release a held session; write `state` unless it is None."""
+
+    @abstractmethod
+    async def remember(
+        self,
+        claim: Claim,
+        entries: Sequence[bytes],
+        limit: int,
+        *,
+        operation: str | None = None,
+        again: bool = False,
+    ) -> int:
+        """Add entries (JSON) to the session's memory; returns the number of the last one.
+
+        They stay however the turn ends. `again`: an earlier call with this `operation` was given
+        up, and may have added them. Raises MemoryFull beyond `limit` bytes.
+        """
+
+    @abstractmethod
+    async def forget_memory(self, claim: Claim, before: int) -> int:
+        """Forget the memory entries below the number `before`; returns the last that is gone."""
+
+    @abstractmethod
+    async def memory(
+        self, session: str, *, after: int = 0, limit: int = 1000
+    ) -> Sequence[Remembered]:
+        """The last `limit` memory entries above the number `after`, oldest first.
+
+        Raises NotFound.
+        """
 
     @abstractmethod
     async def forget(self, worker: str, sessions: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from turnwise.conversation import TurnRecord, concluded, placed
 from turnwise.conversation.events import Draft, dumps
 from turnwise.identity import operation
 
@@ -20,6 +19,13 @@ EXHAUSTED = {
     "retryable": False,
 }
 
+Told = Literal[0, 1, 2]
+BEFORE: Told = 0
+"""Drafts tell all of the replies' messages before they are committed."""
+WHOLE: Told = 1
+"""No draft tells of the only reply: it was said in one piece."""
+UNENDED: Told = 2
+"""Drafts tell all but the end of the last message."""
 Epoch = tuple[float, int]
 """A session's period since its creation or last reset; data cached in another is invalid."""
 NO_EPOCH: Epoch = (0.0, 0)
@@ -45,8 +51,9 @@ class Claim:
 
     `history` are the session's last messages whose `seq` is above `history_from`, placed and
     encoded, up to `seq`; it is not `whole` if there are more that the worker did not request or may
-    have cached. `written` counts the events written under the claim. `incarnation` changes when the
-    store was unreachable: it may have lost the latest data that was read from it.
+    have cached. `memory` is the number of the last memory entry, `base_memory` of the last one that
+    was forgotten. `written` counts the events written under the claim. `incarnation` changes when
+    the store was unreachable: it may have lost the latest data that was read from it.
     """
 
     session: str
@@ -57,6 +64,8 @@ class Claim:
     metadata: bytes = b"{}"
     message: bytes = b""
     state: bytes = b"{}"
+    memory: int = 0
+    base_memory: int = 0
     seq: int = 0
     history: Sequence[bytes] = ()
     history_from: int = 0
@@ -71,9 +80,10 @@ class Claim:
 
 @dataclass(slots=True)
 class Outcome:
-    """How a turn ended. `replies` are encoded messages; `drafts` events to append before them. If
-    `told_whole`, the log tells the text of the only reply as one delta, and no draft does.
+    """How a turn ended. `replies` are encoded messages; `drafts` events to append before them.
 
+    `told` says what of the replies no draft tells. `asks`: the places of the replies that ask, with
+    the ids of their asks. `steps` and `data` (JSON) are kept with the turn.
     `state` is the new state, or None where it did not change. `next_desk` asks to claim the
     session's next turn in the same act; `keep`: this worker holds the session's `local`.
     An outcome is one operation, however often it is retried.
@@ -82,7 +92,10 @@ class Outcome:
     status: Literal["completed", "failed", "cancelled"]
     replies: Sequence[bytes] = ()
     drafts: Sequence[Draft] = ()
-    told_whole: bool = False
+    told: Told = BEFORE
+    asks: Sequence[tuple[int, str]] = ()
+    steps: Sequence[Any] = ()
+    data: Sequence[Any] = ()
     state: bytes | None = None
     error: Mapping[str, Any] | None = None
     usage: bytes | None = None
@@ -94,25 +107,6 @@ class Outcome:
     def error_json(self) -> bytes | None:
         """The error, encoded."""
         return dumps(self.error) if self.error is not None else None
-
-    def record(self, claim: Claim, seq: int, finished_at: float) -> TurnRecord:
-        """The turn with this outcome, its question at `seq` of the history."""
-        n = claim.turn
-        question = concluded(claim.message, self.status, self.error_json)
-        return TurnRecord(
-            session=claim.session,
-            n=n,
-            status=self.status,
-            attempt=claim.attempt,
-            message_json=placed(question, n, seq),
-            replies_json=[placed(body, n, i) for i, body in enumerate(self.replies, seq + 1)],
-            error_json=self.error_json,
-            usage_json=self.usage,
-            queued_at=claim.queued_at,
-            started_at=claim.started_at,
-            finished_at=finished_at,
-            first_event=claim.first_event,
-        )
 
 
 class Renewal(NamedTuple):

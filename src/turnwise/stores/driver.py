@@ -43,6 +43,11 @@ class Driver(ABC):
         Only where a session takes the place of an expired one may the removal stand alone.
         """
 
+    @abstractmethod
+    async def forget_memory(self, session: str, upto: int) -> None:
+        """Remove memory entries that a committed act has forgotten; a later call makes up for one
+        that was lost."""
+
     async def confirm(self, session: str) -> None:  # noqa: B027 most servers confirm what they do
         """Return when what was committed is as durable as an answered commit."""
 

@@ -76,22 +76,29 @@ class Header:
     it lapses and the process that holds it; `written` events were written under it. `keeper`: the
     worker that caches this session. `reserved`: until then no turn starts. `ready_at`: since when
     the head waits for a worker. `states`: how often the state has changed, which is the number
-    under which it is kept. `parts`: which of the larger parts there are.
+    under which it is kept. `parts`: which of the larger parts there are. `asks`: those that wait
+    for an answer, each [id, turn, place of its message in the reply]. `memory`: the number of the
+    last memory entry; what is at or below `base_memory` was forgotten. `remembered`: bytes of all
+    entries there ever were, `forgotten` of those that are gone.
     """
 
     __slots__ = (
+        "asks",
         "base_event",
+        "base_memory",
         "base_seq",
         "base_turn",
         "count",
         "created",
         "events",
         "expires",
+        "forgotten",
         "format",
         "generation",
         "head",
         "keeper",
         "lease",
+        "memory",
         "name",
         "op",
         "open",
@@ -99,6 +106,7 @@ class Header:
         "owner",
         "parts",
         "ready_at",
+        "remembered",
         "reserved",
         "seq",
         "states",
@@ -136,6 +144,11 @@ class Header:
         keeper: str | None = None,
         reserved: float = 0,
         ready_at: float | None = None,
+        asks: list[list[Any]] | None = None,
+        memory: int = 0,
+        base_memory: int = 0,
+        remembered: int = 0,
+        forgotten: int = 0,
     ) -> None:
         self.format = format
         self.count = count
@@ -163,9 +176,19 @@ class Header:
         self.keeper = keeper
         self.reserved = reserved
         self.ready_at = ready_at
+        self.asks = asks or []
+        self.memory = memory
+        self.base_memory = base_memory
+        self.remembered = remembered
+        self.forgotten = forgotten
 
     def encode(self) -> bytes:
-        """The header as a JSON list, in the order of the constructor."""
+        """The header as a JSON list, in the order of the constructor; few need the last ones."""
+        rare: list[Any] = []
+        if self.asks or self.memory:
+            rare = [
+                self.asks, self.memory, self.base_memory, self.remembered, self.forgotten,
+            ]  # fmt: skip
         return orjson.dumps(
             [
                 self.format,
@@ -194,6 +217,7 @@ class Header:
                 self.keeper,
                 self.reserved,
                 self.ready_at,
+                *rare,
             ]
         )
 

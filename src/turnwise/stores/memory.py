@@ -8,6 +8,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from turnwise.conversation import Session
@@ -17,7 +18,7 @@ from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.header import Header, Index, needed_from
 from turnwise.stores.local import Acts
 from turnwise.stores.notices import Listener, Listeners
-from turnwise.stores.rows import ENDED, Entry, blanked
+from turnwise.stores.rows import ENDED, Entry, blanked, messages_of
 from turnwise.stores.ruled import Make, RuledStore, Settled
 from turnwise.stores.rules import STATES, Ask, Changes, Op, Rule
 
@@ -195,12 +196,19 @@ class MemoryActs(Acts):
                 found = [
                     e
                     for e in kept.entries
-                    if e.seq is not None and e.seq < before and e.seq + len(e.parts()) - 4 > after
+                    if e.turn is not None
+                    and e.seq is not None
+                    and e.seq < before
+                    and e.seq + len(messages_of(e)) - 1 > after
                 ]
                 return _page(found, limit, latest)
             case ("log", first, limit):
                 start = bisect_left(kept.entries, first, key=lambda e: e.last)
-                return kept.entries[start : start + limit]
+                told = (e for e in islice(kept.entries, start, None) if e.kind != "m")
+                return list(islice(told, limit))
+            case ("memory", after, before, limit, latest):
+                found = [e for e in kept.entries if e.kind == "m" and after < (e.seq or 0) < before]
+                return _page(found, limit, latest)
         raise ValueError(ask)
 
     def write(self, session: str, changes: Changes) -> None:
@@ -218,6 +226,9 @@ class MemoryActs(Acts):
         for number, state in changes.states.items():
             kept.states[number] = state
             kept.states.pop(number - STATES, None)
+        if changes.forgotten is not None:
+            gone = range(changes.forgotten + 1)
+            kept.entries = [e for e in kept.entries if e.kind != "m" or e.seq not in gone]
         if changes.erase:
             kept.states.clear()
             kept.erase(changes.header.base_event)

@@ -15,6 +15,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -179,6 +180,12 @@ class RemoteStore(RuledStore):
             if len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]
         self._tell(session, changes)
+        if changes.forgotten is not None:
+            self._spawn(self._clean(session, changes.forgotten))
+
+    async def _clean(self, session: str, upto: int) -> None:
+        with suppress(Lost):  # the next time removes these as well
+            await self.driver.forget_memory(session, upto)
 
     def _tell(self, session: str, changes: Changes) -> None:
         notices: list[Notice] = []

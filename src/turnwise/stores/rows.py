@@ -5,15 +5,17 @@ tells of one act and never changes; its body is a JSON list, then parts that are
 line for each. The session's events are derived from its entries by one function, live and in a
 replay.
 
-    q  a turn was accepted         [n, position, at, op, key, started], message
+    q  a turn was accepted         [n, position, at, op, key, started, closed asks], message; of a
+                                   closed ask: [id, why]
     s  a queued turn was started   [n, at, op, attempt]
     d  drafts of a running attempt [n, at, op], packed events
     t  a turn was completed, f failed, c cancelled: its whole record
                                    [n, at, op, keyed, attempt, seq, first event, queued at,
-                                   started at], error, usage, message, replies ...; `seq` is None
-                                   for a turn that was withdrawn: it is in no history; a 1 behind
-                                   them: the only reply's text is also told as a delta
+                                   started at, told, waiting, 1 if more follows], error, usage,
+                                   message, replies ..., more; see End
     r  the session was reset       [at, op, cancelled turns]
+    m  the bot remembers           [n, at, op, bytes of all entries before], the entry's JSON;
+                                   `seq` is the entry's number in the session's memory
     o  an act without events       [what, at, op]
     T  F  C                        what a reset leaves of t, f, c, if the turn had a key or was
                                    open: neither text nor events
@@ -21,14 +23,33 @@ replay.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
-from turnwise.conversation import Status, TurnRecord, concluded, events, placed, renewed
-from turnwise.conversation.events import Draft, Event, attempt_draft, draft, message_draft
+from turnwise.conversation import (
+    Message,
+    Status,
+    StepRecord,
+    TurnRecord,
+    concluded,
+    events,
+    placed,
+    renewed,
+)
+from turnwise.conversation.events import (
+    Draft,
+    Event,
+    attempt_draft,
+    delta_draft,
+    draft,
+    message_draft,
+    message_ended_draft,
+    message_started_draft,
+)
 from turnwise.errors import Damaged
+from turnwise.stores.claim import WHOLE, Told
 from turnwise.stores.header import Header
 
 ENDS: dict[Status, str] = {"completed": "t", "failed": "f", "cancelled": "c"}
@@ -82,8 +103,8 @@ def pack(drafts: Iterable[Draft]) -> bytes:
 def operation_of(entry: Entry) -> str:
     """The operation that wrote an entry."""
     match entry.kind:
-        case "r" | "o":
-            return str(head_of(entry)[-2 if entry.kind == "r" else 2])
+        case "r":
+            return str(head_of(entry)[1])
         case "q":
             return str(head_of(entry)[3])
         case _:
@@ -111,35 +132,111 @@ def tag_of(op: str) -> str:
 def _drafts(entry: Entry) -> tuple[str, Sequence[Draft]]:
     head, *parts = entry.parts()
     match entry.kind, orjson.loads(head):
-        case "q", [n, position, at, op, key, started]:
+        case "q", [n, position, at, op, key, started, *closed]:
             more = {"position": position} if key is None else {"position": position, "key": key}
             message = placed(parts[0], n, None)
             drafts = [message_draft(n, at, message, events.QUEUED, **more)]
+            for id, why in closed[0] if closed else ():
+                drafts.append(draft(events.ASK_CLOSED, n, at, ask={"id": id}, why=why))
             if started:
                 drafts.append(attempt_draft(events.STARTED, n, at, 1))
             return tag_of(op), drafts
         case "s", [n, at, op, attempt]:
             return tag_of(op), [attempt_draft(events.STARTED, n, at, attempt)]
-        case "t" | "f" | "c", [n, at, op, _, attempt, seq, _, _, _, *told_whole]:
-            error, _, _, *replies = parts
-            drafts = (
-                [
-                    message_draft(n, at, placed(reply, n, i))
-                    for i, reply in enumerate(replies, seq + 1)
-                ]
-                if seq
-                else []
-            )
-            if told_whole:
-                text = orjson.loads(replies[0])["text"]
-                drafts.insert(0, attempt_draft(events.DELTA, n, at, attempt, text))
-            why = {"error": orjson.Fragment(error)} if error else {}
-            drafts.append(draft(f"turn.{STATUSES[entry.kind]}", n, at, **why))
-            return tag_of(op), drafts
-        case "r", [at, op, cancelled]:
-            drafts = [draft(events.CANCELLED, n, at) for n in cancelled]
+        case "t" | "f" | "c", [_, _, op, *_]:
+            return tag_of(op), _told_by(End.of(entry))
+        case "r", [at, op, cancelled, *asks]:
+            drafts = [draft(events.CANCELLED, n, at, partial=False, waiting=()) for n in cancelled]
+            for id in asks[0] if asks else ():
+                drafts.append(draft(events.ASK_CLOSED, None, at, ask={"id": id}, why="reset"))
             return tag_of(op), [*drafts, draft(events.RESET, None, at)]
     return "", ()
+
+
+_ABSENT: tuple[Any, ...] = (0, (), 0)  # of an end: told, waiting, whether more follows
+
+
+class End(NamedTuple):
+    """The entry that ends a turn, taken apart.
+
+    seq: None for a turn that was withdrawn, which is in no history. told: what of its replies only
+    this entry tells, see Told in claim.py. waiting: the turns that were queued then, in order.
+    more: `steps` and `data` that are kept with the turn, `asks` the places of the replies that ask.
+    """
+
+    status: Status
+    n: int
+    at: float
+    attempt: int
+    seq: int | None
+    first_event: int
+    queued_at: float
+    started_at: float | None
+    told: Told
+    waiting: Sequence[int]
+    error: bytes
+    usage: bytes
+    message: bytes
+    replies: Sequence[bytes]
+    more: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, entry: Entry) -> End:
+        """Raises Damaged."""
+        try:
+            head, *parts = entry.parts()
+            error, usage, message, *replies = parts or (b"", b"", b"")
+            n, at, _, _, attempt, seq, first_event, queued_at, started_at, *rest = orjson.loads(
+                head
+            )
+            told, waiting, more = (*rest, *_ABSENT[len(rest) :])  # type: ignore[misc]
+            kept = orjson.loads(replies.pop()) if more and replies else {}
+        except ValueError:
+            raise Damaged() from None
+        status = STATUSES[entry.kind.lower()]
+        return cls(
+            status, n, at, attempt, seq, first_event, queued_at, started_at, told, waiting,
+            error, usage, message, replies, kept,
+        )  # fmt: skip
+
+    def said(self, *, fully: bool = False) -> list[bytes]:
+        """The turn's messages in the history, placed: its question, then its replies. `fully`: the
+        question tells its turn's steps and data too."""
+        if self.seq is None:
+            return []
+        question = concluded(self.message, self.status, self.error)
+        if fully and (self.more.get("steps") or self.more.get("data")):
+            more = {key: self.more[key] for key in ("steps", "data") if self.more.get(key)}
+            question = question[:-1] + b"," + orjson.dumps(more)[1:]
+        return [placed(one, self.n, i) for i, one in enumerate((question, *self.replies), self.seq)]
+
+
+def _told_by(end: End) -> list[Draft]:
+    """The events of a turn's end."""
+    n, at, attempt = end.n, end.at, end.attempt
+    drafts: list[Draft] = []
+    if end.told:
+        last = len(end.replies) - 1
+        if end.told == WHOLE:
+            whole = Message.decode(end.replies[last])
+            about = whole.id, whole.role, whole.metadata
+            drafts.append(message_started_draft(n, at, attempt, last, *about))
+            drafts.append(delta_draft(n, at, attempt, last, whole.text))
+        drafts.append(message_ended_draft(n, at, attempt, last))
+    asks = end.more.get("asks", ())
+    for i, reply in enumerate(end.said()[1:]):
+        drafts.append(message_draft(n, at, reply))
+        if i in asks:
+            message = orjson.loads(reply)
+            drafts.append(draft(events.ASK, n, at, message=message["id"], ask=message["ask"]))
+    more: dict[str, Any] = {}
+    if end.error:
+        more["error"] = orjson.Fragment(end.error)
+    if end.usage:
+        more["usage"] = orjson.Fragment(end.usage)
+    partial = bool(end.replies) and end.status != "completed"
+    drafts.append(draft(f"turn.{end.status}", n, at, **more, partial=partial, waiting=end.waiting))
+    return drafts
 
 
 def is_waiting(entry: Entry) -> bool:
@@ -152,8 +249,7 @@ def is_waiting(entry: Entry) -> bool:
 
 def accepted(session: str, entry: Entry, header: Header, position: int) -> TurnRecord:
     """The record of an open turn, from its acceptance and the session's header."""
-    n, _, at, _, _, started = head_of(entry)
-    first = entry.last - (1 if started else 0)
+    n, first, at = acceptance(entry)
     record = TurnRecord(
         session=session,
         n=n,
@@ -172,30 +268,32 @@ def accepted(session: str, entry: Entry, header: Header, position: int) -> TurnR
     return record
 
 
+def acceptance(entry: Entry) -> tuple[int, int, float]:
+    """Of an accepted turn: its number, the number of its first event, and when that was."""
+    n, _, at, _, _, started, *closed = head_of(entry)
+    return n, entry.last - int(started) - (len(closed[0]) if closed else 0), at
+
+
 def ended(session: str, entry: Entry) -> TurnRecord:
     """The record of a turn that has ended."""
-    try:
-        head, *parts = entry.parts()
-        error, usage, message, *replies = parts or (b"", b"", b"")
-        n, at, _, _, attempt, seq, first_event, queued_at, started_at, *_ = orjson.loads(head)
-    except ValueError:
-        raise Damaged() from None
-    status = STATUSES[entry.kind.lower()]
-    if message and seq is not None:
-        message = concluded(message, status, error)
+    end = End.of(entry)
+    question = placed(end.message, end.n, None) if end.message else None
+    messages = end.said()
     return TurnRecord(
         session=session,
-        n=n,
-        status=status,
-        attempt=attempt,
-        message_json=placed(message, n, seq) if message else None,
-        replies_json=[placed(reply, n, i) for i, reply in enumerate(replies, (seq or 0) + 1)],
-        error_json=error or None,
-        usage_json=usage or None,
-        queued_at=queued_at,
-        started_at=started_at,
-        finished_at=at,
-        first_event=first_event,
+        n=end.n,
+        status=end.status,
+        attempt=end.attempt,
+        message_json=messages[0] if messages else question,
+        replies_json=messages[1:],
+        error_json=end.error or None,
+        usage_json=end.usage or None,
+        steps=tuple(StepRecord.of(step) for step in end.more.get("steps", ())),
+        data=end.more.get("data", ()),
+        queued_at=end.queued_at,
+        started_at=end.started_at,
+        finished_at=end.at,
+        first_event=end.first_event,
     )
 
 
@@ -206,13 +304,22 @@ def blank(record: TurnRecord) -> TurnRecord:
     return record
 
 
-def messages_of(entry: Entry) -> list[bytes]:
-    """The messages of a turn in the history, placed: its question, then its replies."""
-    if entry.seq is None or entry.turn is None:
-        return []
-    _, error, _, question, *replies = entry.parts()
-    said = (concluded(question, STATUSES[entry.kind], error), *replies)
-    return [placed(message, entry.turn, i) for i, message in enumerate(said, entry.seq)]
+def messages_of(entry: Entry, *, fully: bool = False) -> list[bytes]:
+    """The messages of a turn in the history; see End.said."""
+    return [] if entry.seq is None or entry.turn is None else End.of(entry).said(fully=fully)
+
+
+class Remembered(NamedTuple):
+    """An entry of a session's memory: its number, the turn that wrote it, its JSON."""
+
+    n: int
+    turn: int
+    body: bytes
+
+
+def remembered(entry: Entry) -> Remembered:
+    """The memory entry that an entry holds."""
+    return Remembered(entry.seq or 0, head_of(entry)[0], entry.body.partition(b"\n")[2])
 
 
 def blanked(entry: Entry) -> Entry | None:

@@ -19,6 +19,7 @@ from turnwise.identity import operation
 from turnwise.stores import rules
 from turnwise.stores.base import History, Log, Store, Submission, Submitted
 from turnwise.stores.claim import Claim, Desk, Outcome, Renewal
+from turnwise.stores.rows import Remembered
 from turnwise.stores.rules import Op, Rule
 from turnwise.stores.rules.moving import SLICE
 from turnwise.stores.skipping import skip
@@ -172,6 +173,31 @@ class RuledStore(Store):
 
     async def save(self, claim: Claim, state: bytes | None) -> None:
         await self._begin(claim.session, partial(rules.save, claim, state))
+
+    async def remember(
+        self,
+        claim: Claim,
+        entries: Sequence[bytes],
+        limit: int,
+        *,
+        operation: str | None = None,
+        again: bool = False,
+    ) -> int:
+        make = partial(rules.remember, claim, entries, limit, again)
+        last: int = await self._begin(claim.session, make, operation)
+        return last
+
+    async def forget_memory(self, claim: Claim, before: int) -> int:
+        make = partial(rules.forget_memory, claim, before)
+        base: int = await self._begin(claim.session, make)
+        return base
+
+    async def memory(
+        self, session: str, *, after: int = 0, limit: int = 1000
+    ) -> Sequence[Remembered]:
+        make = partial(rules.memory, session, after, limit)
+        found: Sequence[Remembered] = await self._read(session, make)
+        return found
 
     async def forget(self, worker: str, sessions: Sequence[str]) -> None:
         make = partial(rules.forget, worker)

@@ -3,42 +3,68 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from turnwise.bot import Bot, Handler
-from turnwise.conversation import Message, Reply
+from turnwise.conversation import Asked, Message, Reply, TurnRecord, new_message_id
+from turnwise.conversation.events import Event
+from turnwise.errors import NotFound
 from turnwise.runtime import Runtime
 from turnwise.settings import Settings
 from turnwise.turn import Turn
 
 
 class Say:
-    """Sends a text to the bot under test, and returns its reply."""
+    """Sends a text to the bot under test, and returns its reply.
+
+    `events` are those of the last turn of this conversation.
+    """
 
     def __init__(self, runtime: Runtime, session_id: str) -> None:
         self.runtime = runtime
         self.session_id = session_id
+        self.events: list[Event] = []
 
     async def __call__(self, text: str, *, session: str | None = None) -> Reply:
         """The reply to `text`, in this conversation or in another `session`.
 
         Raises TurnError when the turn failed, ReplyTimeout after 30 seconds.
         """
-        return await self.runtime.ask(session or self.session_id, text, timeout=30.0)
+        return await self._ask(session or self.session_id, text)
+
+    async def answer(self, ask: Asked, value: Any, text: str = "") -> Reply:
+        """The reply to an answer: `await say.answer(reply.asks[0], "yes")`.
+
+        Raises AskClosed if it was answered, or closed by a later message.
+        """
+        return await self._ask(self.session_id, text, answers={ask.id: value})
+
+    async def _ask(self, session: str, text: str, **more: Any) -> Reply:
+        key = new_message_id()
+        try:
+            return await self.runtime.ask(session, text, key=key, timeout=30.0, **more)
+        finally:
+            if session == self.session_id:
+                with suppress(NotFound):
+                    await self._listen(await self.runtime.turn(session, key=key))
+
+    async def _listen(self, record: TurnRecord) -> None:
+        self.events = []
+        after = record.first_event - 1
+        with self.runtime.gateway.follow(self.session_id, after, turn=record.n) as reader:
+            while not reader.ended and (found := await reader.read(0.5)):
+                self.events += found
 
 
 @asynccontextmanager
 async def talk(bot: Bot | Handler, *, session: str = "test") -> AsyncIterator[Say]:
-    """A conversation with `bot` (or a bare reply handler) on a temporary store."""
+    """A conversation with `bot` (or a bare reply handler) on a store in memory."""
     whole = bot if isinstance(bot, Bot) else Bot(bot)
-    with tempfile.TemporaryDirectory(prefix="turnwise-test-") as folder:
-        url = f"sqlite:///{Path(folder) / 'test.db'}"
-        settings = Settings(_env_file=None, grace=1.0, debug=True)
-        async with Runtime(whole, url, settings=settings) as runtime:
-            yield Say(runtime, session)
+    settings = Settings(_env_file=None, grace=1.0, debug=True)
+    async with Runtime(whole, "memory:", settings=settings) as runtime:
+        yield Say(runtime, session)
 
 
 class ScriptedModel:

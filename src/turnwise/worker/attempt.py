@@ -11,9 +11,9 @@ import asyncio
 import contextvars
 import logging
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 import orjson
@@ -21,21 +21,23 @@ import orjson
 from turnwise import telemetry
 from turnwise.conversation import Message, concluded, not_json, placed
 from turnwise.conversation.events import Draft
+from turnwise.conversation.steps import StepKind
 from turnwise.errors import (
     BadOutput,
     ClaimLost,
-    Refusal,
     StoreUnavailable,
-    TurnError,
-    TurnwiseError,
 )
+from turnwise.memory import Entry
 from turnwise.stores.base import Store
-from turnwise.stores.claim import Claim, Desk, Outcome
+from turnwise.stores.claim import BEFORE, Claim, Desk, Outcome
 from turnwise.stores.notices import Signal
 from turnwise.threads import Threads
 from turnwise.turn import Options, Turn, TurnSession
+from turnwise.worker.failing import TIMED_OUT, explained
 from turnwise.worker.output import Output
-from turnwise.worker.session_cache import CachedSession
+from turnwise.worker.recollection import Recollection
+from turnwise.worker.session_cache import CachedSession, SessionCache
+from turnwise.worker.steps import Step
 
 T = TypeVar("T")
 log = logging.getLogger("turnwise.worker")
@@ -48,17 +50,6 @@ MARGIN = 0.2
 Answer = Callable[[Turn], Awaitable[None]]
 Stop = Literal["cancel", "timeout", "lost", "release"]
 Ending = Literal["completed", "failed", "cancelled"]
-
-FAILED = {
-    "code": "handler_error",
-    "message": "The bot ran into an error while answering.",
-    "retryable": True,
-}
-TIMED_OUT = {
-    "code": "timeout",
-    "message": "The bot took too long to answer.",
-    "retryable": True,
-}
 
 
 class Host(Protocol):
@@ -74,7 +65,7 @@ class Host(Protocol):
 
     def check(self, attempt: Attempt) -> None: ...
 
-    def fill(self, kept: CachedSession, messages: Sequence[bytes]) -> None: ...
+    cache: SessionCache
 
     def span(self, claim: Claim) -> AbstractContextManager[Any]: ...
 
@@ -98,6 +89,10 @@ class Attempt:
             coalesce=options.coalesce,
             limit=options.max_reply,
         )
+        self._memory = Recollection(
+            worker.store, claim, kept, worker.cache, options.max_memory, partial(self.stop, "lost")
+        )
+        self._turn_given: Turn | None = None
         self._stopped: Stop | None = None
         self._over = False
         self.began = time.monotonic()
@@ -166,10 +161,10 @@ class Attempt:
             found = await self._worker.store.history(
                 claim.session, before=claim.seq + 1, limit=limit
             )
-            self._worker.fill(self.kept, found.messages_json)
+            self._worker.cache.fill(self.kept, found.messages_json)
         message = Message.decode(claim.message)
         message.turn = claim.turn
-        return Turn(
+        self._turn_given = Turn(
             TurnSession(claim.session, claim.name, orjson.loads(claim.metadata)),
             claim.turn,
             claim.attempt,
@@ -179,10 +174,12 @@ class Attempt:
             history=tuple(self.kept.history or ()),
             tools=self,
         )
+        return self._turn_given
 
     async def _end(self, turn: Turn | None, error: BaseException | None = None) -> None:
         """Commit the attempt's result, and release its resources."""
-        self._over = True
+        self._over = self._memory.over = True
+        turn = turn or self._turn_given
         for timer in self._timers:
             timer.cancel()
         self.kept.leave_hung_thread(self._stopped == "timeout")
@@ -212,7 +209,7 @@ class Attempt:
         """Break reference cycles, so that memory is freed now and not by the collector."""
         self._timers.clear()
         self._output.untie()
-        self.task = None
+        self.task = self._turn_given = None
 
     async def _commit(self, outcome: Outcome) -> Claim | None:
         """Finish the turn; while the store is unavailable, retry as long as the lease is valid."""
@@ -238,39 +235,50 @@ class Attempt:
             return None
         if self._stopped == "timeout":
             log.warning("session %s turn %d failed: timeout", *self._where())
-            return self._failed(TIMED_OUT)
+            return self._broken(turn, "failed", TIMED_OUT)
+        if self._stopped == "cancel":
+            return self._broken(turn, "cancelled", None)
         try:
-            if self._stopped == "cancel":
-                return self._ended("cancelled", replies=self._encoded(turn, partial=True))
             if error is None and turn is not None:
                 return self._completed(turn)
         except Exception as bad:  # the output cannot be committed
-            if self._stopped == "cancel":
-                return self._ended("cancelled")
             error = bad
-        return self._failed(self._explained(error))
+        return self._broken(turn, "failed", explained(error, self._where(), self._worker.debug))
 
-    def _explained(self, error: BaseException | None) -> dict[str, Any]:
-        """The error that users see: a TurnError's message; other errors reveal no details."""
-        debug = self._worker.debug
-        if isinstance(error, TurnError):
-            level = logging.INFO if isinstance(error, Refusal) else logging.WARNING
-            shown = debug or isinstance(error, BadOutput)  # whose text quotes no message
-            why = f": {error.__cause__ or error.message}" if shown else ""
-            log.log(level, "session %s turn %d failed: %s%s", *self._where(), error.code, why)
-            body = {"code": error.code, "message": error.message}
-            return {**body, "retryable": error.retryable}
-        trace = _trace(error, debug)
-        log.error("session %s turn %d: the handler failed: %s", *self._where(), trace)
-        return FAILED
+    def _broken(self, turn: Turn | None, status: Ending, error: dict[str, Any] | None) -> Outcome:
+        """The turn ends before its reply is whole; what was said is kept, marked as partial."""
+        usage = None
+        with suppress(TypeError, ValueError):
+            usage = orjson.dumps(turn.usage) if turn is not None and turn.usage else None
+        try:
+            return self._ended(turn, status, partial=True, error=error, usage=usage)
+        except BadOutput:  # what was said cannot be kept
+            return self._ended(None, status, partial=True, error=error, usage=usage, nothing=True)
 
-    def _failed(self, error: dict[str, Any]) -> Outcome:
-        return self._ended("failed", error=error)
-
-    def _ended(self, status: Ending, **more: Any) -> Outcome:
+    def _ended(
+        self,
+        turn: Turn | None,
+        status: Ending,
+        *,
+        partial: bool,
+        nothing: bool = False,
+        **more: Any,
+    ) -> Outcome:
+        metadata = turn.metadata if turn is not None else None
+        messages, told = self._output.finish(partial=partial, metadata=metadata)
+        if nothing:
+            messages, told = [], BEFORE
+        asks = [] if partial else [(i, m.ask.id) for i, m in enumerate(messages) if m.ask]
+        replies = _encoded(messages)
+        drafts = self._output.rest()  # it also ends the steps that run
         return Outcome(
             status,
-            drafts=() if more.get("told_whole") else self._output.rest(),
+            replies=replies,
+            drafts=drafts,
+            told=told,
+            asks=asks,
+            steps=[step.as_dict() for step in self._output.steps.records],
+            data=self._output.data,
             next_desk=self._worker.next_desk(),
             keep=self._worker.name if self.kept.sticky else None,
             **more,
@@ -287,22 +295,10 @@ class Attempt:
         changed = None if state == self.claim.state else state
         if changed is not None:
             check_state(changed, self._worker.options.max_state)
-        replies = self._encoded(turn)
-        if not replies:
+        outcome = self._ended(turn, "completed", partial=False, state=changed, usage=usage)
+        if not outcome.replies:
             log.info("session %s turn %d: the handler returned nothing to say", *self._where())
-        # A reply that was returned in one piece is kept once.
-        whole = len(replies) == 1 and self._output.is_whole
-        return self._ended(
-            "completed", replies=replies, state=changed, usage=usage, told_whole=whole
-        )
-
-    def _encoded(self, turn: Turn | None, *, partial: bool = False) -> list[bytes]:
-        metadata = turn.metadata if turn is not None else None
-        try:
-            said = self._output.messages(partial=partial, metadata=metadata)
-            return [message.encode() for message in said]
-        except (TypeError, ValueError, AttributeError) as bad:
-            raise BadOutput("A reply's message is not JSON.") from bad
+        return outcome
 
     async def _write(self, drafts: Sequence[Draft]) -> None:
         """Append deltas. An unavailable store delays them; a lost claim ends the attempt."""
@@ -336,18 +332,45 @@ class Attempt:
     async def say(self, piece: str | Message) -> None:
         await self._output.say(piece)
 
-    async def emit(self, name: str, data: Any) -> None:
-        await self._output.emit(name, data)
+    async def emit(self, name: str, data: Any, keep: bool) -> None:
+        await self._output.emit(name, data, keep)
+
+    def step(self, name: str, input: Any, kind: StepKind) -> Step:
+        return self._output.steps.make(name, input, kind)
+
+    async def remember(self, entries: tuple[Any, ...]) -> int:
+        return await self._memory.remember(entries)
+
+    async def recall(self, last: int) -> list[Entry]:
+        return await self._memory.recall(last)
+
+    async def forget(self, before: int) -> None:
+        await self._memory.forget(before)
 
     async def history(self, before: int | None, limit: int) -> list[Message]:
         last = self.claim.seq + 1 if before is None else before
-        found = await self._worker.store.history(self.claim.session, before=last, limit=limit)
-        return found.messages
+        while True:  # while the store is away the turn waits, as long as it is ours
+            try:
+                session = self.claim.session
+                found = await self._worker.store.history(session, before=last, limit=limit)
+                return found.messages
+            except StoreUnavailable:
+                if self._over:
+                    raise
+                await asyncio.sleep(0.2)
 
     def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]:
         if self.kept.thread is None:
             self.kept.thread = Threads(f"turnwise-{self.claim.session[:40]}")
         return self.kept.thread.run(fn, *args)
+
+
+def _encoded(messages: Sequence[Message]) -> list[bytes]:
+    """Raises BadOutput for what is not JSON."""
+    try:
+        return [message.encode() for message in messages]
+    except (TypeError, ValueError, AttributeError) as bad:
+        raise BadOutput("A reply's message is not JSON.") from bad
 
 
 def check_state(state: bytes, most: int) -> None:
@@ -359,14 +382,3 @@ def check_state(state: bytes, most: int) -> None:
             "large data where you keep your own, and its key into the state.",
             code="state_too_large",
         )
-
-
-def _trace(error: BaseException | None, debug: bool) -> str:
-    """Where an exception came from. Its text may quote a message, so it is omitted unless `debug`
-    is set; the texts of our own errors quote no messages."""
-    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
-    path = "".join(f"\n    {f.filename}:{f.lineno} in {f.name}" for f in frames)
-    words = " (--debug, or TURNWISE_DEBUG=1, logs its message)"
-    if debug or isinstance(error, TurnwiseError):
-        words = f": {error}"
-    return f"{type(error).__name__}{words}{path}"

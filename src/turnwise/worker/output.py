@@ -1,6 +1,6 @@
 """Output: a reply while it is being produced.
 
-Pieces are collected into messages for the commit, and into `delta` events for the followers.
+Pieces are collected into messages for the commit, and into events for the followers (pending.py).
 The first delta is sent at once, later ones about every 30 ms (or, with `coalesce="sentence"`, at
 the ends of sentences), and at most one write is pending: while the store writes, the next delta
 grows. Drafts that are not written when the handler ends are part of the commit, so a reply that is
@@ -10,39 +10,34 @@ returned in one piece needs no extra write.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from turnwise.conversation import Message, events
-from turnwise.conversation.events import Draft, attempt_draft, draft
-from turnwise.errors import BadOutput, StoreUnavailable, TurnError
-from turnwise.turn import Coalesce
+import orjson
 
+from turnwise.conversation import Message, events
+from turnwise.conversation.events import Draft, draft
+from turnwise.errors import BadOutput, StoreUnavailable, TurnError
+from turnwise.stores.claim import BEFORE, UNENDED, WHOLE, Told
+from turnwise.turn import Coalesce
+from turnwise.worker.pending import Pending
+from turnwise.worker.steps import Steps
+
+MAX_ASKS = 20
+"""Asks in one reply, at most."""
 BACKLOG = 64_000
 """Number of unwritten characters above which `say` waits for the store."""
 BREATH = 64
 """Number of pieces after which other tasks may run on the event loop."""
-
-# Full-width marks end sentences in Chinese and Japanese, where no space follows.
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*\s+|[。！？\n]+\s*")  # noqa: RUF001
-
-
-def split_sentences(text: str) -> tuple[list[str], str]:
-    """The complete sentences at the start of `text`, and the rest that may still grow."""
-    sentences, start = [], 0
-    for end in _SENTENCE_END.finditer(text):
-        sentences.append(text[start : end.end()])
-        start = end.end()
-    return sentences, text[start:]
 
 
 class Output:
     """The output of one attempt at a turn so far.
 
     `write` appends drafts to the log, and raises if the claim is lost. `limit` is the maximum
-    length of the reply in characters; a longer one raises TurnError (`reply_too_long`).
+    length of the reply in characters, with its steps and events; a longer one raises TurnError
+    (`reply_too_long`).
     """
 
     def __init__(
@@ -60,19 +55,23 @@ class Output:
         self._sentences = coalesce == "sentence"
         self._period = 0.03 if isinstance(coalesce, str) else float(coalesce)
         self._limit = limit
-        self._parts: list[str] = []
         self._messages: list[Message] = []
         self._streamed: Message | None = None
+        """The last message that is or was streamed."""
+        self._parts: list[str] | None = None
+        """The text of the message that is being streamed."""
         self._said = 0
         self._size = 0
-        self._pending: list[str | Draft] = []
+        self._pending = Pending(turn, attempt, sentences=self._sentences)
         self._undelivered: list[Draft] = []
-        self._pending_size = 0
         self._last_write = 0.0
         self._timer: asyncio.Handle | None = None
         self._writing: asyncio.Task[None] | None = None
         self._closed = False
         self._begun = False
+        self.steps = Steps(turn, attempt, self)
+        self.data: list[dict[str, Any]] = []
+        """What `emit(keep=True)` keeps with the turn."""
         self.failure: BaseException | None = None
         self.first_delta: float | None = None
 
@@ -80,10 +79,7 @@ class Output:
 
     async def say(self, piece: str | Message) -> None:
         """Add a piece of text, or a whole message."""
-        self._check()
-        self._said += 1
-        if self._said % BREATH == 0:  # a handler that never waits must not block the event loop
-            await asyncio.sleep(0)
+        await self._breathe()
         if isinstance(piece, str):
             if piece:
                 self._add_text(_valid(piece))
@@ -91,26 +87,45 @@ class Output:
             self._add_message(piece)
         else:
             raise BadOutput(f"A reply is made of str and Message, not {type(piece).__name__}.")
-        if self._pending_size > BACKLOG:
+        if self._pending.size > BACKLOG:
             await self._hold_back()
 
-    async def emit(self, name: str, data: Any) -> None:
-        """Add a custom event; `data` is encoded immediately."""
+    async def emit(self, name: str, data: Any, keep: bool) -> None:
+        """Add a custom event; `data` is encoded immediately, and kept with the turn if `keep`."""
+        more: dict[str, Any] = {"name": str(name), "data": data}
+        try:
+            if keep:
+                self.data.append(orjson.loads(orjson.dumps(more)))
+                more["keep"] = True
+            await self.tell(events.CUSTOM, **more)
+        except TypeError as error:
+            raise BadOutput(f"emit({name!r}) needs JSON: {error}") from error
+
+    async def tell(self, type: str, **more: Any) -> None:
+        """Add an event of this attempt. Raises TypeError if it is not JSON."""
+        await self._breathe()
+        made = draft(type, self._turn, time.time(), attempt=self._attempt, **more)
+        self._grow(len(made.tail))
+        self._pending.draft(made)
+        self._schedule()
+        if self._pending.size > BACKLOG:
+            await self._hold_back()
+
+    async def tell_text(self, step: str, text: str) -> None:
+        """Add text to a step."""
+        await self._breathe()
+        self._grow(len(text))
+        self._pending.step_text(step, text)
+        self._schedule()
+        if self._pending.size > BACKLOG:
+            await self._hold_back()
+
+    async def _breathe(self) -> None:
+        """A handler that never waits must not block the event loop. Raises if it is over."""
         self._check()
         self._said += 1
         if self._said % BREATH == 0:
             await asyncio.sleep(0)
-        more = {"attempt": self._attempt, "name": str(name), "data": data}
-        try:
-            made = draft(events.CUSTOM, self._turn, time.time(), **more)
-        except TypeError as error:
-            raise BadOutput(f"emit({name!r}) needs JSON: {error}") from error
-        self._grow(len(made.tail))
-        self._pending.append(made)
-        self._pending_size += len(made.tail)
-        self._schedule()
-        if self._pending_size > BACKLOG:
-            await self._hold_back()
 
     async def _hold_back(self) -> None:
         """While too much text is unwritten, wait for the store."""
@@ -126,15 +141,36 @@ class Output:
 
     def _add_text(self, piece: str) -> None:
         self._grow(len(piece))
+        if self._parts is None:
+            self._parts = []
+            self._streamed = Message()
+            self._start(self._streamed)
         self._parts.append(piece)
-        self._pending.append(piece)
-        self._pending_size += len(piece)
+        self._pending.text(piece)
         self._schedule()
 
     def _add_message(self, message: Message) -> None:
         self._grow(len(message.text))
         message.text = _valid(message.text)
         self._end_text()
+        if message.ask is not None and self._asking >= MAX_ASKS:
+            raise BadOutput(f"A reply asks for at most {MAX_ASKS} answers.")
+        self._start(message)
+        if message.text:
+            self._pending.text(message.text)
+        self._pending.end(len(self._messages) - 1)
+        self._schedule()
+
+    @property
+    def _asking(self) -> int:
+        return sum(message.ask is not None for message in self._messages)
+
+    def _start(self, message: Message) -> None:
+        try:
+            orjson.dumps(message.metadata)
+        except TypeError as error:
+            raise BadOutput("A reply's message is not JSON.") from error
+        self._pending.start(len(self._messages), message)
         self._messages.append(message)
 
     def _grow(self, size: int) -> None:
@@ -143,10 +179,15 @@ class Output:
             raise TurnError("The reply is too long.", code="reply_too_long")
 
     def _end_text(self) -> None:
-        if self._parts:
-            self._streamed = Message("".join(self._parts))
-            self._messages.append(self._streamed)
-            self._parts = []
+        """The message that is being streamed is complete."""
+        if self._parts is not None:
+            self._pending.end(len(self._messages) - 1)
+            self._join()
+
+    def _join(self) -> None:
+        if self._parts is not None and self._streamed is not None:
+            self._streamed.text = "".join(self._parts)
+        self._parts = None
 
     # Its result
 
@@ -168,28 +209,34 @@ class Output:
         if self._writing is not None:
             await asyncio.wait({self._writing})
 
-    def messages(
-        self, *, partial: bool = False, metadata: dict[str, Any] | None = None
-    ) -> list[Message]:
-        """The messages so far, including the last text; with `partial` all are marked as partial.
+    def finish(
+        self, *, partial: bool, metadata: Mapping[str, Any] | None
+    ) -> tuple[list[Message], Told]:
+        """The messages, and what of them only the commit tells. With `partial` all are marked;
         `metadata` is added to the last streamed message."""
-        self._end_text()
+        told = BEFORE
+        if self._parts is not None:
+            self._join()
+            told = UNENDED
         if metadata and self._streamed is not None:
             self._streamed.metadata = dict(metadata)
         for message in self._messages:
             message.partial = message.partial or partial
-        return self._messages
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all that was said is text, and none of it is in the log: the reply tells it."""
-        unsaid = bool(self._pending) and all(isinstance(item, str) for item in self._pending)
-        return unsaid and not self._begun and not self._sentences
+        if not self._begun and not self._sentences and self._pending.is_one_message:
+            self._pending = Pending(self._turn, self._attempt, sentences=False)
+            told = WHOLE
+        return self._messages, told
 
     def rest(self) -> list[Draft]:
-        """The drafts that are not in the log."""
+        """The drafts that are not in the log; steps that run have failed."""
         undelivered, self._undelivered = self._undelivered, []
-        return undelivered + self._take(everything=True)
+        drafts = undelivered + self._pending.take(everything=True)
+        for step in self.steps.interrupt():
+            now = time.time()
+            drafts.append(
+                draft(events.STEP, self._turn, now, attempt=self._attempt, step=step.as_event())
+            )
+        return drafts
 
     # Writing
 
@@ -204,7 +251,7 @@ class Output:
 
     def _flush(self) -> None:
         self._timer = None
-        drafts = self._take(everything=not self._sentences)
+        drafts = self._pending.take(everything=not self._sentences)
         if drafts:
             self._begun = True
             self._last_write = time.monotonic()
@@ -223,35 +270,6 @@ class Output:
             self._writing = None
         if self._pending and self.failure is None:
             self._schedule()
-
-    def _take(self, *, everything: bool) -> list[Draft]:
-        """Convert pending pieces into drafts; adjacent texts become one delta."""
-        now, drafts, text = time.time(), [], ""
-        pending, self._pending, self._pending_size = self._pending, [], 0
-        for item in pending:
-            if isinstance(item, str):
-                text += item
-                continue
-            drafts += [*self._deltas(text, now, everything=True), item]
-            text = ""
-        return drafts + self._deltas(text, now, everything=everything)
-
-    def _deltas(self, text: str, now: float, *, everything: bool) -> list[Draft]:
-        if not self._sentences:
-            pieces = [text]
-        else:
-            pieces, rest = split_sentences(text)
-            if everything:
-                pieces.append(rest)
-            elif rest:
-                self._pending.insert(0, rest)
-                self._pending_size += len(rest)
-        attempt = self._attempt
-        return [
-            attempt_draft(events.DELTA, self._turn, now, attempt, piece)
-            for piece in pieces
-            if piece
-        ]
 
 
 async def _written_off(_drafts: Sequence[Draft]) -> None:

@@ -11,13 +11,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from turnwise.stores.claim import NO_EPOCH, Claim, Epoch
+from turnwise.stores.rows import Remembered
 from turnwise.threads import Threads
+
+MEMORIES = 2000
+"""Memory entries that are cached of one session."""
 
 
 class CachedSession:
     """The cached data of one session."""
 
-    __slots__ = ("busy", "bytes", "epoch", "history", "incarnation", "last", "local", "thread")
+    __slots__ = (
+        "busy", "bytes", "epoch", "history", "incarnation", "last", "local", "memory",
+        "memory_from", "memory_last", "thread",
+    )  # fmt: skip
 
     def __init__(self, epoch: Epoch, incarnation: int) -> None:
         self.epoch = epoch
@@ -27,6 +34,9 @@ class CachedSession:
         self.history: list[bytes] | None = []
         """The last messages; None while they have to be read again."""
         self.last = 0
+        self.memory: list[Remembered] | None = None
+        """The memory entries from `memory_from` (exclusive) to `memory_last`; None: not known."""
+        self.memory_from = self.memory_last = 0
         self.bytes = 0
         self.busy = False
 
@@ -36,6 +46,12 @@ class CachedSession:
         if timed_out and self.thread is not None and self.thread.busy:
             self.thread.end()
             self.thread, self.local = None, {}
+
+    def recalls(self, last: int, after: int) -> bool:
+        """Whether all memory entries above `after`, up to `last`, are known."""
+        return last <= after or (
+            self.memory is not None and self.memory_last == last and self.memory_from <= after
+        )
 
     @property
     def sticky(self) -> bool:
@@ -66,6 +82,7 @@ class SessionCache:
             kept = self._kept[claim.session] = CachedSession(claim.epoch, claim.incarnation)
         elif kept.incarnation != claim.incarnation:  # the store may have lost some of them
             self._forget_history(kept)
+            self._forget_memory(kept)
             kept.incarnation = claim.incarnation
         self._kept.move_to_end(claim.session)
         kept.busy = True
@@ -76,11 +93,43 @@ class SessionCache:
         else:  # the claim has only newer messages, and the older ones are no longer cached
             self._forget_history(kept)
         kept.last = claim.seq
+        if kept.memory_last != claim.memory:  # another worker has written
+            self._forget_memory(kept)
         return kept
 
+    def _forget_memory(self, kept: CachedSession) -> None:
+        self._count(kept, -sum(len(one.body) for one in kept.memory or ()))
+        kept.memory, kept.memory_last = None, 0
+
+    def recall(self, kept: CachedSession, found: Sequence[Remembered], last: int) -> None:
+        """The last memory entries of a session, read; the last one has the number `last`."""
+        self._forget_memory(kept)
+        kept.memory, kept.memory_last = list(found), last
+        kept.memory_from = found[0].n - 1 if found else last
+        self._count(kept, sum(len(one.body) for one in found))
+
+    def remember(self, kept: CachedSession, added: Sequence[Remembered]) -> None:
+        """A turn of the session has added entries to its memory."""
+        first, last = added[0].n, added[-1].n
+        if first == 1:
+            kept.memory, kept.memory_from = [], 0
+        elif kept.memory is None or kept.memory_last != first - 1:
+            return
+        kept.memory.extend(added)
+        kept.memory_last = last
+        self._count(kept, sum(len(one.body) for one in added))
+        while len(kept.memory) > MEMORIES:
+            dropped = kept.memory.pop(0)
+            kept.memory_from = dropped.n
+            self._count(kept, -len(dropped.body))
+
+    def _count(self, kept: CachedSession, change: int) -> None:
+        kept.bytes += change
+        self._bytes += change
+
     def _forget_history(self, kept: CachedSession) -> None:
-        self._bytes -= kept.bytes
-        kept.history, kept.bytes = None, 0
+        self._count(kept, -sum(map(len, kept.history or ())))
+        kept.history = None
 
     def fill(self, kept: CachedSession, messages: Sequence[bytes]) -> None:
         """The last messages of a session, read again."""
@@ -113,8 +162,8 @@ class SessionCache:
             self.drop(session)
 
     def _replace(self, kept: CachedSession, history: Sequence[bytes]) -> None:
-        self._bytes -= kept.bytes
-        kept.history, kept.bytes = [], 0
+        self._forget_history(kept)
+        kept.history = []
         self._extend(kept, history)
 
     def _extend(self, kept: CachedSession, messages: Sequence[bytes]) -> None:
@@ -126,8 +175,7 @@ class SessionCache:
         if extra > 0:
             change -= sum(map(len, kept.history[:extra]))
             del kept.history[:extra]
-        kept.bytes += change
-        self._bytes += change
+        self._count(kept, change)
 
     def shrink(self) -> list[str]:
         """Drop entries above the limits; returns the sticky sessions among them."""

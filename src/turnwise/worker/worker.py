@@ -30,7 +30,7 @@ from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.notices import Notice, Ready, Signal
 from turnwise.turn import Options
 from turnwise.worker.attempt import MARGIN, STOP_PATIENCE, Answer, Attempt
-from turnwise.worker.session_cache import CachedSession, SessionCache
+from turnwise.worker.session_cache import SessionCache
 
 T = TypeVar("T")
 log = logging.getLogger("turnwise.worker")
@@ -75,9 +75,9 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._unlisten: Callable[[], None] = lambda: None
         self.earlier = max(1, options.history - 1)  # the message itself is the last of them
-        self._cache = SessionCache(history=options.history - 1)
+        self.cache = SessionCache(history=options.history - 1)
         self._desk = Desk(
-            self.name, lease, options.max_attempts, options.history - 1, self._cache.known
+            self.name, lease, options.max_attempts, options.history - 1, self.cache.known
         )
 
     # Life
@@ -119,8 +119,8 @@ class Worker:
         await asyncio.wait(self._tasks, timeout=STOP_PATIENCE)
         self._unlisten()
         with contextlib.suppress(StoreUnavailable):
-            await self.store.forget(self.name, self._cache.sticky())
-        self._cache.close()
+            await self.store.forget(self.name, self.cache.sticky())
+        self.cache.close()
 
     def hurry(self) -> None:
         """Cut the grace of a drain short."""
@@ -169,7 +169,7 @@ class Worker:
         if self._releasing:  # it arrived after all others were released
             self._beside(self._hand_back(claim))
             return
-        attempt = Attempt(self, claim, self._cache.take(claim))
+        attempt = Attempt(self, claim, self.cache.take(claim))
         self._attempts[claim.token] = attempt
         attempt.start()
         if self._early.pop(claim.session, None) is not None:
@@ -263,10 +263,6 @@ class Worker:
 
     # Called by attempts
 
-    def fill(self, kept: CachedSession, messages: Sequence[bytes]) -> None:
-        """Store a session's last messages after they were read again."""
-        self._cache.fill(kept, messages)
-
     def check(self, attempt: Attempt) -> None:
         """Ask the store whether an attempt's claim is still held."""
         self._beside(self._renew([attempt]))
@@ -285,10 +281,10 @@ class Worker:
         """An attempt is over; its slot goes to the session's next turn or becomes free."""
         claim = attempt.claim
         self._attempts.pop(claim.token, None)
-        self._cache.give_back(claim.session, attempt.kept, said, claim.seq + len(said))
+        self.cache.give_back(claim.session, attempt.kept, said, claim.seq + len(said))
         if next_claim is not None:
             self._begin(next_claim)
-        dropped = self._cache.shrink()
+        dropped = self.cache.shrink()
         if dropped:
             self._beside(self._forget(dropped))
         self._free()

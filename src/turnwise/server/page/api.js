@@ -47,8 +47,8 @@ export const messages = (s, before) =>
 export const render = (s, texts) =>
   call("POST", "page/render", { token: s.token, body: { texts } }).then((answer) => answer.html);
 /** The same key is one turn, however often the request is repeated. */
-export const submit = (s, text, key) =>
-  call("POST", path(s, "/turns"), { token: s.token, body: { text }, headers: { "Idempotency-Key": key } });
+export const submit = (s, { text, answers, key }) =>
+  call("POST", path(s, "/turns"), { token: s.token, body: { text, answers }, headers: { "Idempotency-Key": key } });
 
 const QUIET = 25_000; // ms without data from the server after which the page sends a ping
 const PATIENCE = 8_000; // ms to wait for the answer to the ping

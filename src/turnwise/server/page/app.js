@@ -1,6 +1,7 @@
 // The chat page: the conversations of this browser, the unsent messages, and what a person can do.
 
 import * as api from "./api.js";
+import { told } from "./asks.js";
 import { Conversation } from "./conversation.js";
 import { $, element, explain, notify, showLink, toEnd } from "./screen.js";
 
@@ -39,8 +40,7 @@ async function send(text) {
     $("text").value ||= text;
     return grow();
   }
-  outbox.push({ session: session.id, text, key: crypto.randomUUID() });
-  memory.write("outbox", outbox);
+  put(session, { text });
   if (!session.name) {
     session.name = text.split("\n")[0].slice(0, 60);
     api.rename(session, session.name).catch(() => {});
@@ -48,6 +48,18 @@ async function send(text) {
     showTitle();
   }
   conversation?.show();
+  toEnd();
+  await flush();
+}
+
+function put(session, message) {
+  outbox.push({ session: session.id, key: crypto.randomUUID(), ...message });
+  memory.write("outbox", outbox);
+}
+
+async function answer(answers) {
+  put(conversation.session, { text: "", answers });
+  conversation.show();
   toEnd();
   await flush();
 }
@@ -62,7 +74,7 @@ async function flush() {
       const [message] = outbox;
       const session = sessions.find((one) => one.id === message.session);
       try {
-        if (session) await api.submit(session, message.text, message.key);
+        if (session) await api.submit(session, message);
         settle(message.key);
         notify("");
       } catch (problem) {
@@ -84,7 +96,7 @@ function showPending() {
   document.querySelectorAll(".pending").forEach((item) => item.remove());
   for (const message of pending()) {
     const item = element("li", "message user waiting pending");
-    item.append(element("div", "bubble", message.text), element("div", "meta", "Sending"));
+    item.append(element("div", "bubble", told(message)), element("div", "meta", "Sending"));
     $("open").append(item);
   }
   $("welcome").hidden = $("messages").childElementCount + $("open").childElementCount > 0;
@@ -115,7 +127,7 @@ async function begin() {
 async function enter(session) {
   conversation?.close();
   if (conversation) drafts[conversation.session.id] = $("text").value;
-  conversation = new Conversation(session, { arrived: settle, connected: flush, gone, again: send, changed: showPending });
+  conversation = new Conversation(session, { arrived: settle, connected: flush, gone, again: send, answer, changed: showPending });
   memory.write("current", session.id);
   $("text").value = drafts[session.id] || "";
   grow();

@@ -1,8 +1,10 @@
 // A conversation on the screen: its history, its open turns, and the connection that delivers events.
 
 import * as api from "./api.js";
+import { askFor, told } from "./asks.js";
 import { Growing } from "./growing.js";
 import { $, atEnd, element, explain, keepSelection, notify, say, showLink, toEnd, whenNotSelected } from "./screen.js";
+import { Steps } from "./steps.js";
 
 // Why an answer is incomplete, in words.
 const ENDED = {
@@ -64,12 +66,13 @@ function drawn(target) {
 
 export class Conversation {
   // `on` is notified: arrived(key), connected() and gone(deleted) by the connection, again(text) if a person
-  // asks again, changed() after drawing.
+  // asks again, answer(answers) if one answers, changed() after drawing.
   constructor(session, on) {
     this.session = session;
     this.on = on;
     this.markdown = new Markdown(session);
     this.open = new Map();
+    this.asks = new Set();  // those that wait for an answer
     this.first = null;
     this.line = null;
     this.closed = false;
@@ -80,6 +83,7 @@ export class Conversation {
     if (this.closed) return;
     this.errors = new Map(failed.turns.map((turn) => [turn.n, turn.error]));
     this.open.clear();
+    this.asks = new Set(page.asks);
     $("messages").replaceChildren();
     $("open").replaceChildren();
     this.prepend(page);
@@ -95,10 +99,11 @@ export class Conversation {
   }
 
   prepend({ messages, has_more }) {
-    const items = messages.map((message) => this.item(message));
-    messages.forEach((message, i) => {
+    const items = messages.flatMap((message) => {
       const error = this.errors.get(message.turn);
-      if (error && message.role === "user") items[i].append(this.failure(error, message.text));
+      const item = this.item(message, null, error);
+      if (error && message.role === "user") item.append(this.failure(error, message.text));
+      return message.steps ? [item, this.steps(new Steps(message.steps))] : [item];
     });
     $("messages").prepend(...items);
     this.first = messages[0]?.seq ?? this.first;
@@ -126,8 +131,13 @@ export class Conversation {
     const turn = this.open.get(event.turn);
     if (event.type === "turn.queued") this.begin(event.turn, event.message, "queued", event.key);
     else if (event.type === "turn.started") this.start(event);
-    else if (event.type === "delta") turn?.growing?.add(event.text);
+    else if (event.type === "message.started") this.part(turn, event.index);
+    else if (event.type === "delta") this.part(turn, event.index ?? 0)?.growing.add(event.text);
+    else if (event.type === "step") this.step(turn, event.step);
+    else if (event.type === "step.delta") turn?.steps?.say(event.step, event.text);
     else if (event.type === "message") turn?.replies.push(event.message);
+    else if (event.type === "ask") this.asks.add(event.ask.id);
+    else if (event.type === "ask.closed") this.closeAsk(event.ask.id);
     else if (TERMINAL.includes(event.type)) this.end(event);
     else if (event.type === "session.reset" || event.type === "gap") this.load().catch(explain);
     this.show();
@@ -147,18 +157,43 @@ export class Conversation {
   start({ turn: n, attempt }) {
     const turn = this.open.get(n);
     if (!turn) return;
-    Object.assign(turn, { status: "running", replies: [] });
+    Object.assign(turn, { status: "running", replies: [], parts: new Map(), steps: new Steps() });
     turn.answer?.remove();
     turn.answer = element("li", "message assistant");
     turn.answer.setAttribute("aria-busy", "true");
-    turn.bubble = element("div", "bubble");
+    turn.busy = element("div", "busy");
     const dots = element("span", "dots");
     dots.append(element("i"), element("i"), element("i"));
-    turn.bubble.append(dots, element("span", "hidden", "Answering"));
-    turn.answer.append(turn.bubble);
-    turn.growing = new Growing(turn.bubble, this.markdown);
+    turn.busy.append(dots, element("span", "hidden", "Answering"));
+    turn.answer.append(turn.busy);
     if (attempt > 1) turn.answer.append(element("div", "meta", "The server was interrupted and has restarted the answer."));
     turn.item.after(turn.answer);
+  }
+
+  // A message of the running answer, by its place.
+  part(turn, place) {
+    if (!turn?.parts) return null;
+    let part = turn.parts.get(place);
+    if (!part) {
+      const bubble = element("div", "bubble");
+      part = { bubble, growing: new Growing(bubble, this.markdown) };
+      turn.parts.set(place, part);
+      turn.busy.before(bubble);
+    }
+    turn.busy.hidden = true;
+    return part;
+  }
+
+  step(turn, step) {
+    if (!turn?.steps) return;
+    turn.steps.take(step);
+    if (!turn.steps.box.isConnected) turn.answer.prepend(turn.steps.box);
+    turn.busy.hidden = step.status === "running";
+  }
+
+  closeAsk(id) {
+    this.asks.delete(id);
+    document.querySelector(`[data-ask="${CSS.escape(id)}"]`)?.remove();
   }
 
   end({ type, turn: n, error }) {
@@ -173,12 +208,15 @@ export class Conversation {
       return say("The message was withdrawn.");
     }
     if (error) turn.item.append(this.failure(error, turn.message.text));
-    turn.growing?.finish();
+    turn.parts?.forEach(({ growing }) => growing.finish());
     keepSelection(() => {
       $("messages").append(turn.item);
-      // The text drawn while streaming stays until the whole text is rendered, so that nothing jumps.
-      const drawn = turn.replies.length === 1 && turn.growing?.tail ? turn.bubble : null;
-      for (const reply of turn.replies) $("messages").append(this.item(reply, drawn));
+      if (turn.steps?.drawn.size) $("messages").append(this.steps(turn.steps));
+      turn.replies.forEach((reply, place) => {
+        // What was drawn while streaming stays until the whole text is rendered, so that nothing jumps.
+        const part = turn.parts?.get(place);
+        $("messages").append(this.item(reply, part?.growing.tail ? part.bubble : null, error));
+      });
       turn.answer?.remove();
     });
     if (type === "turn.cancelled") say("Stopped.");
@@ -187,10 +225,16 @@ export class Conversation {
 
   // Drawing
 
-  item(message, drawn = null) {
+  steps(steps) {
+    const item = element("li", "message assistant");
+    item.append(steps.box);
+    return item;
+  }
+
+  item(message, drawn = null, failed = null) {
     const item = element("li", `message ${message.role}`);
     const who = element("span", "hidden", message.role === "user" ? "You said:" : "The answer:");
-    const bubble = drawn ?? element("div", "bubble plain", message.text);
+    const bubble = drawn ?? element("div", "bubble plain", told(message));
     bubble.dir = "auto";
     item.append(who, bubble);
     for (const attachment of message.attachments) {
@@ -199,8 +243,11 @@ export class Conversation {
       item.append(link);
     }
     if (message.role !== "user") this.markdown.show(bubble, message.text);
-    const ended = message.partial ? "Stopped" : ENDED[message.metadata.ended];
+    const ended = message.partial ? (failed ? "Not finished" : "Stopped") : ENDED[message.metadata.ended];
     if (ended) item.append(element("div", "meta", ended));
+    if (message.ask && this.asks.has(message.ask.id)) {
+      item.append(askFor(message.ask, (value) => this.on.answer([{ ask: message.ask.id, value }])));
+    }
     return item;
   }
 

@@ -141,6 +141,9 @@ class PostgresDriver(Driver):
             case "ended":
                 after, before, kinds, limit, latest = values
                 return await self._page("ended", latest, id, after, before, kinds, limit)
+            case "memory":
+                after, before, limit, latest = values
+                return await self._page("memory", latest, id, after, before, limit)
             case "messages":
                 after, before, limit, latest = values
                 first = await self._turn_with(id, after + 1)
@@ -212,6 +215,9 @@ class PostgresDriver(Driver):
             return [error] * len(acts)
         done = {row[0] for row in rows}
         return [id in done for id, _, _ in acts]
+
+    async def forget_memory(self, session: str, upto: int) -> None:
+        await self.writer.fetch(self.sql["forget_memory"], encoded(session), upto)
 
     # Finding work
 

@@ -53,8 +53,21 @@ SELECT turn FROM {s}.entry
     ORDER BY turn DESC LIMIT 1;
 -- name: log
 SELECT last, kind, turn, seq, at, body FROM {s}.entry
-    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND last >= $2
+    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND last >= $2 AND kind <> 'm'
     ORDER BY last, pos LIMIT $3;
+-- name: memory
+SELECT last, kind, turn, seq, at, body FROM {s}.entry
+    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND kind = 'm' AND seq > $2 AND seq < $3
+    ORDER BY seq LIMIT $4;
+-- name: memory_latest
+SELECT last, kind, turn, seq, at, body FROM {s}.entry
+    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND kind = 'm' AND seq > $2 AND seq < $3
+    ORDER BY seq DESC LIMIT $4;
+-- name: forget_memory
+DELETE FROM {s}.entry WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND kind = 'm'
+    AND seq <= $2;
+-- name: memory_index
+CREATE INDEX IF NOT EXISTS entry_memory ON {s}.entry (num, seq) WHERE kind = 'm';
 
 -- name: commit
 -- A group of acts in one statement, each only if the header is still the one it was computed from

@@ -30,7 +30,7 @@ local function index(name, value)
 end
 
 if A[5] == 'gone' or (A[5] == 'new' and was ~= '') then
-  call('UNLINK', H, S, base .. 'e:' .. id, base .. 'd:' .. id)
+  call('UNLINK', H, S, base .. 'e:' .. id, base .. 'd:' .. id, base .. 'm:' .. id)
   for _, index in ipairs({'ids', 'ready', 'leases', 'expiry', 'trim'}) do
     call('ZREM', base .. index, id)
   end
@@ -46,7 +46,7 @@ if A[5] ~= 'gone' then
   for i = 20, states - 1 do fields[#fields + 1] = A[i] end
   for i = first, #A, 5 do
     call('XADD', base .. A[i] .. ':' .. id, A[i + 1], 'b', A[i + 2])
-    told[#told + 1] = A[i + 2]
+    if A[i] ~= 'm' then told[#told + 1] = A[i + 2] end
     if A[i + 3] ~= '' then
       fields[#fields + 1] = A[i + 3]
       fields[#fields + 1] = A[i + 4] == '' and A[i + 2] or A[i + 4]
@@ -60,7 +60,7 @@ if A[5] ~= 'gone' then
   if A[5] == 'new' then call('ZADD', base .. 'ids', 0, id) end
   if A[10] ~= '' then
     call('HSET', base .. 'erasing', id, A[10])
-    call('UNLINK', S)
+    call('UNLINK', S, base .. 'm:' .. id)
   end
   if first > states then
     call('HSET', S, unpack(A, states, first - 1))

@@ -113,6 +113,10 @@ class RedisDriver(Driver):
         args = _arguments(id, changes, body, self._publish, self.origin, self.now())
         return bool(await link.run(COMMIT, *args))
 
+    async def forget_memory(self, session: str, upto: int) -> None:
+        link, base, id = self.of(session)
+        await link.call(("XTRIM", base + b"m:" + id, "MINID", upto + 1), writes=True)
+
     async def drop(self, session: str) -> None:
         """Forget a session that is found by its indexes, but of which there is nothing more."""
         link, _, id = self.of(session)
@@ -281,7 +285,7 @@ def _arguments(
         origin,
         b"%s\n%d\n%s" % (signal.kind.encode(), signal.turn, id) if signal is not None else "",
         ("keeper" if is_.keeper else "any") if ready else "",
-        "1" if any(entry.kind != "o" for entry in changes.entries) else "",
+        "1" if any(entry.kind not in "om" for entry in changes.entries) else "",
         now,
         len(fields),
         *fields,
@@ -296,8 +300,10 @@ def _changed(was: Any, is_: Any) -> Any:
 
 def _entries(header: Header, entries: Sequence[Entry]) -> Iterable[Any]:
     for i, entry in enumerate(entries):
-        stream = "d" if entry.kind == "d" else "e"
+        stream = entry.kind if entry.kind in "dm" else "e"
         place = b"%d-%d" % (entry.last, header.count * PLACES + i)
+        if stream == "m":
+            place = b"%d-0" % (entry.seq or 0)
         yield from (stream, place, pack(entry))
         if entry.kind == "q":
             yield from (f"t{entry.turn}", "")

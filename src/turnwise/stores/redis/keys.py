@@ -8,6 +8,7 @@ Of a session, in its partition:
     s:<id>   a hash: its states, by their numbers
     e:<id>   a stream: its entries, but those of running attempts
     d:<id>   a stream: what its attempts wrote while they ran
+    m:<id>   a stream: its memory, by the numbers of the entries
 
 An entry's id in a stream is the number of its last event, and then what orders entries of one
 number. Of a partition: ids, ready, leases, expiry, trim (sorted sets of sessions), keepers and

@@ -17,6 +17,9 @@ from turnwise.stores.rules import Ask
 
 PROBES = 64
 """Turns that are looked at at once to find the one with a given message."""
+EVENTS = 200
+"""Events that the acceptance of a turn tells, at most: of its message, its start, and the asks that
+it closes."""
 PAGE = 256
 """Turns that are looked up at once."""
 
@@ -28,6 +31,7 @@ class Pages:
         self._link = link
         self._h, self._s = base + b"h:" + id, base + b"s:" + id
         self._e, self._d = base + b"e:" + id, base + b"d:" + id
+        self._m = base + b"m:" + id
 
     async def read(self, asks: Sequence[Ask]) -> tuple[bytes | None, Sequence[Any]]:
         """The header, and the answers to some asks. Raises Lost."""
@@ -45,6 +49,12 @@ class Pages:
                     fields.append(f"t{n}")
                 case "state", number:
                     commands.append(("HGET", self._s, number))
+                case "memory", after, before, limit, False:
+                    span = after + 1, f"({before}-0"
+                    commands.append(("XRANGE", self._m, *span, "COUNT", limit))
+                case "memory", after, before, limit, True:
+                    span = f"({before}-0", after + 1
+                    commands.append(("XREVRANGE", self._m, *span, "COUNT", limit))
                 case "log", first, limit:
                     commands.append(("XRANGE", self._e, first, "+", "COUNT", limit))
                     commands.append(("XRANGE", self._d, first, "+", "COUNT", limit))
@@ -69,6 +79,9 @@ class Pages:
                 return await self._turn(values.pop(0))
             case "open", first, limit:
                 return await self._open(first, limit, body, values)
+            case "memory", _, _, _, latest:
+                found = [unpack(fields[1]) for _, fields in rows.pop(0)]
+                return found[::-1] if latest else found
             case "log", _, limit:
                 return _merged(rows.pop(0), rows.pop(0), limit)
             case "ended", after, before, kinds, limit, latest:
@@ -99,8 +112,8 @@ class Pages:
         if not ends:
             return []
         turn, first = ends[0].turn, head_of(ends[0])[6]
-        # Its acceptance has the number of its first event, or of the second if it began at once.
-        (rows,) = await self._link.call(("XRANGE", self._e, first, first + 1))
+        # Its acceptance tells a few events, of which the first is known.
+        (rows,) = await self._link.call(("XRANGE", self._e, first, first + EVENTS))
         begun = [unpack(fields[1]) for _, fields in rows]
         return [*(e for e in begun if e.kind == "q" and e.turn == turn), *ends]
 

@@ -17,7 +17,10 @@ The asks, and their answers:
                                       entries of ended turns with after < n < before, in order
     ("messages", after, before, limit, latest)
                                       the same, by the seq of their messages
-    ("log", first, limit)             entries whose last event is `first` or later, in order
+    ("log", first, limit)             entries whose last event is `first` or later, in order, but
+                                      none of the memory
+    ("memory", after, before, limit, latest)
+                                      memory entries with after < n < before, in order
     ("keys",)                         all keys and what they stand for, in order
     ("horizon",)                      the number of the newest event that retention has removed
 
@@ -25,6 +28,7 @@ Each status changes in `move`, by the table of a turn's states, and nowhere else
 """
 
 from turnwise.stores.rules.claims import cancel, fence, forget, hold, lapse, release, renew, save
+from turnwise.stores.rules.memory import forget_memory, memory, remember
 from turnwise.stores.rules.moving import put, whole
 from turnwise.stores.rules.readings import history, log, state, turn, turns, view
 from turnwise.stores.rules.sessions import create, delete, expire, reset, rotate, update
@@ -47,14 +51,17 @@ __all__ = [
     "fence",
     "finish",
     "forget",
+    "forget_memory",
     "history",
     "hold",
     "index",
     "lapse",
     "listed",
     "log",
+    "memory",
     "put",
     "release",
+    "remember",
     "renew",
     "reset",
     "rotate",

@@ -8,8 +8,10 @@ from turnwise.stores.header import Header
 from turnwise.stores.notices import Signal
 from turnwise.stores.rows import ENDED, Entry, accepted, ended, question_of
 from turnwise.stores.rules.readings import record_at
+from turnwise.stores.rules.remains import remains
 from turnwise.stores.rules.turns import claim_of
 from turnwise.stores.rules.work import (
+    LINE,
     NOTHING,
     Changes,
     Op,
@@ -38,7 +40,8 @@ def _back(work: Work, act: str, question: bytes | None) -> Part:
         if question is None:
             (entry,) = (yield (("open", head.n, 1),))[0]
             question = question_of(entry)
-        yield from close(work, "stop", question, Outcome("cancelled", operation=""))
+        outcome = yield from remains(head, Outcome("cancelled", operation=""))
+        yield from close(work, "stop", question, outcome)
     else:
         move(head, act)
         if act == "release":
@@ -170,13 +173,20 @@ def _withdraw(work: Work, session: str, entry: Entry) -> Rule:
     move(turn, "cancel")
     work.slide()
     if first:
-        yield from next_head(work)
+        waiting = yield from next_head(work)
         work.line_up()
     else:
         header.open -= 1
-    text = record_of(work, turn, None, b"", b"", question_of(entry))
+        (queue,) = yield (("open", header.head.n if header.head else 0, LINE),)
+        waiting = [e.turn for e in queue if e.turn != turn.n and not _runs(header, e)]
+    text = record_of(work, turn, None, b"", b"", question_of(entry), waiting=waiting)
     work.add("c", 1, text, turn=turn.n)
     return work.done(ended(session, work.entries[-1]))
+
+
+def _runs(header: Header, entry: Entry) -> bool:
+    head = header.head
+    return head is not None and head.n == entry.turn and head.status == "running"
 
 
 def fence(name: str, op: Op) -> Rule:

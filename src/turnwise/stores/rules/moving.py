@@ -25,6 +25,8 @@ def whole(session: str) -> Rule:
     parts = yield tuple(("part", name) for name in header.parts)
     left = yield from _left(header)
     entries = yield from _entries(header)
+    if header.memory > header.base_memory:
+        entries = sorted([*entries, *(yield from _memory(header))], key=lambda entry: entry.last)
     # What retention had removed is not moved: there the log begins.
     header.base_event = max(header.base_event, horizon)
     return Changes(
@@ -65,6 +67,16 @@ def _entries(header: Header) -> Part:
         if page[-1].last == first:  # so many acts without an event
             limit *= 2
         first = page[-1].last
+
+
+def _memory(header: Header) -> Part:
+    found: list[Entry] = []
+    after, page = header.base_memory, [None]
+    while page:
+        (page,) = yield (("memory", after, header.memory + 1, PAGE, False),)
+        found += page
+        after += len(page)
+    return found
 
 
 def _turn_of(entry: Entry) -> float:

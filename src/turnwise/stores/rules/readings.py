@@ -108,7 +108,7 @@ def turns(
 
 
 def history(session: str, before: int | None, start: int | None, limit: int) -> Rule:
-    """Answer: (messages, whether there are more, open turns, cursor's number and tag)."""
+    """Answer: (messages, whether there are more, open turns, cursor's number and tag, asks)."""
     header, now = yield ()
     header = found(header, now)
     low, high = max(start or 0, header.base_seq), min(before or header.seq + 1, header.seq + 1)
@@ -117,14 +117,15 @@ def history(session: str, before: int | None, start: int | None, limit: int) -> 
     messages = [
         message
         for entry in entries
-        for i, message in enumerate(messages_of(entry), entry.seq or 0)
+        for i, message in enumerate(messages_of(entry, fully=True), entry.seq or 0)
         if low < i < high
     ]
     has_more = len(messages) > limit
     messages = messages[-limit:] if latest else messages[:limit]
     waiting = yield from open_turns(session, header)
     number = _before_running(header)
-    return Changes((messages, has_more, waiting, number, (yield from _tag_at(number))))
+    asks = [id for id, *_ in header.asks]
+    return Changes((messages, has_more, waiting, number, (yield from _tag_at(number)), asks))
 
 
 def _before_running(header: Header) -> int:

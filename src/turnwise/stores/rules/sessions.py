@@ -8,6 +8,7 @@ from typing import Any
 from turnwise.stores.header import Header
 from turnwise.stores.notices import Signal
 from turnwise.stores.rows import DESCRIBED, body
+from turnwise.stores.rules.memory import empty_memory
 from turnwise.stores.rules.work import (
     NOTHING,
     Changes,
@@ -86,10 +87,12 @@ def reset(session: str, op: Op) -> Rule:
         work.notices.append(Signal("lost", session, running))
     header.base_event, header.base_turn, header.base_seq = base, header.turns, header.seq
     header.states = 0
+    asks, header.asks = [id for id, *_ in header.asks], []
+    empty_memory(header)
     header.open, header.head, header.ready_at = 0, None, None
     work.let_go()
     work.slide()
-    work.add("r", len(cancelled) + 1, body([now, op.id, cancelled]))
+    work.add("r", len(cancelled) + len(asks) + 1, body([now, op.id, cancelled, asks]))
     return work.done(header.view(session, described), erase=True)
 
 

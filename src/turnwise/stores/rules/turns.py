@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
@@ -22,7 +23,9 @@ from turnwise.stores.rows import (
     operation_of,
     question_of,
 )
+from turnwise.stores.rules.asks import Closed, close_asks, closed_by
 from turnwise.stores.rules.readings import record_at
+from turnwise.stores.rules.remains import remains
 from turnwise.stores.rules.work import (
     _ACTS,
     NOTHING,
@@ -69,12 +72,15 @@ def submit(wish: Submission, desk: Desk | None, op: Op) -> Rule:
         return Changes((Submitted(record, False), None))
     if header.open >= wish.limit:
         raise QueueFull()
+    closed: Closed = ()
+    if header.asks or wish.answers:
+        closed = yield from closed_by(wish, header)
     if work is None:
         work = Work(header, op, now)
-    return (yield from _enter(work, wish, desk, fresh))
+    return (yield from _enter(work, wish, desk, fresh, closed))
 
 
-def _enter(work: Work, wish: Submission, desk: Desk | None, fresh: bool) -> Rule:
+def _enter(work: Work, wish: Submission, desk: Desk | None, fresh: bool, closed: Closed) -> Rule:
     """Queue the message; if the session is idle and the desk suitable, also start its turn."""
     header, now = work.header, work.now
     header.turns = n = header.turns + 1
@@ -85,25 +91,25 @@ def _enter(work: Work, wish: Submission, desk: Desk | None, fresh: bool) -> Rule
     if position == 0:
         header.head = Head(n, "queued", 0, 0, int(wish.key is not None), first, now)
         if desk is not None and free(header, desk.worker, now):
-            claim = yield from _lease(work, wish.session, desk, wish.message, first + 1)
+            started = first + 1 + len(closed)
+            claim = yield from _lease(work, wish.session, desk, wish.message, started)
         else:
             work.line_up()
-    started = claim is not None
-    work.add(
-        "q",
-        2 if started else 1,
-        body([n, position, now, work.op.id, wish.key, int(started)], wish.message),
-        turn=n,
-    )
+    begun = int(claim is not None)
+    head: list[Any] = [n, position, now, work.op.id, wish.key, begun]
+    if closed:
+        close_asks(header, closed)
+        head.append(closed)
+    work.add("q", 1 + len(closed) + begun, body(head, wish.message), turn=n)
     record = TurnRecord(
         session=wish.session,
         n=n,
-        status="running" if started else "queued",
-        attempt=int(started),
-        position=None if started else position,
+        status="running" if begun else "queued",
+        attempt=begun,
+        position=None if begun else position,
         message_json=placed(wish.message, n, None),
         queued_at=now,
-        started_at=now if started else None,
+        started_at=now if begun else None,
         first_event=first,
     )
     keys = ((wish.key, orjson.dumps([n, wish.fingerprint])),) if wish.key is not None else ()
@@ -183,6 +189,8 @@ def claim_of(
         metadata=metadata or b"{}",
         message=message,
         state=state or b"{}",
+        memory=header.memory,
+        base_memory=header.base_memory,
         seq=header.seq,
         history=[*history, *said[max(0, first - stored) :]],
         history_from=first,
@@ -234,12 +242,10 @@ def start(
             )
             work.add("s", 1, body([head.n, work.now, work.op.id, head.attempt]))
             return claimed
+        outcome = yield from remains(head, Outcome("failed", error=EXHAUSTED, operation=""))
         move(head, "claim")
-        said = [*said, *(yield from close(work, "fail", question_of(entry), _EXHAUSTED))]
+        said = [*said, *(yield from close(work, "fail", question_of(entry), outcome))]
     return None
-
-
-_EXHAUSTED = Outcome("failed", error=EXHAUSTED, operation="")
 
 
 def append(claim: Claim, drafts: Sequence[Draft], written: int, op: Op) -> Rule:

@@ -6,14 +6,18 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from turnwise.conversation import after, concluded, placed
 from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost, NotFound
-from turnwise.stores.claim import AFFINITY, Claim, Outcome
+from turnwise.stores.claim import AFFINITY, BEFORE, UNENDED, WHOLE, Claim, Outcome, Told
 from turnwise.stores.header import FORMAT, Head, Header, Index, readable
 from turnwise.stores.notices import Notice, Ready
-from turnwise.stores.rows import ENDS, Entry, body, head_of, operation_of, pack
+from turnwise.stores.rows import ENDS, Entry, acceptance, body, head_of, operation_of, pack
 
+LINE = 100
+"""Turns that an event names of those that wait, at most."""
 STATES = 50
 """How many earlier states of a session are kept, so that it can go back to one."""
 
@@ -28,7 +32,8 @@ class Changes:
     header: the new one, or None if nothing changes; `was` and `index`: by what the session was and
     is found. keys: what idempotency keys stand for. states: new states, by their numbers. fresh:
     whatever the session had is removed first, and `last_version` is None for one that did not
-    exist. erase: entries up to this event are removed, in slices. delete: all of it.
+    exist. erase: entries up to this event are removed, in slices; forgotten: memory entries up to
+    this number. delete: all of it.
     """
 
     answer: Any = None
@@ -43,6 +48,7 @@ class Changes:
     ended: Entry | None = None
     fresh: bool = False
     erase: bool = False
+    forgotten: int | None = None
     delete: bool = False
 
 
@@ -231,16 +237,24 @@ def done_before(op: Op) -> Part:
 
 
 def record_of(
-    work: Work, turn: Head, seq: int | None, *parts: bytes, told_whole: bool = False
+    work: Work,
+    turn: Head,
+    seq: int | None,
+    *parts: bytes,
+    told: Told = BEFORE,
+    waiting: Sequence[int] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The body of the entry that ends a turn."""
-    head = [
+    head: list[Any] = [
         turn.n, work.now, work.op.id, turn.keyed, turn.attempt, seq, turn.first_event,
         turn.queued_at, turn.started_at,
     ]  # fmt: skip
-    if told_whole:
-        head.append(1)
-    return body(head, *parts)
+    if more:
+        return body([*head, told, waiting, 1], *parts, orjson.dumps(more))
+    if waiting:
+        return body([*head, told, waiting], *parts)
+    return body([*head, told] if told else head, *parts)
 
 
 def write(work: Work, drafts: Sequence[Draft]) -> None:
@@ -252,26 +266,44 @@ def write(work: Work, drafts: Sequence[Draft]) -> None:
 
 def queued(entry: Entry) -> Head:
     """The turn that an entry of acceptance tells of, as it waits."""
-    n, _, at, _, key, started = head_of(entry)
-    return Head(n, "queued", 0, 0, int(key is not None), entry.last - int(started), at)
+    n, first, at = acceptance(entry)
+    return Head(n, "queued", 0, 0, int(head_of(entry)[4] is not None), first, at)
 
 
 def next_head(work: Work) -> Part:
-    """The head has ended: the next open turn takes its place."""
+    """The head has ended: the next open turn takes its place. Returns the turns that wait."""
     header = work.header
     last = header.head
     assert last is not None
     header.open -= 1
     header.head = None
-    if header.open:
-        (following,) = (yield (("open", last.n + 1, 1),))[0]
-        header.head = queued(following)
+    if not header.open:
+        return []
+    (waiting,) = yield (("open", last.n + 1, LINE),)
+    header.head = queued(waiting[0])
+    return [entry.turn for entry in waiting]
 
 
 _ENDS = {"complete": "completed", "fail": "failed", "stop": "cancelled"}
 
 
 _ACTS = {status: act for act, status in _ENDS.items()}
+
+
+_TELLING = {BEFORE: 0, WHOLE: 3, UNENDED: 1}
+"""How many events the end of a turn tells of its messages before they are committed."""
+
+
+def _more(outcome: Outcome) -> dict[str, Any]:
+    """What the entry that ends a turn keeps besides."""
+    more: dict[str, Any] = {}
+    if outcome.steps:
+        more["steps"] = outcome.steps
+    if outcome.data:
+        more["data"] = outcome.data
+    if outcome.asks:
+        more["asks"] = [place for place, _ in outcome.asks]
+    return more
 
 
 def close(
@@ -292,13 +324,15 @@ def close(
         write(work, drafts)
     error, replies = outcome.error_json or b"", outcome.replies
     parts = (error, outcome.usage or b"", question, *replies)
+    waiting = yield from next_head(work)
+    more = _more(outcome)
+    header.asks += [[id, head.n, place] for place, id in outcome.asks]
     work.add(
         ENDS[head.status],
-        1 + len(replies) + outcome.told_whole,
-        record_of(work, head, first, *parts, told_whole=outcome.told_whole),
+        1 + len(replies) + len(outcome.asks) + _TELLING[outcome.told],
+        record_of(work, head, first, *parts, told=outcome.told, waiting=waiting, more=more),
         turn=head.n,
         seq=first,
     )
-    yield from next_head(work)
     said = (concluded(question, head.status, error), *replies)
     return [placed(message, head.n, i) for i, message in enumerate(said, first)]

@@ -73,6 +73,9 @@ class SQLiteReadings(local.Readings):
             case "ended":
                 after, before, kinds, limit, latest = values
                 return self._page("ended", latest, after, before, kinds, limit)
+            case "memory":
+                after, before, limit, latest = values
+                return self._page("memory", latest, after, before, limit)
             case "messages":
                 after, before, limit, latest = values
                 first, end = self._turn_with(after + 1), self._turn_with(before - 1) + 1
@@ -215,6 +218,8 @@ class SQLiteActs(SQLiteReadings, local.Acts):
             self._do("drop_state", num, number - STATES)
         for name, part in changes.parts.items():
             self._do("save_part", num, name, part)
+        if changes.forgotten is not None:
+            self._do("forget_memory", num, changes.forgotten)
         if changes.erase:
             self._do("drop_states", num)
             self._do("erase", num, header.base_event)

@@ -75,8 +75,16 @@ SELECT turn, seq FROM entry WHERE num = ? AND turn >= ? AND seq IS NOT NULL ORDE
 -- name: last_turn
 SELECT turn FROM entry WHERE num = ? AND turn IS NOT NULL ORDER BY turn DESC LIMIT 1;
 -- name: log
-SELECT last, kind, turn, seq, at, body FROM entry WHERE num = ? AND last >= ?
+SELECT last, kind, turn, seq, at, body FROM entry WHERE num = ? AND last >= ? AND kind <> 'm'
     ORDER BY last, pos LIMIT ?;
+-- name: memory
+SELECT last, kind, turn, seq, at, body FROM entry
+    WHERE num = ? AND kind = 'm' AND seq > ? AND seq < ? ORDER BY seq LIMIT ?;
+-- name: memory_latest
+SELECT last, kind, turn, seq, at, body FROM entry
+    WHERE num = ? AND kind = 'm' AND seq > ? AND seq < ? ORDER BY seq DESC LIMIT ?;
+-- name: forget_memory
+DELETE FROM entry WHERE num = ? AND kind = 'm' AND seq <= ?;
 -- name: keys
 SELECT key, body FROM key WHERE num = ? ORDER BY key;
 -- name: horizon
@@ -128,7 +136,7 @@ SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'signal'), 0);
 -- name: tail_entries
 SELECT e.pos, h.id, e.last, e.kind, e.turn, e.seq, e.at, e.body
     FROM entry AS e JOIN header AS h ON h.num = e.num
-    WHERE e.pos > ? AND e.origin <> ? ORDER BY e.pos LIMIT ?;
+    WHERE e.pos > ? AND e.origin <> ? AND e.kind <> 'm' ORDER BY e.pos LIMIT ?;
 -- name: tail_signals
 SELECT pos, kind, session, turn FROM signal WHERE pos > ? AND origin <> ? ORDER BY pos LIMIT ?;
 

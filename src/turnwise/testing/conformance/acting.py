@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from turnwise.conversation import Message, TurnRecord
-from turnwise.conversation.events import Draft, draft
+from turnwise.conversation.events import Draft, delta_draft, message_started_draft
 from turnwise.stores.base import Store, Submission, Submitted
 from turnwise.stores.claim import NO_EPOCH, Claim, Desk, Outcome
 
@@ -26,8 +26,12 @@ def answer(text: str) -> Outcome:
     return Outcome("completed", [Message(text).encode()])
 
 
+def started(turn: int, attempt: int, id: str = "m") -> Draft:
+    return message_started_draft(turn, 0.0, attempt, 0, id, "assistant", {})
+
+
 def delta(turn: int, attempt: int, text: str) -> Draft:
-    return draft("delta", turn, 0.0, attempt=attempt, text=text)
+    return delta_draft(turn, 0.0, attempt, 0, text)
 
 
 def texts(messages: Sequence[bytes]) -> list[str]:

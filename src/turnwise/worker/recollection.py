@@ -1,0 +1,107 @@
+"""Recollection: an attempt's access to its session's memory, over what the worker caches of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import orjson
+
+from turnwise.errors import BadOutput, ClaimLost, MemoryFull, StoreUnavailable
+from turnwise.identity import operation
+from turnwise.memory import Entry
+from turnwise.stores.base import Store
+from turnwise.stores.claim import Claim
+from turnwise.stores.rows import Remembered
+from turnwise.worker.session_cache import CachedSession, SessionCache
+
+T = TypeVar("T")
+MAX_ENTRY = 1_000_000
+"""Bytes of one entry, at most."""
+RETRY = 0.2
+"""Seconds between two tries while the store is away."""
+
+
+class Recollection:
+    """The memory of the session of `claim`; at most `limit` bytes. `lost` is called when the claim
+    is."""
+
+    def __init__(
+        self,
+        store: Store,
+        claim: Claim,
+        kept: CachedSession,
+        cache: SessionCache,
+        limit: int,
+        lost: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._claim = claim
+        self._kept = kept
+        self._cache = cache
+        self._limit = limit
+        self._lost = lost
+        self.over = False
+        """Whether the attempt has ended, so that nothing more is written."""
+
+    async def remember(self, entries: tuple[Any, ...]) -> int:
+        """Add entries; while the store is away, try on: the same operation, so only once."""
+        bodies = [_encoded(entry) for entry in entries]
+        if not bodies:
+            return self._claim.memory
+        name, tries = operation(), itertools.count()
+
+        def add() -> Awaitable[int]:
+            again = next(tries) > 0
+            return self._store.remember(
+                self._claim, bodies, self._limit, operation=name, again=again
+            )
+
+        last = await self._insist(add)
+        first = last - len(bodies) + 1
+        told = [Remembered(first + i, self._claim.turn, body) for i, body in enumerate(bodies)]
+        self._cache.remember(self._kept, told)
+        self._claim.memory = max(self._claim.memory, last)
+        return last
+
+    async def recall(self, last: int) -> list[Entry]:
+        """The last entries, oldest first."""
+        if last < 1:
+            return []
+        claim, kept = self._claim, self._kept
+        if not kept.recalls(claim.memory, max(claim.base_memory, claim.memory - last)):
+            found = await self._insist(partial(self._store.memory, claim.session, limit=last))
+            self._cache.recall(kept, found, claim.memory)
+        known = [one for one in kept.memory or () if one.n > claim.base_memory]
+        return [Entry(one.n, one.turn, orjson.loads(one.body)) for one in known[-last:]]
+
+    async def forget(self, before: int) -> None:
+        """Forget what is older."""
+        forget = partial(self._store.forget_memory, self._claim, before)
+        self._claim.base_memory = await self._insist(forget)
+
+    async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What the store answers; while it is away, the turn waits, as long as it is ours."""
+        while True:
+            if self.over:
+                raise ClaimLost()
+            try:
+                return await ask()
+            except ClaimLost:
+                self._lost()
+                raise
+            except StoreUnavailable:
+                await asyncio.sleep(RETRY)
+
+
+def _encoded(entry: Any) -> bytes:
+    try:
+        body = orjson.dumps(entry)
+    except TypeError as error:
+        raise BadOutput(f"A memory entry must be JSON: {error}") from error
+    if len(body) > MAX_ENTRY:
+        raise MemoryFull(f"A memory entry has at most {MAX_ENTRY:,} bytes, not {len(body):,}.")
+    return body
