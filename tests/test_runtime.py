@@ -869,3 +869,39 @@ async def test_the_scripted_model() -> None:
             await say("b")
         assert caught.value.code == "quota"
     assert [[m.text for m in prompt] for prompt in model.prompts] == [["a"], ["a", "one two", "b"]]
+
+
+async def test_lifespans_are_around_the_worker() -> None:
+    """Entered before the first turn is taken, left after the last one, in reverse; one that cannot
+    be entered leaves the others, and the runtime does not start."""
+    told: list[str] = []
+    bot = Bot()
+
+    @bot.reply
+    async def reply(turn: Turn) -> str:
+        told.append("turn")
+        return "ok"
+
+    @bot.lifespan
+    async def first() -> AsyncIterator[None]:
+        told.append("first")
+        yield
+        told.append("first ends")
+
+    @bot.lifespan
+    async def second() -> AsyncIterator[None]:
+        told.append("second")
+        if len(told) > 6:
+            raise ValueError("cannot")
+        yield
+        told.append("second ends")
+
+    async with talk(bot) as say:
+        await say("hi")
+    assert told == ["first", "second", "turn", "second ends", "first ends"]
+    with pytest.raises(ValueError, match="cannot"):
+        async with talk(bot):
+            pass
+    assert told[5:] == ["first", "second", "first ends"]
+    with pytest.raises(ConfigurationError):
+        bot.lifespan(lambda: None)  # type: ignore[type-var]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar, overload
 
 from turnwise import handlers
@@ -15,6 +17,8 @@ from turnwise.turn import Coalesce, Options, Turn
 
 H = TypeVar("H", bound=Handler)
 S = TypeVar("S", bound=Service)
+L = TypeVar("L", bound=Callable[[], AsyncIterator[None]])
+Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Bot:
@@ -67,6 +71,8 @@ class Bot:
         self.after = self._services.after
         self._handler: Handler | None = None
         self._threaded = False
+        self._lifespans: list[Lifespan] = []
+        self._open: AsyncExitStack | None = None
         if reply is not None:
             self.reply(reply)
 
@@ -106,16 +112,46 @@ class Bot:
         self._services.add(service, when)
         return service
 
+    def lifespan(self, around: L) -> L:
+        """Run an async generator function around the worker: clients, MCP servers, pools.
+
+        What stands before its `yield` runs before the first turn is taken, what stands after it
+        when the last has ended. Several are entered in the order of their registration, and left
+        in the reverse order. It runs in each process that answers turns.
+        """
+        generates: bool = inspect.isasyncgenfunction(around)
+        if not generates:
+            raise ConfigurationError("A lifespan is an async generator function with one `yield`.")
+        self._lifespans.append(asynccontextmanager(around))
+        return around
+
+    async def start(self) -> None:
+        """Enter the lifespans; if one cannot be entered, the others are left."""
+        stack = AsyncExitStack()
+        try:
+            for around in self._lifespans:
+                await stack.enter_async_context(around())
+        except BaseException:
+            await stack.aclose()
+            raise
+        self._open = stack
+
     def check(self) -> None:
         """Raises ConfigurationError when this bot cannot answer."""
         if self._handler is None:
             raise ConfigurationError("This bot has no reply handler: decorate one with @bot.reply.")
 
     async def aclose(self) -> None:
-        """Close the reply handler's resources (a model's connections), if it can be closed."""
-        close = getattr(self._handler, "aclose", None)
-        if close is not None:
-            await close()
+        """Leave the lifespans, and close the reply handler's resources (a model's connections), if
+        it can be closed."""
+        try:
+            stack, self._open = self._open, None
+            if stack is not None:
+                await stack.aclose()
+        finally:
+            close = getattr(self._handler, "aclose", None)
+            if close is not None:
+                await close()
 
     async def answer(self, turn: Turn) -> None:
         """Run services and reply handler for one turn; returns when the handler is exhausted."""

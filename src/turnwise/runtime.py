@@ -142,6 +142,7 @@ class Runtime:
             take=self._worker.take if self._worker else None,
         )
         if self._worker is not None:
+            await self.bot.start()
             self._worker.start()
             self._loop_watch = LoopWatch(self._worker.whose)
             self._loop_watch.start()

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from turnwise.errors import ModelError
+from turnwise.models.reading import Answer
 
 Meaning = tuple[str, str, bool]
 """Our code, our text for users, and whether a retry may help."""
@@ -140,3 +142,48 @@ def _status(body: dict[str, Any]) -> int | None:
         if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
             return int(value) if 400 <= int(value) < 600 else None
     return None
+
+
+UNREACHABLE: Meaning = ("model_unreachable", "The language model cannot be reached.", True)
+EMPTY: Meaning = ("model_empty", "The language model gave no answer.", True)
+
+
+def broken(error: Exception) -> ModelError:
+    slow = "timeout" in type(error).__name__.lower()
+    return failed(LATE if slow else UNREACHABLE)
+
+
+def nothing_said(answer: Answer) -> ModelError | None:
+    """The meaning of an answer without text."""
+    if answer.said or answer.calls:
+        return None
+    if answer.trouble is not None:
+        return explained(None, answer.trouble)
+    if answer.ended == "filtered":
+        return failed(FILTERED)
+    if answer.ended == "length":
+        why = "thought" if answer.thought else "was silent"
+        return ModelError(
+            f"The language model {why} until its answer was as long as it may be.",
+            code="model_empty",
+            retryable=False,
+        )
+    if answer.ended == "cut":
+        return failed(UNREACHABLE)
+    return failed(EMPTY)
+
+
+def body_of(error: Any) -> Any:
+    """An error's body; if the client could not parse it, the raw text."""
+    return error.body if error.body is not None else error.response.text
+
+
+def learn_pause(failure: ModelError, headers: Any) -> None:
+    """Store how long the server asks the client to wait."""
+    as_number: Callable[[str], float] = float
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            failure.retry_after = max(0.0, as_number(headers[name]) * unit)
+            return
+        except (KeyError, ValueError):  # a date: then the usual pause
+            continue

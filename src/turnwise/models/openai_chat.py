@@ -10,16 +10,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from turnwise.conversation import Message
-from turnwise.errors import ConfigurationError, MissingExtra, ModelError
+from turnwise.errors import ConfigurationError, ModelError
 from turnwise.limits import check_counts, check_positive
-from turnwise.models.failures import FILTERED, LATE, Meaning, explained, failed
+from turnwise.models.address import check_address, checked_key, openai_package, proxies
+from turnwise.models.agent import Agent
+from turnwise.models.failures import (
+    LATE,
+    UNREACHABLE,
+    body_of,
+    broken,
+    explained,
+    failed,
+    learn_pause,
+    nothing_said,
+)
 from turnwise.models.prompt import Count, prompt_of, without_system
 from turnwise.models.reading import Answer, documents
+from turnwise.models.reasoning import Reasoning
+from turnwise.models.structured import parsed_output, response_format
+from turnwise.models.tools import Tool, tools_of
+from turnwise.models.transcript import Transcript
 from turnwise.turn import Turn
 from turnwise.urls import masked
 
@@ -31,8 +49,6 @@ log = logging.getLogger("turnwise.models")
 FIRST_PAUSE = 0.5
 """Seconds before the first retry of a request; each further pause is twice as long."""
 
-UNREACHABLE: Meaning = ("model_unreachable", "The language model cannot be reached.", True)
-EMPTY: Meaning = ("model_empty", "The language model gave no answer.", True)
 _END = object()
 _NO_SYSTEM = ("system role", "only user and assistant", "does not support 'system'", "'system'")
 
@@ -44,6 +60,12 @@ class OpenAIChat:
     key. `system` precedes the conversation, of which the last `history` messages are sent, limited
     to `max_prompt` characters (or units of `count`, for example a tokenizer). With `images=False`
     the model gets a note about each image instead of the image.
+
+    `tools` are typed functions that the model may call, sync or async; those in `approve` only
+    after the person said yes. Calls are steps of the turn, several run at once; they and their
+    results are kept in the session's memory. After `rounds` rounds of calls in a turn the model
+    has to answer. With `output`, a pydantic model, the answer is JSON of that form, which
+    `metadata["output"]` of the reply's message holds. Reasoning is a step.
 
     `timeout`: seconds that the model may be silent, before its first word (all attempts together)
     and between two words. Temporary errors are retried, `max_retries` times. `options` are sent
@@ -63,11 +85,15 @@ class OpenAIChat:
         max_prompt: int | None = None,
         count: Count = len,
         images: bool = True,
+        tools: Sequence[Callable[..., Any]] = (),
+        approve: Sequence[Callable[..., Any]] = (),
+        rounds: int = 8,
+        output: type[BaseModel] | None = None,
         timeout: float = 60.0,
         max_retries: int = 2,
         **options: Any,
     ) -> None:
-        check_counts(history=history, max_prompt=max_prompt)
+        check_counts(history=history, max_prompt=max_prompt, rounds=rounds)
         check_positive(timeout=timeout)
         self.model = model
         self._system = system
@@ -75,16 +101,19 @@ class OpenAIChat:
         self._max_prompt = max_prompt
         self._count = count
         self._images = images
+        self._tools = tools_of(tools, approve)
+        self._rounds = rounds
+        self._output = output
         self._timeout = timeout
         self._max_retries = max_retries
         self._options: dict[str, Any] = {"stream_options": {"include_usage": True}, **options}
         self._takes_system = True
-        self._how = {"base_url": base_url, "api_key": _checked_key(api_key), "timeout": timeout}
+        self._how = {"base_url": base_url, "api_key": checked_key(api_key), "timeout": timeout}
         self._client: AsyncOpenAI | None = self._connected()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _connected(self) -> AsyncOpenAI:
-        openai = _openai()
+        openai = openai_package()
         try:
             return self._connect(**self._how, max_retries=0)  # the retries are our own
         except ConfigurationError:
@@ -93,42 +122,103 @@ class OpenAIChat:
             raise ConfigurationError(str(error)) from error
         except Exception as error:  # whatever the HTTP client makes of a proxy's address
             raise ConfigurationError(
-                f"The environment's proxy cannot be used ({_proxies()}): {error}"
+                f"The environment's proxy cannot be used ({proxies()}): {error}"
             ) from error
 
     def _connect(self, **how: Any) -> AsyncOpenAI:
-        _check_address(how["base_url"], how["api_key"])
+        check_address(how["base_url"], how["api_key"])
         if how["api_key"] is None and not os.environ.get("OPENAI_API_KEY", "").strip():
             how["api_key"] = "none"  # local servers need no key, but the client does
-        client: AsyncOpenAI = _openai().AsyncOpenAI(**how)
+        client: AsyncOpenAI = openai_package().AsyncOpenAI(**how)
         return client
 
-    async def __call__(self, turn: Turn) -> AsyncIterator[str]:
-        """Answer a turn: yields the pieces of the model's text; the reply stores its usage."""
-        async for piece in self.stream(turn):
-            yield piece
+    async def __call__(self, turn: Turn) -> AsyncIterator[str | Message]:
+        """Answer a turn: yields the pieces of the model's text, and an Ask for each call that needs
+        approval; the reply stores its usage."""
+        if self._tools:
+            async for said in Agent(self, self._tools, turn, self._rounds).answer():
+                yield said
+        else:
+            async for piece in self.stream(turn):
+                yield piece
 
     async def stream(self, conversation: Turn | Sequence[Message]) -> AsyncIterator[str]:
-        """The pieces of the model's answer to a turn or to any messages.
+        """The pieces of the model's answer to a turn or to any messages, without tools.
 
-        Raises ModelError if there was no text. With a turn, `turn.usage` is the usage that the
-        model reports, and if the text is incomplete `turn.metadata["ended"]` is the reason:
-        `length` (the maximum length), `filtered`, `cut` (the connection ended) or `error`.
+        Raises ModelError if there was no text. With a turn, its usage is added to `turn.usage`,
+        and if the text is incomplete `turn.metadata["ended"]` is the reason: `length` (the maximum
+        length), `filtered`, `cut` (the connection ended) or `error`.
         """
         turn = conversation if isinstance(conversation, Turn) else None
         messages = conversation.messages if isinstance(conversation, Turn) else conversation
+        async for piece in self._whole(turn, Answer(), self.prompt(messages)):
+            yield piece
+
+    async def request(
+        self, turn: Turn, answer: Answer, transcript: Transcript, tools: Mapping[str, Tool]
+    ) -> AsyncIterator[str]:
+        """One request of an agent: the pieces of the text; `answer` holds what was received."""
+        calls, asks = transcript.by_turn(), transcript.asked
+        prompt = self.prompt(turn.messages, calls=calls, asks=asks)
+        # Without tools some servers refuse a prompt with calls in it, so they are forbidden.
+        schemas = [tool.schema for tool in self._tools.values()]
+        more = {"tools": schemas, **({} if tools else {"tool_choice": "none"})}
+        async for piece in self._whole(turn, answer, prompt, more):
+            yield piece
+
+    async def _whole(
+        self,
+        turn: Turn | None,
+        answer: Answer,
+        prompt: list[dict[str, Any]],
+        more: Mapping[str, Any] = MappingProxyType({}),
+    ) -> AsyncIterator[str]:
+        """An answer, in the form that is wanted; a wrong form is asked for once more."""
+        if self._output is None:
+            async for piece in self._insist(turn, answer, prompt, more):
+                yield piece
+            return
+        wanted = {**more, "response_format": response_format(self._output)}
+        for last in (False, True):
+            answer.reset()
+            async for _ in self._insist(turn, answer, prompt, wanted):
+                pass
+            if answer.calls:
+                return
+            try:
+                found = parsed_output(self._output, answer.text)
+                break
+            except ModelError as error:
+                if last:
+                    raise
+                wrong = {"role": "user", "content": f"{error.message} Answer again."}
+                prompt = [*prompt, {"role": "assistant", "content": answer.text}, wrong]
+        if turn is not None:
+            turn.metadata["output"] = found
+        yield answer.text
+
+    async def _insist(
+        self,
+        turn: Turn | None,
+        answer: Answer,
+        prompt: list[dict[str, Any]],
+        more: Mapping[str, Any],
+    ) -> AsyncIterator[str]:
+        """The pieces of an answer; temporary errors are retried as long as nothing was said."""
         until = asyncio.get_running_loop().time() + self._timeout
         for tries_left in range(self._max_retries, -1, -1):
-            answer, failure = Answer(), None
+            answer.reset()
+            failure = None
             try:
-                async for piece in self._pieces(self.prompt(messages), answer, until):
-                    yield piece
-                failure = _nothing_said(answer)
+                async with Reasoning(turn, answer) as reasoning:
+                    async for piece in self._pieces(prompt, answer, until, more, reasoning):
+                        yield piece
+                failure = nothing_said(answer)
             except ModelError as error:
                 failure = error
             if turn is not None and answer.usage is not None:
-                turn.usage = {"model": answer.model or self.model, **answer.usage}
-            if answer.said:
+                turn.add_usage({"model": answer.model or self.model, **answer.usage})
+            if answer.said or (answer.calls and failure is None):
                 self._note_end(turn, answer, failure)
                 return
             assert failure is not None
@@ -137,9 +227,16 @@ class OpenAIChat:
                 log.warning("the model %s at %s: %s", self.model, where, failure.code)
                 raise failure
 
-    def prompt(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        *,
+        calls: Mapping[int, Sequence[dict[str, Any]]] = MappingProxyType({}),
+        asks: Container[str] = (),
+    ) -> list[dict[str, Any]]:
         """The messages as sent to the model: alternating, beginning with the user, within the
-        length limit. An attachment that the model cannot read is named in the text."""
+        length limit. An attachment that the model cannot read is named in the text. For `calls`
+        and `asks` see prompt_of."""
         start = 0 if self._history is None else max(0, len(messages) - self._history)
         prompt = prompt_of(
             messages[start:],
@@ -147,6 +244,8 @@ class OpenAIChat:
             max_prompt=self._max_prompt,
             count=self._count,
             images=self._images,
+            calls=calls,
+            asks=asks,
         )
         return prompt if self._takes_system else without_system(prompt)
 
@@ -159,47 +258,59 @@ class OpenAIChat:
     # One request
 
     async def _pieces(
-        self, prompt: list[dict[str, Any]], answer: Answer, until: float
+        self,
+        prompt: list[dict[str, Any]],
+        answer: Answer,
+        until: float,
+        more: Mapping[str, Any],
+        reasoning: Reasoning,
     ) -> AsyncIterator[str]:
         """The pieces of one attempt. Raises ModelError."""
         loop = asyncio.get_running_loop()
         try:
-            async with self._response(prompt, until) as response:
+            async with self._response(prompt, until, more) as response:
                 found = documents(response.iter_lines())
                 while not answer.done:
                     async with asyncio.timeout_at(until):
                         document = await anext(found, _END)
                     if document is _END:
-                        return
-                    thought = answer.thought
-                    if piece := answer.hear(document):
+                        break
+                    known = answer.progress
+                    piece = answer.hear(document)
+                    await reasoning.follow()
+                    if piece:
                         yield piece
-                    if piece or answer.thought > thought:  # keep-alive lines do not count
+                    if answer.progress != known:  # keep-alive lines do not count
                         until = loop.time() + self._timeout
+                if piece := answer.rest():
+                    yield piece
         except ModelError:
             raise
         except TimeoutError as error:
             raise failed(LATE) from error
         except Exception as error:  # the connection broke, whatever the client raises
-            raise _broken(error) from error
+            raise broken(error) from error
 
     @asynccontextmanager
-    async def _response(self, prompt: list[dict[str, Any]], until: float) -> AsyncIterator[Any]:
+    async def _response(
+        self, prompt: list[dict[str, Any]], until: float, more: Mapping[str, Any]
+    ) -> AsyncIterator[Any]:
         """The server's answer to a request. Parameters that this server does not accept are
         omitted, now and in later requests."""
-        openai = _openai()
+        openai = openai_package()
         for _ in range(4):
             create: Any = self._here().chat.completions.with_streaming_response.create
-            opening = create(model=self.model, messages=prompt, stream=True, **self._options)
+            options = {**self._options, **more}
+            opening = create(model=self.model, messages=prompt, stream=True, **options)
             try:
                 async with asyncio.timeout_at(until):
                     response = await opening.__aenter__()
             except openai.APIStatusError as error:
-                refused = explained(error.status_code, _body(error))
+                refused = explained(error.status_code, body_of(error))
                 if self._adapt(prompt, str(refused.__cause__)):
                     prompt = prompt if self._takes_system else without_system(prompt)
                     continue
-                _learn_pause(refused, error.response.headers)
+                learn_pause(refused, error.response.headers)
                 raise refused from refused.__cause__
             try:
                 yield response
@@ -280,81 +391,5 @@ class AzureOpenAIChat(OpenAIChat):
     def _connect(self, **how: Any) -> AsyncOpenAI:
         azure = {key: value for key, value in self._azure.items() if value is not None}
         how = {key: value for key, value in how.items() if value is not None}
-        client: AsyncOpenAI = _openai().AsyncAzureOpenAI(**azure, **how)
+        client: AsyncOpenAI = openai_package().AsyncAzureOpenAI(**azure, **how)
         return client
-
-
-def _openai() -> Any:
-    try:
-        import openai
-    except ImportError:
-        raise MissingExtra("OpenAIChat", "openai") from None
-    return openai
-
-
-def _proxies() -> str:
-    """The environment's variables that name proxies, without passwords."""
-    found = {name: value for name, value in os.environ.items() if name.upper().endswith("_PROXY")}
-    return ", ".join(f"{name}={masked(value)}" for name, value in sorted(found.items()) if value)
-
-
-def _check_address(url: str | None, key: str | None) -> None:
-    """Raises ConfigurationError for an address that is not one, and for OpenAI's without a key."""
-    url = url or os.environ.get("OPENAI_BASE_URL")
-    if url and not url.startswith(("http://", "https://")):
-        raise ConfigurationError(
-            f"base_url must begin with http:// or https://, not {masked(url)!r}."
-        )
-    if not url and not (key or os.environ.get("OPENAI_API_KEY", "").strip()):
-        raise ConfigurationError(
-            "OpenAI needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for another server."
-        )
-
-
-def _checked_key(key: str | None) -> str | None:
-    """A key that is valid as a header's value. The ConfigurationError omits the key."""
-    found = key if key is not None else os.environ.get("OPENAI_API_KEY")
-    if found is not None and not found.strip().isascii():
-        raise ConfigurationError("The language model's key contains characters that no key has.")
-    return found.strip() if found and found != found.strip() else key
-
-
-def _broken(error: Exception) -> ModelError:
-    slow = "timeout" in type(error).__name__.lower()
-    return failed(LATE if slow else UNREACHABLE)
-
-
-def _nothing_said(answer: Answer) -> ModelError | None:
-    """The meaning of an answer without text."""
-    if answer.said:
-        return None
-    if answer.trouble is not None:
-        return explained(None, answer.trouble)
-    if answer.ended == "filtered":
-        return failed(FILTERED)
-    if answer.ended == "length":
-        why = "thought" if answer.thought else "was silent"
-        return ModelError(
-            f"The language model {why} until its answer was as long as it may be.",
-            code="model_empty",
-            retryable=False,
-        )
-    if answer.ended == "cut":
-        return failed(UNREACHABLE)
-    return failed(EMPTY)
-
-
-def _body(error: Any) -> Any:
-    """An error's body; if the client could not parse it, the raw text."""
-    return error.body if error.body is not None else error.response.text
-
-
-def _learn_pause(failure: ModelError, headers: Any) -> None:
-    """Store how long the server asks the client to wait."""
-    as_number: Callable[[str], float] = float
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            failure.retry_after = max(0.0, as_number(headers[name]) * unit)
-            return
-        except (KeyError, ValueError):  # a date: then the usual pause
-            continue

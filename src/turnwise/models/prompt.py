@@ -9,8 +9,11 @@ and messages that a server has refused are omitted, because it would refuse them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
+
+import orjson
 
 from turnwise.conversation import Attachment, Message
 
@@ -19,6 +22,8 @@ Count = Callable[[str], int]
 REFUSED = frozenset({"model_filtered", "model_bad_request", "model_attachment", "refused"})
 """Errors after which a question is omitted from later prompts: a server would refuse it again, or
 the bot refused to answer it."""
+CALLS = "calls"
+"""The role, among those of a prompt, of tool calls and their results."""
 IMAGE_COST = 1_000
 """The length that an image counts in `max_prompt`."""
 
@@ -32,18 +37,25 @@ def prompt_of(
     max_prompt: int | None = None,
     count: Count = len,
     images: bool = True,
+    calls: Mapping[int, Sequence[Part]] = MappingProxyType({}),
+    asks: Container[str] = (),
 ) -> list[dict[str, Any]]:
     """The messages as sent to a model; the last one is the question.
+
+    `calls` are tool calls and their results, by the turns that they belong to; `asks` were made for
+    calls, so the model sees neither them nor their answers.
 
     `max_prompt` limits the total `count` (characters, or a tokenizer's tokens) of the system text
     and the messages: the oldest are omitted first, the last one never.
     """
     told = [system] if system else []
     told += [m.text for m in messages if m.role == "system" and m.text.strip()]
-    turns = _alternating(messages, images)
+    turns = _alternating([m for m in messages if not _is_about(m, asks)], images, calls)
     if max_prompt is not None:
         turns = _newest(turns, max_prompt - sum(map(count, told)), count)
-    prompt = [{"role": role, "content": _content(parts)} for role, parts in turns]
+    prompt: list[dict[str, Any]] = []
+    for role, parts in turns:
+        prompt += parts if role == CALLS else [{"role": role, "content": _content(parts)}]
     return [{"role": "system", "content": "\n\n".join(told)}, *prompt] if told else prompt
 
 
@@ -63,10 +75,24 @@ def without_system(prompt: list[dict[str, Any]]) -> list[dict[str, Any]]:
 Turns = list[tuple[str, list[Part]]]
 
 
-def _alternating(messages: Sequence[Message], images: bool) -> Turns:
-    """User, assistant, user, ..., user; each with the parts of one or several messages."""
+def _is_about(message: Message, asks: Container[str]) -> bool:
+    """Whether a message only asks one of these, or answers it."""
+    if message.ask is not None:
+        return message.ask.id in asks
+    given = [answer.ask for answer in message.answers]
+    return bool(given) and not message.text and all(ask in asks for ask in given)
+
+
+def _alternating(
+    messages: Sequence[Message], images: bool, calls: Mapping[int, Sequence[Part]]
+) -> Turns:
+    """User, assistant, user, ..., user; each with the parts of one or several messages. The calls
+    of a turn follow its question."""
     turns: Turns = []
+    left = dict(calls)
     for place, message in enumerate(messages):
+        if message.role == "assistant" and message.turn in left:
+            turns.append((CALLS, list(left.pop(message.turn))))
         last = place == len(messages) - 1
         if message.role not in ("user", "assistant") or (not last and _was_refused(message)):
             continue
@@ -77,6 +103,11 @@ def _alternating(messages: Sequence[Message], images: bool) -> Turns:
             turns[-1][1].extend(parts)
         elif turns or message.role == "user":
             turns.append((message.role, parts))
+        following = messages[place + 1] if not last else None
+        ends = following is None or following.turn != message.turn
+        if ends and message.turn in left:  # without an answer
+            turns.append((CALLS, list(left.pop(message.turn))))
+    turns += [(CALLS, list(group)) for _, group in sorted(left.items()) if turns]
     return turns
 
 
@@ -87,7 +118,7 @@ def _was_refused(message: Message) -> bool:
 def _parts(message: Message, images: bool) -> list[Part]:
     """Text and images. Unreadable attachments are named, so that the model can mention them."""
     assistant = message.role == "assistant"
-    text = message.text.rstrip() if assistant else message.text
+    text = message.text.rstrip() if assistant else message.text or _given(message)
     parts = [_text(text)] if text.strip() else []
     if assistant:
         return parts
@@ -98,6 +129,12 @@ def _parts(message: Message, images: bool) -> list[Part]:
             name = attachment.name or attachment.type
             parts.append(_text(f"[Attached: {name}, which this model cannot read.]"))
     return parts
+
+
+def _given(message: Message) -> str:
+    """What a message without a text answers."""
+    values = [answer.value for answer in message.answers]
+    return "\n".join(v if isinstance(v, str) else orjson.dumps(v).decode() for v in values)
 
 
 def _is_image(attachment: Attachment) -> bool:
@@ -125,8 +162,12 @@ def _newest(turns: Turns, room: int, count: Count) -> Turns:
             break
         kept += 1
     newest = turns[len(turns) - kept :]
-    return newest[1:] if newest and newest[0][0] != "user" else newest
+    while newest and newest[0][0] != "user":
+        newest = newest[1:]
+    return newest
 
 
 def _cost(part: Part, count: Count) -> int:
+    if "role" in part:  # a call or its result
+        return count(orjson.dumps(part).decode())
     return count(part["text"]) if part["type"] == "text" else IMAGE_COST

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from typing import Any
+from typing import Any, Literal
+
+from turnwise.identity import bits
+from turnwise.models.calls import Call
 
 DONE = object()
 """Represents `data: [DONE]`."""
+OPENS, CLOSES = "<think>", "</think>"
 MOST_STRANGE = 100_000
 """Characters kept of an answer that is not a stream."""
 
@@ -82,21 +86,87 @@ def _parsed(text: str) -> Iterator[Any]:
             place += 1
 
 
+class Inside:
+    """Splits a text that begins with `<think>` into reasoning and answer, piece by piece."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._where: Literal["start", "thought", "text"] = "start"
+
+    def split(self, piece: str, *, last: bool = False) -> tuple[str, str]:
+        """The text and the reasoning that a piece adds. What may be a mark is held back."""
+        if self._where == "text":
+            return piece, ""
+        held, self._held = self._held + piece, ""
+        if self._where == "start":
+            begun = held.lstrip()
+            if begun.startswith(OPENS):
+                self._where, held = "thought", begun[len(OPENS) :]
+            elif OPENS.startswith(begun) and not last:
+                self._held = held
+                return "", ""
+            else:
+                self._where = "text"
+                return held, ""
+        thought, mark, text = held.partition(CLOSES)
+        if mark:
+            self._where = "text"
+            return text.lstrip(), thought
+        if not last:
+            for size in range(min(len(CLOSES) - 1, len(held)), 0, -1):
+                if CLOSES.startswith(held[-size:]):
+                    self._held = held[-size:]
+                    return "", held[:-size]
+        return "", held
+
+
 class Answer:
     """The received part of an answer."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: another request is made for it."""
         self.said = False
         """Whether there was text."""
         self.thought = False
         """Whether there was reasoning."""
         self.done = False
         """Whether the server marked the end."""
+        self.text = ""
+        """All of it."""
+        self.thoughts = ""
+        """Reasoning that nobody has taken yet."""
+        self.inside: Inside | None = None
+        """Splits reasoning from a text that begins with it."""
+        self._calls: dict[int, dict[str, str]] = {}
         self.finish: str | None = None
         self.model: str | None = None
         self.usage: dict[str, int] | None = None
         self.trouble: Any = None
         """The body of an error that arrived instead of an answer."""
+
+    @property
+    def calls(self) -> list[Call]:
+        """The tool calls, in order; one without an id gets one."""
+        if self.ended in ("cut", "error"):
+            return []  # perhaps not whole
+        for found in self._calls.values():
+            found["id"] = found["id"] or f"call_{bits(96):024x}"
+        whole = (found for _, found in sorted(self._calls.items()) if found["name"])
+        return [Call(found["id"], found["name"], found["arguments"]) for found in whole]
+
+    @property
+    def progress(self) -> tuple[int, bool, int]:
+        """It changes when the model has said, thought or called something more."""
+        written = sum(len(call["arguments"]) + 1 for call in self._calls.values())
+        return len(self.text), self.thought and not self.said, len(self.thoughts) + written
+
+    def take_thoughts(self) -> str:
+        """The reasoning since the last time."""
+        thoughts, self.thoughts = self.thoughts, ""
+        return thoughts
 
     @property
     def ended(self) -> str | None:
@@ -124,8 +194,46 @@ class Answer:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and choice.get("index") in (0, None):
                 text += self._choice(choice)
+        if text or document is DONE:
+            self.inside = self.inside or Inside()
+            text, thought = self.inside.split(text, last=document is DONE)
+            self._think(thought)
+        self.text += text
         self.said = self.said or bool(text)
         return text
+
+    def rest(self) -> str:
+        """What was held back of the text when the answer ended without a mark."""
+        if self.inside is None:
+            return ""
+        text, thought = self.inside.split("", last=True)
+        self._think(thought)
+        self.text += text
+        self.said = self.said or bool(text)
+        return text
+
+    def _think(self, thought: Any) -> None:
+        if isinstance(thought, str) and thought:
+            self.thought = True
+            self.thoughts += thought
+
+    def _call(self, calls: Any) -> None:
+        """Pieces of tool calls; some servers send them whole, without a place or an id."""
+        for piece in calls if isinstance(calls, list) else ():
+            if not isinstance(piece, dict):
+                continue
+            function = piece.get("function")
+            function = function if isinstance(function, dict) else {}
+            place = piece.get("index")
+            if not isinstance(place, int):
+                begins = bool(function.get("name"))
+                place = len(self._calls) if begins else max(self._calls, default=0)
+            call = self._calls.setdefault(place, {"id": "", "name": "", "arguments": ""})
+            for name, value in (("id", piece.get("id")), ("name", function.get("name"))):
+                if isinstance(value, str) and value and not call[name]:
+                    call[name] = value
+            given = function.get("arguments")
+            call["arguments"] += json.dumps(given) if isinstance(given, dict) else given or ""
 
     def _choice(self, choice: dict[str, Any]) -> str:
         self.trouble = self.trouble or choice.get("error")
@@ -143,8 +251,12 @@ class Answer:
     def _text(self, said: Any) -> str:
         if not isinstance(said, dict):
             return ""
-        if said.get("reasoning_content") or said.get("reasoning") or said.get("thinking"):
-            self.thought = True
+        for name in ("reasoning_content", "reasoning", "thinking"):
+            if said.get(name):
+                self.thought = True
+                self._think(said[name])
+                break
+        self._call(said.get("tool_calls"))
         content = said.get("content")
         if isinstance(content, list):
             content = "".join(map(self._part, content))
@@ -160,6 +272,7 @@ class Answer:
             return ""
         if part.get("type") in ("thinking", "reasoning"):
             self.thought = True
+            self._think(part.get("thinking") or part.get("text"))
             return ""
         return part["text"] if isinstance(part.get("text"), str) else ""
 

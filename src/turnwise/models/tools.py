@@ -1,0 +1,144 @@
+"""Tools: typed Python functions that a language model may call."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, get_type_hints
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from turnwise.errors import ConfigurationError, TurnError
+from turnwise.turn import Turn
+
+log = logging.getLogger("turnwise.models")
+
+MAX_RESULT = 64_000
+"""Characters of a result that the model sees; what is longer is cut."""
+_ARGUMENT = re.compile(r"^\s+\*{0,2}(\w+)(?:\s*\([^)]*\))?:\s*(.+)$")
+
+
+class Tool:
+    """A function that a model may call.
+
+    Its name, the first paragraph of its docstring, and the types of its parameters are what the
+    model is told; an "Args:" section describes the parameters. A parameter of type Turn is given
+    the turn. A function that is not async runs in a thread. Raises ConfigurationError for what
+    cannot be a tool.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, approve: bool = False) -> None:
+        self.function = function
+        self.approve = approve
+        self.name = getattr(function, "__name__", type(function).__name__)
+        if not re.fullmatch(r"[\w-]{1,64}", self.name):
+            raise ConfigurationError(f"A tool needs a name of its own, not {self.name!r}.")
+        self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 its kind, not whether there is one
+        )
+        self._turn: str | None = None
+        described = inspect.getdoc(function) or ""
+        self._arguments = self._model(function, _described(described))
+        self.schema = {
+            "type": "function",
+            "function": {
+                "name": self.name,
+                "description": " ".join(described.split("\n\n")[0].split()),
+                "parameters": _plain(self._arguments.model_json_schema()),
+            },
+        }
+
+    def _model(self, function: Callable[..., Any], described: dict[str, str]) -> type[BaseModel]:
+        """The arguments as a pydantic model."""
+        try:
+            hints = get_type_hints(function, include_extras=True)
+        except (NameError, TypeError) as error:
+            raise ConfigurationError(
+                f"The types of the tool {self.name} are unknown: {error}"
+            ) from None
+        fields: dict[str, Any] = {}
+        for name, parameter in inspect.signature(function).parameters.items():
+            hint = hints.get(name, Any)
+            if hint is Turn:
+                self._turn = name
+                continue
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                raise ConfigurationError(f"The tool {self.name} must name its parameters.")
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[name] = (hint, Field(default, description=described.get(name)))
+        try:
+            return create_model(self.name, __config__=ConfigDict(extra="forbid"), **fields)
+        except Exception as error:  # whatever pydantic makes of a type
+            raise ConfigurationError(f"The tool {self.name} cannot be described: {error}") from None
+
+    def checked(self, arguments: str) -> dict[str, Any]:
+        """The arguments of a call. Raises TurnError, whose text the model can act on."""
+        try:
+            found = self._arguments.model_validate_json(arguments or "{}")
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}"
+                for one in error.errors(include_url=False, include_input=False)
+            )
+            raise TurnError(f"Invalid arguments: {wrong}", code="tool_arguments") from None
+        return {name: getattr(found, name) for name in type(found).model_fields}
+
+    async def run(self, turn: Turn, arguments: dict[str, Any]) -> Any:
+        """The result of a call."""
+        if self._turn is not None:
+            arguments = {**arguments, self._turn: turn}
+        if self._is_async:
+            return await self.function(**arguments)
+        return await asyncio.to_thread(self.function, **arguments)
+
+
+def tools_of(
+    tools: Sequence[Callable[..., Any]], approve: Sequence[Callable[..., Any]]
+) -> dict[str, Tool]:
+    """Tools by their names. Raises ConfigurationError if two have one name."""
+    made = [Tool(function) for function in tools if function not in approve]
+    made += [Tool(function, approve=True) for function in approve]
+    found = {tool.name: tool for tool in made}
+    if len(found) < len(made):
+        raise ConfigurationError("Two tools have the same name.")
+    return found
+
+
+def shown(result: Any) -> str:
+    """A result as the model sees it."""
+    if isinstance(result, BaseModel):
+        result = result.model_dump(mode="json")
+    text = result if isinstance(result, str) else orjson.dumps(result, default=str).decode()
+    return text if len(text) <= MAX_RESULT else f"{text[:MAX_RESULT]} [cut: {len(text):,} in all]"
+
+
+def jsonable(value: Any) -> Any:
+    """A value as JSON holds it."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return orjson.loads(orjson.dumps(value, default=str))
+
+
+def _described(doc: str) -> dict[str, str]:
+    """The descriptions of parameters in a docstring's "Args:" section."""
+    _, _, section = doc.partition("\nArgs:\n")
+    found: dict[str, str] = {}
+    for line in section.splitlines():
+        if line.strip() and not line[:1].isspace():
+            break
+        if match := _ARGUMENT.match(line):
+            found[match[1]] = match[2].strip()
+    return found
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema without the titles that pydantic adds: they cost tokens."""
+    schema.pop("title", None)
+    for part in schema.get("properties", {}).values():
+        part.pop("title", None)
+    schema.setdefault("properties", {})
+    return schema

@@ -1,0 +1,108 @@
+"""Transcript: the calls and results of earlier turns, which a model must see again.
+
+They are kept in the session's memory, an entry for each message, so they outlive a stop, a crash
+and the next attempt: a call whose result is there is not run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from turnwise.memory import Entry
+from turnwise.models.calls import Call
+from turnwise.turn import Turn
+
+OURS = "openai"
+"""The key of our entries in the memory, beside what a bot itself keeps there."""
+INTERRUPTED = "No result: it was interrupted."
+UNANSWERED = "Not allowed: the person wrote something else instead."
+DECLINED = "Not allowed: the person declined."
+MANY = 400
+"""Entries above which those of turns that are no longer in the history are forgotten."""
+
+
+class Transcript:
+    """The calls and results of a session, as its memory holds them."""
+
+    def __init__(self, turn: Turn, entries: Iterable[Entry]) -> None:
+        self._turn = turn
+        self._calls: list[tuple[int, dict[str, Any]]] = []
+        self._results: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+        """The calls that an ask is about, by the ask's id."""
+        self._entries = list(entries)
+        for entry in self._entries:
+            if isinstance(entry.body, dict) and OURS in entry.body:
+                self._take(entry.turn, entry.body[OURS])
+
+    @classmethod
+    async def of(cls, turn: Turn) -> Transcript:
+        """That of the turn's session."""
+        return cls(turn, await turn.memory.read(last=MANY * 2))
+
+    def _take(self, turn: int, kept: Mapping[str, Any]) -> None:
+        if kept.get("role") == "tool":
+            self._results[kept["tool_call_id"]] = kept["content"]
+        elif kept.get("tool_calls"):
+            self._calls.append((turn, dict(kept)))
+        elif "ask" in kept:
+            self.asked[kept["ask"]] = kept["call"]
+
+    async def _keep(self, *kept: dict[str, Any]) -> None:
+        await self._turn.memory.add(*({OURS: one} for one in kept))
+        for one in kept:
+            self._take(self._turn.n, one)
+
+    async def called(self, text: str, calls: Sequence[Call]) -> None:
+        """The model has called."""
+        message = {"role": "assistant", "content": text or None}
+        await self._keep({**message, "tool_calls": [call.as_dict() for call in calls]})
+
+    async def resulted(self, call: str, result: str) -> None:
+        """A call has its result."""
+        await self._keep({"role": "tool", "tool_call_id": call, "content": result})
+
+    async def asks(self, ask: str, call: str) -> None:
+        """A call waits for an answer."""
+        await self._keep({"ask": ask, "call": call})
+
+    def waiting(self) -> list[Call]:
+        """The calls of the last round that have no result."""
+        if not self._calls:
+            return []
+        _, message = self._calls[-1]
+        calls = [Call(c["id"], **c["function"]) for c in message["tool_calls"]]
+        return [call for call in calls if call.id not in self._results]
+
+    @property
+    def last_turn(self) -> int:
+        """The turn of the last round."""
+        return self._calls[-1][0] if self._calls else 0
+
+    def rounds(self) -> int:
+        """How many rounds this turn has had."""
+        return sum(turn == self._turn.n for turn, _ in self._calls)
+
+    def by_turn(self) -> dict[int, list[dict[str, Any]]]:
+        """What the model sees of each turn's calls: every call with its result."""
+        found: dict[int, list[dict[str, Any]]] = {}
+        for turn, message in self._calls:
+            group = found.setdefault(turn, [])
+            # What was said beside the calls of an earlier turn is in its answer.
+            group.append(message if turn == self._turn.n else {**message, "content": None})
+            for call in message["tool_calls"]:
+                result = self._results.get(call["id"], INTERRUPTED)
+                group.append({"role": "tool", "tool_call_id": call["id"], "content": result})
+        return found
+
+    async def tidy(self) -> None:
+        """Forget what belongs to turns that are in the history no longer, unless the bot itself
+        keeps something here."""
+        ours = all(isinstance(e.body, dict) and OURS in e.body for e in self._entries)
+        if len(self._entries) <= MANY or not ours:
+            return
+        oldest = min((m.turn for m in self._turn.messages if m.turn is not None), default=0)
+        kept = [entry.n for entry in self._entries if entry.turn >= oldest]
+        if kept:
+            await self._turn.memory.forget(before=kept[0])

@@ -1,0 +1,198 @@
+"""Other people's agents behind Turnwise: the programs of examples/, each with the same story.
+
+They run as processes of their own, which are killed for real, beside a server that speaks OpenAI's
+protocol. Their tool get_weather writes a line into the file RUNS for each run; send_mail does too,
+and needs approval.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from conftest import free_port
+from tool_model import ToolModel
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PROGRAMS = ["agent_openai_chat"]
+pytestmark = pytest.mark.slow
+
+
+class World:
+    """Processes of one example on one store, and a person who talks to them."""
+
+    def __init__(self, example: str, folder: Path, model: ToolModel, url: str) -> None:
+        self.example = example
+        self.folder = folder
+        self.model = model
+        self._model_url = url
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.path = ""
+        self.auth: dict[str, str] = {}
+        self.client = httpx.AsyncClient(timeout=30.0)
+
+    async def start(self) -> None:
+        """One more process; it is the one that is talked to."""
+        port = free_port()
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(EXAMPLES),
+            "OPENAI_BASE_URL": self._model_url,
+            "OPENAI_API_KEY": "k",
+            "TURNWISE_STORE": f"sqlite:///{self.folder / 'agent.db'}",
+            "TURNWISE_GRACE": "0.5",
+            "RUNS": str(self.folder / "runs"),
+        }
+        command = [sys.executable, "-m", "uvicorn", f"{self.example}:app", "--port", str(port)]
+        process = subprocess.Popen(  # noqa: ASYNC220 it takes a moment, and nothing else goes on
+            [*command, "--log-level", "warning"], cwd=self.folder, env=environment
+        )
+        self._processes.append(process)
+        self.url = f"http://127.0.0.1:{port}"
+        async with asyncio.timeout(60):
+            while True:
+                assert process.poll() is None
+                with contextlib.suppress(httpx.TransportError):
+                    if (await self.client.get(f"{self.url}/openapi.json")).status_code == 200:
+                        break
+                await asyncio.sleep(0.1)
+        if not self.path:
+            made = (await self.client.post(f"{self.url}/sessions", json={})).json()
+            self.path = f"/sessions/{made['id']}"
+            self.auth = {"Authorization": f"Bearer {made['token']}"}
+
+    def kill(self) -> None:
+        """kill -9 of the process that was started last."""
+        process = self._processes.pop()
+        process.kill()
+        process.wait()
+
+    async def end(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        await self.client.aclose()
+
+    async def call(self, method: str, path: str, **more: Any) -> Any:
+        headers = {**self.auth, **more.pop("headers", {})}
+        url = self.url + self.path + path
+        response = await self.client.request(method, url, headers=headers, **more)
+        assert response.status_code < 300, response.text
+        return response.json()
+
+    async def say(self, text: str, *, wait: bool = True, **body: Any) -> dict[str, Any]:
+        headers = {"Prefer": "wait=30"} if wait else {}
+        body = {"text": text, **body}
+        turn: dict[str, Any] = await self.call("POST", "/turns", json=body, headers=headers)
+        return turn
+
+    async def events(self, after: Any = 0, wait: int = 0) -> list[dict[str, Any]]:
+        headers = {"Accept": "application/json"}
+        page = await self.call(
+            "GET", f"/events?after={after}&wait={wait}&limit=500", headers=headers
+        )
+        found: list[dict[str, Any]] = page["events"]
+        return found
+
+    async def words(self, turn: int, count: int) -> None:
+        """Until the running turn has said so many pieces."""
+        async with asyncio.timeout(30):
+            while True:
+                told = [e for e in await self.events() if e.get("turn") == turn]
+                if sum(event["type"] == "delta" for event in told) >= count:
+                    return
+                await asyncio.sleep(0.05)
+
+    async def end_of(self, turn: int) -> dict[str, Any]:
+        found: dict[str, Any] = await self.call(
+            "GET", f"/turns/{turn}", headers={"Prefer": "wait=30"}
+        )
+        return found
+
+    @property
+    def runs(self) -> list[str]:
+        """What the tools have done."""
+        file = self.folder / "runs"
+        return file.read_text().split() if file.exists() else []
+
+
+@pytest.fixture(params=PROGRAMS)
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    """An example with one process."""
+    model = ToolModel()
+    async with model.serving() as url:
+        found = World(request.param, tmp_path, model, url)
+        try:
+            await found.start()
+            yield found
+        finally:
+            await found.end()
+
+
+async def test_a_tool_and_a_memory_over_processes(world: World) -> None:
+    """The call is a step, the answer streams, and in the next turn, in another process, the model
+    sees the tool's result."""
+    world.model.delay = 0.05
+    turn = await world.say("What is the weather in Paris?")
+    assert turn["status"] == "completed", turn
+    assert "20 degrees in Paris" in turn["reply"]["text"]
+    assert [(s["name"], s["status"]) for s in turn["steps"]] == [("get_weather", "completed")]
+    assert turn["steps"][0]["input"] == {"city": "Paris"}
+    assert sum(event["type"] == "delta" for event in await world.events()) > 3
+    assert (await world.say("how many"))["reply"]["text"].strip() == "I see 1 results."
+    world.kill()
+    await world.start()
+    assert (await world.say("how many"))["reply"]["text"].strip() == "I see 1 results."
+    assert world.runs == ["get_weather:Paris"]
+
+
+async def test_stopped_in_mid_answer(world: World) -> None:
+    """What the tool said before the stop is seen by the model in the next turn."""
+    world.model.delay = 0.15
+    await world.say("What is the weather in Paris?", wait=False)
+    await world.words(1, 3)
+    await world.call("POST", "/turns/1/cancel")
+    turn = await world.end_of(1)
+    assert turn["status"] == "cancelled"
+    world.model.delay = 0.0
+    assert (await world.say("how many"))["reply"]["text"].strip() == "I see 1 results."
+    assert world.runs == ["get_weather:Paris"]
+
+
+async def test_killed_in_mid_answer(world: World) -> None:
+    """Another process answers, and the tool is not run again."""
+    world.model.delay = 0.15
+    await world.say("What is the weather in Paris?", wait=False)
+    await world.words(1, 3)
+    world.kill()
+    world.model.delay = 0.0
+    await world.start()
+    turn = await world.end_of(1)
+    assert (turn["status"], turn["attempt"]) == ("completed", 2), turn
+    assert "20 degrees in Paris" in turn["reply"]["text"]
+    assert world.runs == ["get_weather:Paris"]
+    assert (await world.say("how many"))["reply"]["text"].strip() == "I see 1 results."
+
+
+@pytest.mark.parametrize("answer", ["yes", "no"])
+async def test_an_approval_in_another_process(world: World, answer: str) -> None:
+    """Asked in one turn, given in another process; only then the mail is sent."""
+    turn = await world.say("mail Bob")
+    (ask,) = [m["ask"] for m in turn["reply"]["messages"] if "ask" in m]
+    assert ask["choices"] == ["yes", "no"]
+    assert world.runs == []
+    world.kill()
+    await world.start()
+    turn = await world.say("", answers=[{"ask": ask["id"], "value": answer}])
+    assert turn["status"] == "completed", turn
+    assert turn["reply"]["text"].startswith("The tool says:")
+    assert world.runs == (["send_mail:Bob"] if answer == "yes" else [])
