@@ -13,7 +13,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from conftest import Door, Opener, Talker
-from turnwise import Bot, Turn
+from turnwise import Ask, Bot, Message, Turn
 from turnwise.channels import websocket as channel
 
 
@@ -268,3 +268,29 @@ async def test_the_token_is_in_no_log(open_door: Opener, caplog: pytest.LogCaptu
             line = caplog.handler.format(record)
             assert talker.token not in line
             assert "canary" not in line
+
+
+async def test_answering(open_door: Opener) -> None:
+    """A message frame may carry answers; a second answer gets an error frame, and the socket
+    stays open."""
+
+    async def reply(turn: Turn) -> str | Message:
+        if turn.answers:
+            return f"got {turn.answers[0].value}"
+        return Ask("Sure?", choices=["yes", "no"])
+
+    async with open_door(Bot(reply)) as door:
+        talker = await door.session()
+        async with open_socket(door, talker) as socket:
+            await send(socket, type="message", text="hi")
+            told = await frames(socket, "turn.completed")
+            (ask,) = [event["ask"] for event in told if event["type"] == "ask"]
+            answers = [{"ask": ask["id"], "value": "yes"}]
+            await send(socket, type="message", answers=answers, key="k")
+            told = await frames(socket, "turn.completed")
+            assert [event["text"] for event in told if event["type"] == "delta"] == ["got yes"]
+            await send(socket, type="message", answers=answers, key="k2")
+            (error,) = await frames(socket, "error")
+            assert (error["code"], error["key"]) == ("ask_closed", "k2")
+            await send(socket, type="message", answers=[{"ask": ask["id"]}])
+            assert (await frames(socket, "error"))[0]["code"] == "invalid"

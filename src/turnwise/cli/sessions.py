@@ -293,11 +293,13 @@ async def _whole(store: Store, session: str, limit: int | None = None) -> dict[s
             break
         before = stretch[0]["seq"]
     state = orjson.loads(await store.state(session))
+    memory = await store.memory(session, limit=limit or 1_000_000)
     return {
         **found.as_dict(),
         "history": messages,
         "turns_ended": await _ends(store, session, limit),
         "state": state,
+        "memory": [{"n": m.n, "turn": m.turn, "body": orjson.loads(m.body)} for m in memory],
         "exported_at": iso(time.time()),
     }
 
