@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from conftest import serving
 from turnwise import Bot, Reply, Runtime, Settings, Turn, TurnError
 from turnwise.errors import ConfigurationError
-from turnwise.models import OpenAIChat
+from turnwise.models import OpenAIChat, Tool
 from turnwise.testing import talk
 
 Round = list[dict[str, Any]] | Callable[[dict[str, Any]], list[dict[str, Any]]]
@@ -417,3 +417,28 @@ def test_what_is_no_tool() -> None:
     for bad in ([variable], [lambda x: x], [send_mail, send_mail]):
         with pytest.raises(ConfigurationError):
             OpenAIChat("m", api_key="k", tools=bad)
+
+
+async def test_a_tool_with_a_schema() -> None:
+    """What another program describes, such as an MCP server, and checks; it may come later."""
+
+    async def anything(**arguments: Any) -> str:
+        if "bad" in arguments:
+            raise TurnError("bad is not known")
+        return f"took {arguments}"
+
+    parameters = {"type": "object", "properties": {"x": {"type": "number"}}}
+    server = Server(
+        [*calls("remote", {"x": 1}), *calls("remote", {"bad": 1}, 1), *calls("remote", "[]", 2)],
+        [says("done")],
+    )
+    async with server.model() as model, talk(model) as say:
+        model.add_tool(Tool(anything, name="remote", description="far", parameters=parameters))
+        assert (await say("go")).text == "done"
+        (told,) = server.seen[0]["tools"]
+        assert told["function"] == {
+            "name": "remote", "description": "far", "parameters": parameters,
+        }  # fmt: skip
+        results = [m["content"] for m in server.seen[1]["messages"] if m["role"] == "tool"]
+        assert results[:2] == ["took {'x': 1}", "Error: bad is not known"]
+        assert "JSON object" in results[2]

@@ -12,6 +12,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,18 @@ from conftest import free_port
 from tool_model import ToolModel
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PROGRAMS = ["agent_openai_chat"]
+PROGRAMS = ["agent_openai_chat", "agent_mcp"]
+STORES = os.environ.get("AGENT_STORES", "sqlite").split()
+"""`AGENT_STORES="sqlite redis postgres"` tells the story on each of them."""
 pytestmark = pytest.mark.slow
 
 
 class World:
     """Processes of one example on one store, and a person who talks to them."""
 
-    def __init__(self, example: str, folder: Path, model: ToolModel, url: str) -> None:
+    def __init__(self, example: str, folder: Path, model: ToolModel, url: str, store: str) -> None:
         self.example = example
+        self.store = store
         self.folder = folder
         self.model = model
         self._model_url = url
@@ -48,8 +52,9 @@ class World:
             "PYTHONPATH": str(EXAMPLES),
             "OPENAI_BASE_URL": self._model_url,
             "OPENAI_API_KEY": "k",
-            "TURNWISE_STORE": f"sqlite:///{self.folder / 'agent.db'}",
+            "TURNWISE_STORE": self.store,
             "TURNWISE_GRACE": "0.5",
+            "TURNWISE_LEASE": "3",
             "RUNS": str(self.folder / "runs"),
         }
         command = [sys.executable, "-m", "uvicorn", f"{self.example}:app", "--port", str(port)]
@@ -125,12 +130,22 @@ class World:
         return file.read_text().split() if file.exists() else []
 
 
-@pytest.fixture(params=PROGRAMS)
+def store_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    """The URL of a fresh store of this kind."""
+    if kind == "sqlite":
+        return f"sqlite:///{folder / 'agent.db'}"
+    server = request.getfixturevalue(f"{kind}_server")
+    name = f"t{uuid.uuid4().hex}"
+    return f"{server.url}?{'schema' if kind == 'postgres' else 'prefix'}={name}"
+
+
+@pytest.fixture(params=[(program, store) for store in STORES for program in PROGRAMS])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """An example with one process."""
+    program, kind = request.param
     model = ToolModel()
     async with model.serving() as url:
-        found = World(request.param, tmp_path, model, url)
+        found = World(program, tmp_path, model, url, store_of(kind, request, tmp_path))
         try:
             await found.start()
             yield found

@@ -1,5 +1,6 @@
 """Clients of language models: OpenAI, Azure OpenAI, and compatible servers."""
 
 from turnwise.models.openai_chat import AzureOpenAIChat, OpenAIChat
+from turnwise.models.tools import Tool
 
-__all__ = ["AzureOpenAIChat", "OpenAIChat"]
+__all__ = ["AzureOpenAIChat", "OpenAIChat", "Tool"]

@@ -85,7 +85,7 @@ class OpenAIChat:
         max_prompt: int | None = None,
         count: Count = len,
         images: bool = True,
-        tools: Sequence[Callable[..., Any]] = (),
+        tools: Sequence[Callable[..., Any] | Tool] = (),
         approve: Sequence[Callable[..., Any]] = (),
         rounds: int = 8,
         output: type[BaseModel] | None = None,
@@ -131,6 +131,11 @@ class OpenAIChat:
             how["api_key"] = "none"  # local servers need no key, but the client does
         client: AsyncOpenAI = openai_package().AsyncOpenAI(**how)
         return client
+
+    def add_tool(self, tool: Tool) -> None:
+        """Let the model call one more tool, or another one of this name, from the next request
+        on: such as those that an MCP server has when it is connected to."""
+        self._tools[tool.name] = tool
 
     async def __call__(self, turn: Turn) -> AsyncIterator[str | Message]:
         """Answer a turn: yields the pieces of the model's text, and an Ask for each call that needs

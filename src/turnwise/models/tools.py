@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
 import orjson
@@ -27,28 +27,48 @@ class Tool:
 
     Its name, the first paragraph of its docstring, and the types of its parameters are what the
     model is told; an "Args:" section describes the parameters. A parameter of type Turn is given
-    the turn. A function that is not async runs in a thread. Raises ConfigurationError for what
-    cannot be a tool.
+    the turn. A function that is not async runs in a thread. With `approve` it runs only after the
+    person said yes.
+
+    With `parameters`, a JSON Schema, `function` takes what the schema says as keyword arguments,
+    and whoever runs it checks them: so the tools of an MCP server become ours. Raises
+    ConfigurationError for what cannot be a tool.
     """
 
-    def __init__(self, function: Callable[..., Any], *, approve: bool = False) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        approve: bool = False,
+    ) -> None:
         self.function = function
         self.approve = approve
-        self.name = getattr(function, "__name__", type(function).__name__)
+        self.name = str(name or getattr(function, "__name__", type(function).__name__))
         if not re.fullmatch(r"[\w-]{1,64}", self.name):
             raise ConfigurationError(f"A tool needs a name of its own, not {self.name!r}.")
         self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 its kind, not whether there is one
         )
+        self._is_async = self._is_async or inspect.iscoroutinefunction(
+            getattr(function, "func", None)  # of a partial
+        )
         self._turn: str | None = None
         described = inspect.getdoc(function) or ""
-        self._arguments = self._model(function, _described(described))
+        self._arguments: type[BaseModel] | None = None
+        if parameters is None:
+            self._arguments = self._model(function, _described(described))
+            parameters = _plain(self._arguments.model_json_schema())
+        if description is None:
+            description = " ".join(described.split("\n\n")[0].split())
         self.schema = {
             "type": "function",
             "function": {
                 "name": self.name,
-                "description": " ".join(described.split("\n\n")[0].split()),
-                "parameters": _plain(self._arguments.model_json_schema()),
+                "description": description,
+                "parameters": dict(parameters),
             },
         }
 
@@ -77,6 +97,8 @@ class Tool:
 
     def checked(self, arguments: str) -> dict[str, Any]:
         """The arguments of a call. Raises TurnError, whose text the model can act on."""
+        if self._arguments is None:
+            return _object(arguments)
         try:
             found = self._arguments.model_validate_json(arguments or "{}")
         except ValidationError as error:
@@ -96,11 +118,22 @@ class Tool:
         return await asyncio.to_thread(self.function, **arguments)
 
 
+def _object(arguments: str) -> dict[str, Any]:
+    try:
+        found = orjson.loads(arguments or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise TurnError("Invalid arguments: they must be a JSON object.", code="tool_arguments")
+    return found
+
+
 def tools_of(
-    tools: Sequence[Callable[..., Any]], approve: Sequence[Callable[..., Any]]
+    tools: Sequence[Callable[..., Any] | Tool], approve: Sequence[Callable[..., Any]]
 ) -> dict[str, Tool]:
     """Tools by their names. Raises ConfigurationError if two have one name."""
-    made = [Tool(function) for function in tools if function not in approve]
+    plain = [tool for tool in tools if tool not in approve]
+    made = [tool if isinstance(tool, Tool) else Tool(tool) for tool in plain]
     made += [Tool(function, approve=True) for function in approve]
     found = {tool.name: tool for tool in made}
     if len(found) < len(made):
