@@ -13,7 +13,7 @@ import pytest
 from conftest import Opener, Talker
 from turnwise import Ask, Bot, Message, Runtime, Settings, Turn, TurnError
 from turnwise.conversation.events import TERMINAL
-from turnwise.errors import AskClosed, BadOutput, Invalid, MemoryFull
+from turnwise.errors import AskClosed, BadOutput, Invalid, MemoryFull, TooLarge
 from turnwise.testing import talk
 
 
@@ -421,3 +421,33 @@ def test_what_cannot_be_asked(bad: dict[str, Any]) -> None:
     """It is refused where it is written."""
     with pytest.raises((TypeError, ValueError)):
         Ask("?", **bad)
+
+
+async def test_a_note_of_the_door(store_url: str) -> None:
+    """The handler sees it, also in another attempt and process; the record keeps it; no client, no
+    fingerprint and no message has it; it is bounded."""
+    seen: list[Any] = []
+
+    async def reply(turn: Turn) -> str:
+        seen.append(dict(turn.note))
+        return "ok"
+
+    settings = Settings(_env_file=None)
+    note = {"client": "c-1", "modes": ["values"]}
+    async with Runtime(Bot(reply), store_url, worker=False, settings=settings) as door:
+        submitted = await door.gateway.submit("s", "hi", key="k", note=note, create=True)
+        assert submitted.turn.note == note
+        assert (await door.turn("s", 1)).note == note
+        again = await door.gateway.submit("s", "hi", key="k", note={"client": "c-2"})
+        assert (again.created, again.turn.note) == (False, note)
+        with pytest.raises(TooLarge):
+            await door.gateway.submit("s", "hi", note={"x": "y" * 17_000})
+        async with Runtime(Bot(reply), store_url, settings=settings) as runtime:
+            record = await runtime.gateway.wait("s", 1, 10.0)
+            assert (record.note, seen) == (note, [note])
+            assert b"c-1" not in record.encode()
+            await runtime.ask("s", "more")
+            assert seen[1] == {}
+        log = await door.store.log("s", 0)
+        assert log is not None
+        assert all(b"c-1" not in event.encoded for event in log.events)

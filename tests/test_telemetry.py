@@ -24,12 +24,25 @@ from turnwise.testing import talk
 async def main():
     async def reply(turn):
         with trace.get_tracer("mine").start_as_current_span("inner"):
+            pass
+        async with turn.step("look_up", {"word": "canary"}):
+            pass
+        try:
+            async with turn.step("fails", kind="work"):
+                raise ValueError
+        except ValueError:
             return "ok"
     async with talk(reply) as say:
         await say("a canary")
 
 asyncio.run(main())
-inner, outer = exporter.get_finished_spans()
+inner, tool, work, outer = exporter.get_finished_spans()
+assert tool.name == "execute_tool look_up", tool.name
+assert tool.parent.span_id == outer.context.span_id
+assert tool.attributes["gen_ai.operation.name"] == "execute_tool"
+assert tool.attributes["gen_ai.tool.name"] == "look_up"
+assert work.name == "work fails" and not work.status.is_ok
+assert "canary" not in tool.to_json()
 assert outer.name == "turnwise.turn", outer.name
 assert inner.parent.span_id == outer.context.span_id
 assert outer.attributes["turnwise.turn"] == 1
@@ -45,7 +58,8 @@ def run(program: str) -> None:
 
 
 def test_an_attempt_is_a_span() -> None:
-    """With a tracer provider each attempt is a span, around the spans of the handler."""
+    """With a tracer provider each attempt is a span, around the spans of the handler and of its
+    steps, which are named by the conventions for generative AI and hold no texts."""
     run(SPANS)
 
 

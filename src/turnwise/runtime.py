@@ -280,17 +280,19 @@ class Runtime:
         timeout: float | None = None,
         metadata: dict[str, Any] | None = None,
         answers: Mapping[str, Any] | None = None,
+        note: Mapping[str, Any] | None = None,
     ) -> Reply:
         """The reply to `text` in the session `session_id`, which is created on first use.
 
         The same `key` submits only once. `answers` are values by the ids of the asks that they
-        answer (`reply.asks`); then the text may be empty. Raises AskClosed if one waits no longer,
+        answer (`reply.asks`); then the text may be empty. `note` is for the handler
+        (`turn.note`) and for `runtime.turn`. Raises AskClosed if one waits no longer,
         ReplyTimeout after `timeout` seconds (the turn continues), TurnError if the turn failed or
         was cancelled.
         """
         _, record, closed = await self.gateway.submit_and_wait(
             session_id, text, timeout=timeout, key=key, create=True, metadata=metadata,
-            answers=[Answer(ask, value) for ask, value in (answers or {}).items()],
+            answers=[Answer(ask, value) for ask, value in (answers or {}).items()], note=note,
         )  # fmt: skip
         if record.open:
             raise StreamEnded() if closed else ReplyTimeout()

@@ -78,7 +78,8 @@ class Turn:
     dict, committed together with the reply or not at all. `local` is a dict in this worker's
     process that exists as long as the worker caches the session; it is never stored. `memory` is
     what the bot remembers beside what was said. `usage` is stored however the turn ends, and
-    `metadata` with the message that contains its streamed text.
+    `metadata` with the message that contains its streamed text. `note` is JSON of the door that
+    brought the message, such as a client's own ids.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Turn:
         local: dict[str, Any],
         history: Sequence[bytes],
         tools: Tools,
+        note: Mapping[str, Any] | None = None,
     ) -> None:
         self.session = session
         self.n = n
@@ -102,6 +104,7 @@ class Turn:
         self.usage: dict[str, Any] | None = None
         self.metadata: dict[str, Any] = {}
         self.memory = Memory(tools)
+        self.note = note or {}
         self._history = history
         self._tools = tools
 

@@ -88,6 +88,7 @@ class TurnRecord:
     replies_json: Sequence[bytes] = ()
     error_json: bytes | None = None
     usage_json: bytes | None = None
+    note_json: bytes | None = None
     started_at: float | None = None
     finished_at: float | None = None
     steps: Sequence[StepRecord] = ()
@@ -140,6 +141,12 @@ class TurnRecord:
         if self.usage_json is None:
             return None
         found: dict[str, Any] = orjson.loads(self.usage_json)
+        return found
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What the door that brought the turn has noted; no client sees it."""
+        found: dict[str, Any] = orjson.loads(self.note_json) if self.note_json else {}
         return found
 
     def encode(self) -> bytes:

@@ -13,7 +13,7 @@ from turnwise.conversation.events import dumps
 from turnwise.errors import Invalid, TooLarge
 
 MAX_METADATA = 16_384
-"""Maximum bytes of a session's or a message's metadata as JSON."""
+"""Maximum bytes of a session's or a message's metadata, and of a turn's note, as JSON."""
 MAX_ATTACHMENTS = 20
 """Attachments of a message."""
 MAX_ANSWERS = 65_536
@@ -36,6 +36,20 @@ def checked_name(name: str | None) -> str | None:
     return name
 
 
+def checked_text(text: str, most: int, *, may_be_empty: bool) -> str:
+    if not isinstance(text, str):
+        raise Invalid("A message's text must be a string.")
+    if len(text) > most:
+        raise TooLarge(f"A message has at most {most} characters.")
+    if not text.strip() and not may_be_empty:
+        raise Invalid("A message needs a text or an attachment.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Invalid("A message's text must be valid Unicode.") from None
+    return text
+
+
 def checked_ttl(ttl: float) -> float:
     if not 1 <= ttl <= MAX_TTL:
         raise Invalid("A ttl must be between 1 second and 10 years.")
@@ -54,11 +68,11 @@ def checked_answers(answers: Sequence[Answer]) -> None:
         raise TooLarge(f"Answers have at most {MAX_ANSWERS:,} bytes as JSON.")
 
 
-def checked_metadata(metadata: Mapping[str, Any]) -> bytes:
+def checked_metadata(metadata: Mapping[str, Any], what: str = "Metadata") -> bytes:
     try:
         encoded = dumps(dict(metadata))
     except TypeError as error:
-        raise Invalid(f"Metadata must be JSON: {error}") from None
+        raise Invalid(f"{what} must be JSON: {error}") from None
     if len(encoded) > MAX_METADATA:
-        raise TooLarge(f"Metadata has at most {MAX_METADATA} bytes as JSON.")
+        raise TooLarge(f"{what} has at most {MAX_METADATA} bytes as JSON.")
     return encoded

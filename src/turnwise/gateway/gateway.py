@@ -38,6 +38,7 @@ from turnwise.gateway.checks import (
     checked_answers,
     checked_metadata,
     checked_name,
+    checked_text,
     checked_ttl,
     fingerprint,
 )
@@ -178,16 +179,22 @@ class Gateway:
         attachments: Sequence[Attachment] = (),
         metadata: Mapping[str, Any] | None = None,
         answers: Sequence[Answer] = (),
+        note: Mapping[str, Any] | None = None,
         key: str | None = None,
         generation: int | None = None,
         create: bool = False,
     ) -> Submitted:
         """Put a message into the session's mailbox; returns when it is durably stored.
 
+        `note` is what the door that brings it wants to know of the turn later: JSON, up to 16 kB;
+        the handler sees it, no client does, and it is no part of the message.
+
         Raises Invalid, TooLarge, NotFound, AskClosed, Unauthorized, KeyReused, QueueFull,
         StoreUnavailable, and PerhapsKept if the store's answer was lost.
         """
         wish = self._wish(session_id, text, attachments, metadata, answers, key, generation, create)
+        if note:
+            wish.note = checked_metadata(note, "A note")
         desk = self._offer() if self._offer is not None else None
         # From here on the store is responsible for the desk: it calls `take` in every case.
         take = self._take if desk is not None else None
@@ -255,7 +262,7 @@ class Gateway:
         generation: int | None,
         create: bool,
     ) -> Submission:
-        text = self._checked_text(text, bool(attachments or answers))
+        text = checked_text(text, self._limits.text, may_be_empty=bool(attachments or answers))
         if len(attachments) > MAX_ATTACHMENTS:
             raise TooLarge(f"A message has at most {MAX_ATTACHMENTS} attachments.")
         if metadata:
@@ -283,19 +290,6 @@ class Gateway:
             ttl=self._session_ttl,
             answers=answers,
         )
-
-    def _checked_text(self, text: str, may_be_empty: bool) -> str:
-        if not isinstance(text, str):
-            raise Invalid("A message's text must be a string.")
-        if len(text) > self._limits.text:
-            raise TooLarge(f"A message has at most {self._limits.text} characters.")
-        if not text.strip() and not may_be_empty:
-            raise Invalid("A message needs a text or an attachment.")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise Invalid("A message's text must be valid Unicode.") from None
-        return text
 
     async def turn(self, session_id: str, n: int) -> TurnRecord:
         """One turn. Raises NotFound."""

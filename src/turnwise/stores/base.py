@@ -37,7 +37,7 @@ class Submission:
     `key` makes the act idempotent: the same key and `fingerprint` return the existing turn.
     `generation` is the token's, checked inside the act (None: the caller is trusted). `create`:
     create the session if it does not exist. `limit` is the maximum size of the mailbox. `answers`:
-    what the message answers.
+    what the message answers. `note`: JSON of the door that brings it.
     """
 
     session: str
@@ -49,6 +49,7 @@ class Submission:
     create: bool = False
     ttl: float = 0.0
     answers: Sequence[Answer] = ()
+    note: bytes | None = None
 
 
 class Submitted(NamedTuple):

@@ -63,6 +63,7 @@ class Claim:
     name: str | None = None
     metadata: bytes = b"{}"
     message: bytes = b""
+    note: bytes | None = None
     state: bytes = b"{}"
     memory: int = 0
     base_memory: int = 0

@@ -5,8 +5,8 @@ tells of one act and never changes; its body is a JSON list, then parts that are
 line for each. The session's events are derived from its entries by one function, live and in a
 replay.
 
-    q  a turn was accepted         [n, position, at, op, key, started, closed asks], message; of a
-                                   closed ask: [id, why]
+    q  a turn was accepted         [n, position, at, op, key, started, closed asks], message, note
+                                   if there is one; of a closed ask: [id, why]
     s  a queued turn was started   [n, at, op, attempt]
     d  drafts of a running attempt [n, at, op], packed events
     t  a turn was completed, f failed, c cancelled: its whole record
@@ -161,7 +161,8 @@ class End(NamedTuple):
 
     seq: None for a turn that was withdrawn, which is in no history. told: what of its replies only
     this entry tells, see Told in claim.py. waiting: the turns that were queued then, in order.
-    more: `steps` and `data` that are kept with the turn, `asks` the places of the replies that ask.
+    more: `steps`, `data` and the `note` that are kept with the turn, `asks` the places of the
+    replies that ask.
     """
 
     status: Status
@@ -250,13 +251,15 @@ def is_waiting(entry: Entry) -> bool:
 def accepted(session: str, entry: Entry, header: Header, position: int) -> TurnRecord:
     """The record of an open turn, from its acceptance and the session's header."""
     n, first, at = acceptance(entry)
+    question = question_of(entry)
     record = TurnRecord(
         session=session,
         n=n,
         status="queued",
         attempt=0,
         position=position,
-        message_json=placed(entry.parts()[1], n, None),
+        message_json=placed(question.message, n, None),
+        note_json=question.note,
         queued_at=at,
         first_event=first,
     )
@@ -288,6 +291,7 @@ def ended(session: str, entry: Entry) -> TurnRecord:
         replies_json=messages[1:],
         error_json=end.error or None,
         usage_json=end.usage or None,
+        note_json=orjson.dumps(end.more["note"]) if "note" in end.more else None,
         steps=tuple(StepRecord.of(step) for step in end.more.get("steps", ())),
         data=end.more.get("data", ()),
         queued_at=end.queued_at,
@@ -330,6 +334,14 @@ def blanked(entry: Entry) -> Entry | None:
     return entry._replace(kind=entry.kind.upper(), seq=None, body=body(head)) if head[3] else None
 
 
-def question_of(entry: Entry) -> bytes:
-    """The message of an accepted turn, encoded."""
-    return renewed(entry.parts()[1])
+class Question(NamedTuple):
+    """What a turn answers: its message, encoded, and the note of the door that brought it."""
+
+    message: bytes
+    note: bytes | None = None
+
+
+def question_of(entry: Entry) -> Question:
+    """The question of an accepted turn."""
+    _, message, *note = entry.parts()
+    return Question(renewed(message), note[0] if note else None)

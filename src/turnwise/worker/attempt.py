@@ -173,6 +173,7 @@ class Attempt:
             local=self.kept.local,
             history=tuple(self.kept.history or ()),
             tools=self,
+            note=orjson.loads(claim.note) if claim.note else None,
         )
         return self._turn_given
 

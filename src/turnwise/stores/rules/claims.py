@@ -6,7 +6,7 @@ from turnwise.errors import ClaimLost
 from turnwise.stores.claim import NO_EPOCH, RESERVATION, Claim, Desk, Outcome
 from turnwise.stores.header import Header
 from turnwise.stores.notices import Signal
-from turnwise.stores.rows import ENDED, Entry, accepted, ended, question_of
+from turnwise.stores.rows import ENDED, Entry, Question, accepted, ended, question_of
 from turnwise.stores.rules.readings import record_at
 from turnwise.stores.rules.remains import remains
 from turnwise.stores.rules.turns import claim_of
@@ -30,7 +30,7 @@ from turnwise.stores.rules.work import (
 )
 
 
-def _back(work: Work, act: str, question: bytes | None) -> Part:
+def _back(work: Work, act: str, question: Question | None) -> Part:
     """The claim ends without an answer: the turn waits again, or ends if it was to stop."""
     head = work.header.head
     work.let_go()
@@ -75,7 +75,7 @@ def release(claim: Claim, op: Op) -> Rule:
     if header is None or header.token != claim.token:
         return NOTHING
     work = Work(header, op, now)
-    yield from _back(work, "release", claim.message)
+    yield from _back(work, "release", Question(claim.message, claim.note))
     header.keeper = None
     work.line_up()
     work.note("release")
@@ -112,7 +112,7 @@ def hold(session: str, owner: str, lease: float, op: Op) -> Rule:
 
 
 def _hold(op: Op, session: str, header: Header, desk: Desk) -> Part:
-    made: Claim = yield from claim_of(op, session, header, desk, b"", (), None)
+    made: Claim = yield from claim_of(op, session, header, desk, Question(b""), (), None)
     made.turn = made.attempt = 0
     return made
 
@@ -179,7 +179,7 @@ def _withdraw(work: Work, session: str, entry: Entry) -> Rule:
         header.open -= 1
         (queue,) = yield (("open", header.head.n if header.head else 0, LINE),)
         waiting = [e.turn for e in queue if e.turn != turn.n and not _runs(header, e)]
-    text = record_of(work, turn, None, b"", b"", question_of(entry), waiting=waiting)
+    text = record_of(work, turn, None, b"", b"", question_of(entry).message, waiting=waiting)
     work.add("c", 1, text, turn=turn.n)
     return work.done(ended(session, work.entries[-1]))
 

@@ -17,6 +17,7 @@ from turnwise.stores.rows import (
     DESCRIBED,
     ENDED,
     Entry,
+    Question,
     body,
     head_of,
     messages_of,
@@ -92,7 +93,8 @@ def _enter(work: Work, wish: Submission, desk: Desk | None, fresh: bool, closed:
         header.head = Head(n, "queued", 0, 0, int(wish.key is not None), first, now)
         if desk is not None and free(header, desk.worker, now):
             started = first + 1 + len(closed)
-            claim = yield from _lease(work, wish.session, desk, wish.message, started)
+            question = Question(wish.message, wish.note)
+            claim = yield from _lease(work, wish.session, desk, question, started)
         else:
             work.line_up()
     begun = int(claim is not None)
@@ -100,7 +102,8 @@ def _enter(work: Work, wish: Submission, desk: Desk | None, fresh: bool, closed:
     if closed:
         close_asks(header, closed)
         head.append(closed)
-    work.add("q", 1 + len(closed) + begun, body(head, wish.message), turn=n)
+    parts = (wish.message,) if wish.note is None else (wish.message, wish.note)
+    work.add("q", 1 + len(closed) + begun, body(head, *parts), turn=n)
     record = TurnRecord(
         session=wish.session,
         n=n,
@@ -108,6 +111,7 @@ def _enter(work: Work, wish: Submission, desk: Desk | None, fresh: bool, closed:
         attempt=begun,
         position=None if begun else position,
         message_json=placed(wish.message, n, None),
+        note_json=wish.note,
         queued_at=now,
         started_at=now if begun else None,
         first_event=first,
@@ -132,7 +136,7 @@ def _lease(
     work: Work,
     session: str,
     desk: Desk,
-    message: bytes,
+    question: Question,
     started_event: int,
     said: Sequence[bytes] = (),
     state: bytes | None = None,
@@ -146,7 +150,7 @@ def _lease(
     head.stop, head.started_at, head.started_event = 0, work.now, started_event
     header.token, header.lease = token_of(desk.worker, work.op), work.now + desk.lease
     header.origin, header.written, header.ready_at = work.op.origin, 0, None
-    return (yield from claim_of(work.op, session, header, desk, message, said, state))
+    return (yield from claim_of(work.op, session, header, desk, question, said, state))
 
 
 def claim_of(
@@ -154,7 +158,7 @@ def claim_of(
     session: str,
     header: Header,
     desk: Desk,
-    message: bytes,
+    question: Question,
     said: Sequence[bytes],
     state: bytes | None,
 ) -> Part:
@@ -187,7 +191,8 @@ def claim_of(
         attempt=head.attempt if head is not None else 0,
         name=header.name,
         metadata=metadata or b"{}",
-        message=message,
+        message=question.message,
+        note=question.note,
         state=state or b"{}",
         memory=header.memory,
         base_memory=header.base_memory,
@@ -292,7 +297,8 @@ def finish(claim: Claim, outcome: Outcome, op: Op) -> Rule:
     # What an append wrote whose answer was lost is not written again.
     drafts = outcome.drafts[max(0, header.written - claim.written) :]
     work.let_go()
-    said = yield from close(work, _ACTS[outcome.status], claim.message, outcome, drafts)
+    question = Question(claim.message, claim.note)
+    said = yield from close(work, _ACTS[outcome.status], question, outcome, drafts)
     end = work.entries[-1]
     state = outcome.state
     if state is not None:

@@ -14,7 +14,16 @@ from turnwise.errors import ClaimLost, NotFound
 from turnwise.stores.claim import AFFINITY, BEFORE, UNENDED, WHOLE, Claim, Outcome, Told
 from turnwise.stores.header import FORMAT, Head, Header, Index, readable
 from turnwise.stores.notices import Notice, Ready
-from turnwise.stores.rows import ENDS, Entry, acceptance, body, head_of, operation_of, pack
+from turnwise.stores.rows import (
+    ENDS,
+    Entry,
+    Question,
+    acceptance,
+    body,
+    head_of,
+    operation_of,
+    pack,
+)
 
 LINE = 100
 """Turns that an event names of those that wait, at most."""
@@ -294,9 +303,9 @@ _TELLING = {BEFORE: 0, WHOLE: 3, UNENDED: 1}
 """How many events the end of a turn tells of its messages before they are committed."""
 
 
-def _more(outcome: Outcome) -> dict[str, Any]:
+def _more(outcome: Outcome, note: bytes | None) -> dict[str, Any]:
     """What the entry that ends a turn keeps besides."""
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {} if note is None else {"note": orjson.Fragment(note)}
     if outcome.steps:
         more["steps"] = outcome.steps
     if outcome.data:
@@ -307,7 +316,7 @@ def _more(outcome: Outcome) -> dict[str, Any]:
 
 
 def close(
-    work: Work, act: str, question: bytes, outcome: Outcome, drafts: Sequence[Draft] = ()
+    work: Work, act: str, question: Question, outcome: Outcome, drafts: Sequence[Draft] = ()
 ) -> Part:
     """End the head: question and replies enter the history, and the next open turn is the head.
 
@@ -323,9 +332,9 @@ def close(
     if drafts:
         write(work, drafts)
     error, replies = outcome.error_json or b"", outcome.replies
-    parts = (error, outcome.usage or b"", question, *replies)
+    parts = (error, outcome.usage or b"", question.message, *replies)
     waiting = yield from next_head(work)
-    more = _more(outcome)
+    more = _more(outcome, question.note)
     header.asks += [[id, head.n, place] for place, id in outcome.asks]
     work.add(
         ENDS[head.status],
@@ -334,5 +343,5 @@ def close(
         turn=head.n,
         seq=first,
     )
-    said = (concluded(question, head.status, error), *replies)
+    said = (concluded(question.message, head.status, error), *replies)
     return [placed(message, head.n, i) for i, message in enumerate(said, first)]
