@@ -267,6 +267,8 @@ async def test_forgetting_and_limits() -> None:
             await memory.forget(before=await memory.add("y" * 90))
         assert [entry.n - last for entry in await memory.read()] == [20]
         assert await memory.read(0) == []
+        await memory.forget()
+        assert await memory.read() == []
         return "ok"
 
     async with talk(Bot(reply, max_memory=200)) as say:

@@ -256,6 +256,39 @@ async def test_what_is_not_allowed(answer: str | None) -> None:
         assert roles(prompt)[3:] == (["user"] if answer is None else [])
 
 
+async def test_a_message_that_came_before_the_question() -> None:
+    """It leaves the question open: the model hears that the call waits, and a later yes runs it."""
+    gate = asyncio.Event()
+
+    def wait(request: dict[str, Any]) -> list[dict[str, Any]]:
+        return calls("send_mail", MAIL)
+
+    server = Server(wait, [says("Hello.")], [says("Now it is sent.")])
+    async with server.model(approve=[send_mail]) as model:
+
+        async def reply(turn: Turn) -> AsyncIterator[Any]:
+            if turn.n == 1:
+                await gate.wait()
+            async for piece in model(turn):
+                yield piece
+
+        async with talk(reply) as say:
+            gateway = say.runtime.gateway
+            await gateway.submit("test", "Mail Bob.", create=True)
+            await gateway.submit("test", "hello")
+            gate.set()
+            assert (await gateway.wait("test", 2, 10.0)).reply.text == "Hello."  # type: ignore[union-attr]
+            first = await say.runtime.turn("test", 1)
+            assert first.reply is not None
+            prompt = server.seen[1]["messages"]
+            assert prompt[2]["content"].startswith("Not run yet")
+            assert (await say.answer(first.reply.asks[0], "yes")).text == "Now it is sent."
+            assert SENT == [("Bob", "hi")]
+            prompt = server.seen[2]["messages"]
+            assert prompt[2]["content"] == "sent to Bob"
+            assert prompt[-1] == {"role": "user", "content": "yes"}
+
+
 async def test_several_approvals_are_waited_for() -> None:
     """The model is asked again when all are answered."""
     two = [*calls("send_mail", MAIL, 0), *calls("send_mail", {**MAIL, "to": "Eve"}, 1)]
@@ -323,6 +356,7 @@ async def test_the_next_attempt_runs_no_call_again(tmp_path: Any) -> None:
                     await asyncio.sleep(0.05)
         assert turn.reply is not None
         assert (turn.reply.text, runs) == ("It has run.", ["a"])
+        assert [(step.name, step.status) for step in turn.steps] == [("once", "completed")]
 
 
 async def test_reasoning_is_a_step() -> None:

@@ -51,7 +51,8 @@ class ToolModel:
     def _body(self, kind: str, finish: str | None, **choice: Any) -> dict[str, Any]:
         return {
             "id": "c1", "object": kind, "created": 1, "model": "m",
-            "choices": [{"index": 0, "finish_reason": finish, **choice}], "usage": USAGE,
+            "choices": [{"index": 0, "finish_reason": finish, **choice}],
+            "usage": None if finish is None else USAGE,
         }  # fmt: skip
 
     async def _stream(self, text: str | None, call: dict[str, Any] | None) -> AsyncIterator[str]:

@@ -24,7 +24,7 @@ class Keeper(Protocol):
 
     def recall(self, last: int) -> Awaitable[list[Entry]]: ...
 
-    def forget(self, before: int) -> Awaitable[None]: ...
+    def forget(self, before: int | None) -> Awaitable[None]: ...
 
 
 class Memory:
@@ -49,6 +49,7 @@ class Memory:
         """The last entries, oldest first."""
         return await self._keeper.recall(last)
 
-    async def forget(self, before: int) -> None:
-        """Forget the entries whose numbers are below `before`: after a summary or a snapshot."""
+    async def forget(self, before: int | None = None) -> None:
+        """Forget the entries whose numbers are below `before`, after a summary or a snapshot; all
+        of them without it."""
         await self._keeper.forget(before)

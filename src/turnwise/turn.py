@@ -79,7 +79,8 @@ class Turn:
     process that exists as long as the worker caches the session; it is never stored. `memory` is
     what the bot remembers beside what was said. `usage` is stored however the turn ends, and
     `metadata` with the message that contains its streamed text. `note` is JSON of the door that
-    brought the message, such as a client's own ids.
+    brought the message, such as a client's own ids. `asks` are the ids of the asks that were open
+    when the attempt began: a message that was accepted before an ask leaves it open.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Turn:
         history: Sequence[bytes],
         tools: Tools,
         note: Mapping[str, Any] | None = None,
+        asks: Sequence[str] = (),
     ) -> None:
         self.session = session
         self.n = n
@@ -105,6 +107,7 @@ class Turn:
         self.metadata: dict[str, Any] = {}
         self.memory = Memory(tools)
         self.note = note or {}
+        self.asks = asks
         self._history = history
         self._tools = tools
 

@@ -135,6 +135,8 @@ class Ask(Message):
     a later turn names this ask by `ask.id`. Raises TypeError, ValueError for what cannot be asked.
     """
 
+    ask: Asked
+
     def __init__(
         self,
         text: str = "",

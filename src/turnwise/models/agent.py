@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import orjson
@@ -20,6 +21,8 @@ from turnwise.turn import Turn
 log = logging.getLogger("turnwise.models")
 
 ALLOW, DENY = "yes", "no"
+FAILED = "Error: "
+"""What the result of a call that failed begins with."""
 
 
 class Model(Protocol):
@@ -69,28 +72,40 @@ class Agent:
     async def _go_on(self) -> AsyncIterator[Ask | None]:
         """Calls without a result: an earlier attempt made them, or a person was asked. Yields None
         while other answers are missing."""
-        waiting = self._transcript.waiting()
-        if not waiting:
-            return
-        asked = {call: ask for ask, call in self._transcript.asked.items()}
-        given = {answer.ask: answer.value for answer in self._turn.answers}
-        if self._transcript.last_turn == self._turn.n:  # an earlier attempt of this turn
-            async for ask in self._run(waiting):
-                yield ask
-            return
-        left = 0
+        transcript, turn = self._transcript, self._turn
+        for call, result in transcript.done():
+            await self._show(call, result)
+        waiting = transcript.waiting()
+        asked = {call: ask for ask, call in transcript.asked.items()}
+        given = {answer.ask: answer.value for answer in turn.answers}
+        left = answered = 0
+        again: list[Call] = []
         for call in waiting:
-            ask_id = asked.get(call.id, "")
-            if given.get(ask_id) == ALLOW:
-                await self._call(call)
-            elif ask_id in given:
-                await self._transcript.resulted(call.id, DECLINED)
-            elif given and ask_id:
-                left += 1  # the others wait on
-            elif ask_id:
-                await self._transcript.resulted(call.id, UNANSWERED)
-        if left:
+            ask = asked.get(call.id, "")
+            if ask in given:
+                answered += 1
+                if given[ask] == ALLOW:
+                    await self._call(call)
+                else:
+                    await transcript.resulted(call.id, DECLINED)
+            elif ask in turn.asks:
+                left += 1  # it waits on
+            elif transcript.last_turn == turn.n:  # an earlier attempt of this turn has called it
+                again.append(call)
+            elif ask:
+                await transcript.resulted(call.id, UNANSWERED)
+        async for question in self._run(again):
+            yield question
+        if left and answered:
             yield None
+
+    async def _show(self, call: Call, result: str) -> None:
+        """A step of an earlier attempt, which is void with it, once more."""
+        with suppress(TurnError):
+            async with self._turn.step(call.name, _given(call)) as step:
+                if result.startswith(FAILED):
+                    raise TurnError(result.removeprefix(FAILED))
+                step.output = result
 
     async def _run(self, calls: list[Call]) -> AsyncIterator[Ask]:
         """Run the calls that need no approval, all at once; yields what is asked for the others."""
@@ -135,10 +150,10 @@ class Agent:
                 found = await tool.run(self._turn, tool.checked(call.arguments))
                 result, step.output = shown(found), jsonable(found)
         except TurnError as error:
-            result = f"Error: {error.message}"
+            result = f"{FAILED}{error.message}"
         except Exception as error:
             log.warning("the tool %s failed: %s", call.name, type(error).__name__, exc_info=True)
-            result = f"Error: {type(error).__name__}: {error}"
+            result = f"{FAILED}{type(error).__name__}: {error}"
         await self._transcript.resulted(call.id, result)
 
 

@@ -50,7 +50,10 @@ def prompt_of(
     """
     told = [system] if system else []
     told += [m.text for m in messages if m.role == "system" and m.text.strip()]
-    turns = _alternating([m for m in messages if not _is_about(m, asks)], images, calls)
+    shown = [m for m in messages if not _is_about(m, asks)]
+    turns = _alternating(shown, images, calls)
+    if messages and turns and turns[-1][0] == "assistant":  # the answer comes late: it is told
+        turns = _alternating([*shown, messages[-1]], images, calls)
     if max_prompt is not None:
         turns = _newest(turns, max_prompt - sum(map(count, told)), count)
     prompt: list[dict[str, Any]] = []

@@ -16,6 +16,7 @@ from turnwise.turn import Turn
 OURS = "openai"
 """The key of our entries in the memory, beside what a bot itself keeps there."""
 INTERRUPTED = "No result: it was interrupted."
+WAITING = "Not run yet: it waits until the person allows it."
 UNANSWERED = "Not allowed: the person wrote something else instead."
 DECLINED = "Not allowed: the person declined."
 MANY = 400
@@ -68,12 +69,25 @@ class Transcript:
         await self._keep({"ask": ask, "call": call})
 
     def waiting(self) -> list[Call]:
-        """The calls of the last round that have no result."""
-        if not self._calls:
-            return []
-        _, message = self._calls[-1]
-        calls = [Call(c["id"], **c["function"]) for c in message["tool_calls"]]
-        return [call for call in calls if call.id not in self._results]
+        """The calls that have no result, and either a person was asked for them, or they are of the
+        last round."""
+        asked = set(self.asked.values())
+        last = len(self._calls) - 1
+        return [
+            call
+            for place, (_, message) in enumerate(self._calls)
+            for call in _calls_of(message)
+            if call.id not in self._results and (place == last or call.id in asked)
+        ]
+
+    def done(self) -> list[tuple[Call, str]]:
+        """The calls of this turn that have a result, with it: earlier attempts have run them."""
+        return [
+            (call, self._results[call.id])
+            for turn, message in self._calls
+            for call in _calls_of(message)
+            if turn == self._turn.n and call.id in self._results
+        ]
 
     @property
     def last_turn(self) -> int:
@@ -87,12 +101,14 @@ class Transcript:
     def by_turn(self) -> dict[int, list[dict[str, Any]]]:
         """What the model sees of each turn's calls: every call with its result."""
         found: dict[int, list[dict[str, Any]]] = {}
+        open_calls = {self.asked[ask] for ask in self._turn.asks if ask in self.asked}
         for turn, message in self._calls:
             group = found.setdefault(turn, [])
             # What was said beside the calls of an earlier turn is in its answer.
             group.append(message if turn == self._turn.n else {**message, "content": None})
             for call in message["tool_calls"]:
-                result = self._results.get(call["id"], INTERRUPTED)
+                missing = WAITING if call["id"] in open_calls else INTERRUPTED
+                result = self._results.get(call["id"], missing)
                 group.append({"role": "tool", "tool_call_id": call["id"], "content": result})
         return found
 
@@ -106,3 +122,7 @@ class Transcript:
         kept = [entry.n for entry in self._entries if entry.turn >= oldest]
         if kept:
             await self._turn.memory.forget(before=kept[0])
+
+
+def _calls_of(message: Mapping[str, Any]) -> list[Call]:
+    return [Call(call["id"], **call["function"]) for call in message["tool_calls"]]

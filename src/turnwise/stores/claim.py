@@ -51,9 +51,10 @@ class Claim:
 
     `history` are the session's last messages whose `seq` is above `history_from`, placed and
     encoded, up to `seq`; it is not `whole` if there are more that the worker did not request or may
-    have cached. `memory` is the number of the last memory entry, `base_memory` of the last one that
-    was forgotten. `written` counts the events written under the claim. `incarnation` changes when
-    the store was unreachable: it may have lost the latest data that was read from it.
+    have cached. `asks` are the ids of those that wait for an answer. `memory` is the number of the
+    last memory entry, `base_memory` of the last one that was forgotten. `written` counts the events
+    written under the claim. `incarnation` changes when the store was unreachable: it may have lost
+    the latest data that was read from it.
     """
 
     session: str
@@ -64,6 +65,7 @@ class Claim:
     metadata: bytes = b"{}"
     message: bytes = b""
     note: bytes | None = None
+    asks: Sequence[str] = ()
     state: bytes = b"{}"
     memory: int = 0
     base_memory: int = 0

@@ -174,6 +174,7 @@ class Attempt:
             history=tuple(self.kept.history or ()),
             tools=self,
             note=orjson.loads(claim.note) if claim.note else None,
+            asks=claim.asks,
         )
         return self._turn_given
 
@@ -345,7 +346,7 @@ class Attempt:
     async def recall(self, last: int) -> list[Entry]:
         return await self._memory.recall(last)
 
-    async def forget(self, before: int) -> None:
+    async def forget(self, before: int | None) -> None:
         await self._memory.forget(before)
 
     async def history(self, before: int | None, limit: int) -> list[Message]:

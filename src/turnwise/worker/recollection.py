@@ -78,9 +78,10 @@ class Recollection:
         known = [one for one in kept.memory or () if one.n > claim.base_memory]
         return [Entry(one.n, one.turn, orjson.loads(one.body)) for one in known[-last:]]
 
-    async def forget(self, before: int) -> None:
-        """Forget what is older."""
-        forget = partial(self._store.forget_memory, self._claim, before)
+    async def forget(self, before: int | None) -> None:
+        """Forget what is older than an entry, or all there is."""
+        first = self._claim.memory + 1 if before is None else before
+        forget = partial(self._store.forget_memory, self._claim, first)
         self._claim.base_memory = await self._insist(forget)
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:

@@ -88,6 +88,7 @@ def _enter(work: Work, wish: Submission, desk: Desk | None, fresh: bool, closed:
     position, first = header.open, header.events + 1
     header.open += 1
     work.slide()
+    close_asks(header, closed)
     claim = None
     if position == 0:
         header.head = Head(n, "queued", 0, 0, int(wish.key is not None), first, now)
@@ -100,7 +101,6 @@ def _enter(work: Work, wish: Submission, desk: Desk | None, fresh: bool, closed:
     begun = int(claim is not None)
     head: list[Any] = [n, position, now, work.op.id, wish.key, begun]
     if closed:
-        close_asks(header, closed)
         head.append(closed)
     parts = (wish.message,) if wish.note is None else (wish.message, wish.note)
     work.add("q", 1 + len(closed) + begun, body(head, *parts), turn=n)
@@ -193,6 +193,7 @@ def claim_of(
         metadata=metadata or b"{}",
         message=question.message,
         note=question.note,
+        asks=[id for id, *_ in header.asks],
         state=state or b"{}",
         memory=header.memory,
         base_memory=header.base_memory,
