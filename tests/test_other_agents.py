@@ -24,7 +24,13 @@ from conftest import free_port
 from tool_model import ToolModel
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PROGRAMS = ["agent_openai_chat", "agent_mcp", "agent_pydantic_ai", "agent_openai_agents"]
+PROGRAMS = [
+    "agent_openai_chat",
+    "agent_mcp",
+    "agent_pydantic_ai",
+    "agent_openai_agents",
+    "agent_langgraph",
+]
 STORES = os.environ.get("AGENT_STORES", "sqlite").split()
 """`AGENT_STORES="sqlite redis postgres"` tells the story on each of them."""
 pytestmark = pytest.mark.slow
