@@ -145,7 +145,10 @@ def store_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
     return f"{server.url}?{'schema' if kind == 'postgres' else 'prefix'}={name}"
 
 
-@pytest.fixture(params=[(program, store) for store in STORES for program in PROGRAMS])
+CASES = [(program, store) for store in STORES for program in PROGRAMS]
+
+
+@pytest.fixture(params=CASES, ids=[f"{program}, {store}" for program, store in CASES])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """An example with one process."""
     program, kind = request.param
