@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve test check simulate faults soak format bench docs clean
+.PHONY: help install serve test check simulate faults agents soak format bench docs clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -42,6 +42,9 @@ simulate: .venv/dev ## many worlds of crashes and races: SEEDS=10000
 
 faults: .venv/dev ## break processes, stores and lines, and count what is left: STRIKES=5
 	STRIKES=$(or $(STRIKES),5) $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 0 tests/faults/test_faults.py
+
+agents: .venv/dev ## other people's agents, killed on every store
+	AGENT_STORES="sqlite redis postgres" $(BIN)/python -m pytest -n 2 tests/test_other_agents.py
 
 soak: .venv/dev  ## half an hour of load and faults, and nothing left over: MINUTES=30
 	MINUTES=$(or $(MINUTES),30) $(BIN)/python -m pytest --timeout 0 tests/faults/test_soak.py

@@ -191,6 +191,26 @@ async def test_no_step_runs_for_ever(open_door: Opener) -> None:
         assert kept == steps[1]
 
 
+async def test_a_step_costs_two_groups_of_entries(store_url: str) -> None:
+    """One when it begins and one when it ends, however much it says at once in between."""
+
+    async def reply(turn: Turn) -> str:
+        async with turn.step("slow", {"x": 1}) as step:
+            await asyncio.sleep(0.1)
+            for _ in range(50):
+                await step.say("word ")
+            step.output = 2
+        await asyncio.sleep(0.1)
+        return "ok"
+
+    settings = Settings(_env_file=None)
+    async with Runtime(Bot(reply), store_url, settings=settings) as runtime:
+        await runtime.ask("s", "hi")
+        whole = await runtime.store.whole("s")
+        assert whole is not None
+        assert [entry.kind for entry in whole.entries] == ["q", "d", "d", "t"]
+
+
 async def test_large_parts_of_steps_are_cut() -> None:
     """At 64 kB, and marked; what is not JSON ends the turn with a readable code."""
 
@@ -435,21 +455,21 @@ async def test_a_note_of_the_door(store_url: str) -> None:
         return "ok"
 
     settings = Settings(_env_file=None)
-    note = {"client": "c-1", "modes": ["values"]}
+    note = {"client": "client-one", "modes": ["values"]}
     async with Runtime(Bot(reply), store_url, worker=False, settings=settings) as door:
         submitted = await door.gateway.submit("s", "hi", key="k", note=note, create=True)
         assert submitted.turn.note == note
         assert (await door.turn("s", 1)).note == note
-        again = await door.gateway.submit("s", "hi", key="k", note={"client": "c-2"})
+        again = await door.gateway.submit("s", "hi", key="k", note={"client": "client-two"})
         assert (again.created, again.turn.note) == (False, note)
         with pytest.raises(TooLarge):
             await door.gateway.submit("s", "hi", note={"x": "y" * 17_000})
         async with Runtime(Bot(reply), store_url, settings=settings) as runtime:
             record = await runtime.gateway.wait("s", 1, 10.0)
             assert (record.note, seen) == (note, [note])
-            assert b"c-1" not in record.encode()
+            assert b"client-one" not in record.encode()
             await runtime.ask("s", "more")
             assert seen[1] == {}
         log = await door.store.log("s", 0)
         assert log is not None
-        assert all(b"c-1" not in event.encoded for event in log.events)
+        assert all(b"client-one" not in event.encoded for event in log.events)

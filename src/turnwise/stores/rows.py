@@ -251,15 +251,15 @@ def is_waiting(entry: Entry) -> bool:
 def accepted(session: str, entry: Entry, header: Header, position: int) -> TurnRecord:
     """The record of an open turn, from its acceptance and the session's header."""
     n, first, at = acceptance(entry)
-    question = question_of(entry)
+    _, message, *note = entry.parts()
     record = TurnRecord(
         session=session,
         n=n,
         status="queued",
         attempt=0,
         position=position,
-        message_json=placed(question.message, n, None),
-        note_json=question.note,
+        message_json=placed(message, n, None),
+        note_json=note[0] if note else None,
         queued_at=at,
         first_event=first,
     )

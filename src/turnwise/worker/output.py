@@ -68,7 +68,6 @@ class Output:
         self._timer: asyncio.Handle | None = None
         self._writing: asyncio.Task[None] | None = None
         self._closed = False
-        self._begun = False
         self.steps = Steps(turn, attempt, self)
         self.data: list[dict[str, Any]] = []
         """What `emit(keep=True)` keeps with the turn."""
@@ -222,8 +221,8 @@ class Output:
             self._streamed.metadata = dict(metadata)
         for message in self._messages:
             message.partial = message.partial or partial
-        if not self._begun and not self._sentences and self._pending.is_one_message:
-            self._pending = Pending(self._turn, self._attempt, sentences=False)
+        if not self._sentences and self._pending.is_the_reply:
+            self._pending.clear()
             told = WHOLE
         return self._messages, told
 
@@ -253,7 +252,6 @@ class Output:
         self._timer = None
         drafts = self._pending.take(everything=not self._sentences)
         if drafts:
-            self._begun = True
             self._last_write = time.monotonic()
             self._writing = asyncio.get_running_loop().create_task(self._send(drafts))
 

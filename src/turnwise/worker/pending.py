@@ -60,6 +60,8 @@ class Pending:
         """The place of the message that the next text belongs to."""
         self.size = 0
         """How many characters wait."""
+        self._told = False
+        """Whether a message's start has been taken."""
 
     def __bool__(self) -> bool:
         return bool(self._items)
@@ -88,14 +90,18 @@ class Pending:
         self.size += len(made.tail)
 
     @property
-    def is_one_message(self) -> bool:
-        """Whether this is nothing but one message with a text."""
+    def is_the_reply(self) -> bool:
+        """Whether this is the only message, with a text, and nothing besides."""
         first, *rest = self._items or [""]
-        if not (isinstance(first, _Start) and first.place == 0 and rest):
+        if self._told or not (isinstance(first, _Start) and rest):
             return False
         *texts, last = rest
         whole = isinstance(last, str) or (bool(texts) and isinstance(last, _End))
         return whole and all(isinstance(item, str) for item in texts)
+
+    def clear(self) -> None:
+        """Nothing waits."""
+        self._items, self.size = [], 0
 
     def take(self, *, everything: bool) -> list[Draft]:
         """The drafts of all that waits; without `everything`, an incomplete sentence goes on
@@ -126,7 +132,7 @@ class Pending:
         mine = self._turn, now, self._attempt
         match item:
             case _Start(place, message):
-                self._place = place
+                self._place, self._told = place, True
                 about = message.id, message.role, message.metadata
                 return message_started_draft(*mine, place, *about)
             case _End(place):
