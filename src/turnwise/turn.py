@@ -127,7 +127,7 @@ class Turn:
         await self._tools.say(piece)
 
     @property
-    def answers(self) -> list[Answer]:
+    def answers(self) -> Sequence[Answer]:
         """The answers that the message gives to asks of earlier turns."""
         return self.message.answers
 

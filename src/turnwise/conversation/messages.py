@@ -81,7 +81,7 @@ class Message:
     status: Status | None = None
     error: Failure | None = None
     ask: Asked | None = None
-    answers: list[Answer] = field(default_factory=list)
+    answers: Sequence[Answer] = ()
 
     def encode(self) -> bytes:
         """JSON as stores keep it: without its position, its turn's result, and what is empty.
@@ -123,7 +123,7 @@ class Message:
             status=body.get("status"),
             error=Failure(**body["error"]) if body.get("error") else None,
             ask=Asked.of(body["ask"]) if body.get("ask") else None,
-            answers=[Answer(**answer) for answer in body.get("answers", ())],
+            answers=[Answer(**answer) for answer in body["answers"]] if "answers" in body else (),
         )
 
 

@@ -271,7 +271,7 @@ class Gateway:
             checked_answers(answers)
         message = Message(
             text=text, attachments=list(attachments), metadata=dict(metadata or {}), role="user",
-            answers=list(answers),
+            answers=answers,
         )  # fmt: skip
         marked = ""
         if key is not None:

@@ -11,8 +11,8 @@ replay.
     d  drafts of a running attempt [n, at, op], packed events
     t  a turn was completed, f failed, c cancelled: its whole record
                                    [n, at, op, keyed, attempt, seq, first event, queued at,
-                                   started at, told, waiting, 1 if more follows], error, usage,
-                                   message, replies ..., more; see End
+                                   started at, told, waiting], error, usage, message,
+                                   replies ..., more; see End
     r  the session was reset       [at, op, cancelled turns]
     m  the bot remembers           [n, at, op, bytes of all entries before], the entry's JSON;
                                    `seq` is the entry's number in the session's memory
@@ -24,6 +24,7 @@ replay.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -153,7 +154,10 @@ def _drafts(entry: Entry) -> tuple[str, Sequence[Draft]]:
     return "", ()
 
 
-_ABSENT: tuple[Any, ...] = (0, (), 0)  # of an end: told, waiting, whether more follows
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_ABSENT: tuple[Any, ...] = (0, ())  # of an end: told, waiting
+MORE = b"+"
+"""What the line that keeps more of a turn begins with; no message does."""
 
 
 class End(NamedTuple):
@@ -190,26 +194,31 @@ class End(NamedTuple):
             n, at, _, _, attempt, seq, first_event, queued_at, started_at, *rest = orjson.loads(
                 head
             )
-            told, waiting, more = (*rest, *_ABSENT[len(rest) :])  # type: ignore[misc]
-            kept = orjson.loads(replies.pop()) if more and replies else {}
+            told, waiting = (*rest, *_ABSENT[len(rest) :])  # type: ignore[misc]
+            more = replies.pop()[1:] if replies and replies[-1].startswith(MORE) else None
+            kept = orjson.loads(more) if more is not None else _NOTHING
         except ValueError:
             raise Damaged() from None
-        status = STATUSES[entry.kind.lower()]
-        return cls(
-            status, n, at, attempt, seq, first_event, queued_at, started_at, told, waiting,
-            error, usage, message, replies, kept,
-        )  # fmt: skip
+        return tuple.__new__(cls, (
+            STATUSES[entry.kind.lower()], n, at, attempt, seq, first_event, queued_at, started_at,
+            told, waiting, error, usage, message, replies, kept,
+        ))  # fmt: skip
 
     def said(self, *, fully: bool = False) -> list[bytes]:
         """The turn's messages in the history, placed: its question, then its replies. `fully`: the
         question tells its turn's steps and data too."""
         if self.seq is None:
             return []
+        n, seq = self.n, self.seq
         question = concluded(self.message, self.status, self.error)
-        if fully and (self.more.get("steps") or self.more.get("data")):
+        if fully and self.more and (self.more.get("steps") or self.more.get("data")):
             more = {key: self.more[key] for key in ("steps", "data") if self.more.get(key)}
             question = question[:-1] + b"," + orjson.dumps(more)[1:]
-        return [placed(one, self.n, i) for i, one in enumerate((question, *self.replies), self.seq)]
+        said = [placed(question, n, seq)]
+        for reply in self.replies:
+            seq += 1
+            said.append(placed(reply, n, seq))
+        return said
 
 
 def _told_by(end: End) -> list[Draft]:
@@ -280,25 +289,30 @@ def acceptance(entry: Entry) -> tuple[int, int, float]:
 def ended(session: str, entry: Entry) -> TurnRecord:
     """The record of a turn that has ended."""
     end = End.of(entry)
-    question = placed(end.message, end.n, None) if end.message else None
     messages = end.said()
-    return TurnRecord(
+    if messages:
+        question: bytes | None = messages.pop(0)
+    else:
+        question = placed(end.message, end.n, None) if end.message else None
+    record = TurnRecord(
         session=session,
         n=end.n,
         status=end.status,
         attempt=end.attempt,
-        message_json=messages[0] if messages else question,
-        replies_json=messages[1:],
+        message_json=question,
+        replies_json=messages,
         error_json=end.error or None,
         usage_json=end.usage or None,
-        note_json=orjson.dumps(end.more["note"]) if "note" in end.more else None,
-        steps=tuple(StepRecord.of(step) for step in end.more.get("steps", ())),
-        data=end.more.get("data", ()),
         queued_at=end.queued_at,
         started_at=end.started_at,
         finished_at=end.at,
         first_event=end.first_event,
     )
+    if end.more:
+        record.note_json = orjson.dumps(end.more["note"]) if "note" in end.more else None
+        record.steps = tuple(StepRecord.of(step) for step in end.more.get("steps", ()))
+        record.data = end.more.get("data", ())
+    return record
 
 
 def blank(record: TurnRecord) -> TurnRecord:
@@ -310,7 +324,15 @@ def blank(record: TurnRecord) -> TurnRecord:
 
 def messages_of(entry: Entry, *, fully: bool = False) -> list[bytes]:
     """The messages of a turn in the history; see End.said."""
-    return [] if entry.seq is None or entry.turn is None else End.of(entry).said(fully=fully)
+    if entry.seq is None or entry.turn is None:
+        return []
+    if fully:
+        return End.of(entry).said(fully=True)
+    _, error, _, question, *replies = entry.parts()  # a claim reads many of them
+    if replies and replies[-1].startswith(MORE):
+        replies.pop()
+    said = (concluded(question, STATUSES[entry.kind], error), *replies)
+    return [placed(message, entry.turn, i) for i, message in enumerate(said, entry.seq)]
 
 
 class Remembered(NamedTuple):

@@ -89,9 +89,7 @@ class Attempt:
             coalesce=options.coalesce,
             limit=options.max_reply,
         )
-        self._memory = Recollection(
-            worker.store, claim, kept, worker.cache, options.max_memory, partial(self.stop, "lost")
-        )
+        self._memory: Recollection | None = None
         self._turn_given: Turn | None = None
         self._stopped: Stop | None = None
         self._over = False
@@ -180,7 +178,9 @@ class Attempt:
 
     async def _end(self, turn: Turn | None, error: BaseException | None = None) -> None:
         """Commit the attempt's result, and release its resources."""
-        self._over = self._memory.over = True
+        self._over = True
+        if self._memory is not None:
+            self._memory.over = True
         turn = turn or self._turn_given
         for timer in self._timers:
             timer.cancel()
@@ -211,7 +211,7 @@ class Attempt:
         """Break reference cycles, so that memory is freed now and not by the collector."""
         self._timers.clear()
         self._output.untie()
-        self.task = self._turn_given = None
+        self.task = self._turn_given = self._memory = None
 
     async def _commit(self, outcome: Outcome) -> Claim | None:
         """Finish the turn; while the store is unavailable, retry as long as the lease is valid."""
@@ -279,7 +279,7 @@ class Attempt:
             drafts=drafts,
             told=told,
             asks=asks,
-            steps=[step.as_dict() for step in self._output.steps.records],
+            steps=self._output.steps_taken(),
             data=self._output.data,
             next_desk=self._worker.next_desk(),
             keep=self._worker.name if self.kept.sticky else None,
@@ -338,16 +338,27 @@ class Attempt:
         await self._output.emit(name, data, keep)
 
     def step(self, name: str, input: Any, kind: StepKind) -> Step:
-        return self._output.steps.make(name, input, kind)
+        return self._output.step(name, input, kind)
+
+    def _remembering(self) -> Recollection:
+        """The session's memory: made when it is wanted, because most turns do without."""
+        if self._memory is None:
+            worker, lost = self._worker, partial(self.stop, "lost")
+            most = worker.options.max_memory
+            self._memory = Recollection(
+                worker.store, self.claim, self.kept, worker.cache, most, lost
+            )
+            self._memory.over = self._over
+        return self._memory
 
     async def remember(self, entries: tuple[Any, ...]) -> int:
-        return await self._memory.remember(entries)
+        return await self._remembering().remember(entries)
 
     async def recall(self, last: int) -> list[Entry]:
-        return await self._memory.recall(last)
+        return await self._remembering().recall(last)
 
     async def forget(self, before: int | None) -> None:
-        await self._memory.forget(before)
+        await self._remembering().forget(before)
 
     async def history(self, before: int | None, limit: int) -> list[Message]:
         last = self.claim.seq + 1 if before is None else before

@@ -18,11 +18,12 @@ import orjson
 
 from turnwise.conversation import Message, events
 from turnwise.conversation.events import Draft, draft
+from turnwise.conversation.steps import StepKind
 from turnwise.errors import BadOutput, StoreUnavailable, TurnError
 from turnwise.stores.claim import BEFORE, UNENDED, WHOLE, Told
 from turnwise.turn import Coalesce
 from turnwise.worker.pending import Pending
-from turnwise.worker.steps import Steps
+from turnwise.worker.steps import Step, Steps
 
 MAX_ASKS = 20
 """Asks in one reply, at most."""
@@ -68,7 +69,7 @@ class Output:
         self._timer: asyncio.Handle | None = None
         self._writing: asyncio.Task[None] | None = None
         self._closed = False
-        self.steps = Steps(turn, attempt, self)
+        self._steps: Steps | None = None
         self.data: list[dict[str, Any]] = []
         """What `emit(keep=True)` keeps with the turn."""
         self.failure: BaseException | None = None
@@ -78,7 +79,10 @@ class Output:
 
     async def say(self, piece: str | Message) -> None:
         """Add a piece of text, or a whole message."""
-        await self._breathe()
+        self._check()
+        self._said += 1
+        if self._said % BREATH == 0:
+            await asyncio.sleep(0)  # a handler that never waits must not block the event loop
         if isinstance(piece, str):
             if piece:
                 self._add_text(_valid(piece))
@@ -109,6 +113,17 @@ class Output:
         self._schedule()
         if self._pending.size > BACKLOG:
             await self._hold_back()
+
+    def step(self, name: str, input: Any, kind: StepKind) -> Step:
+        """A step that has not begun."""
+        if self._steps is None:
+            self._steps = Steps(self._turn, self._attempt, self)
+        return self._steps.make(name, input, kind)
+
+    def steps_taken(self) -> list[dict[str, Any]]:
+        """The steps, as they are kept."""
+        records = self._steps.records if self._steps is not None else ()
+        return [step.as_dict() for step in records]
 
     async def tell_text(self, step: str, text: str) -> None:
         """Add text to a step."""
@@ -165,10 +180,8 @@ class Output:
         return sum(message.ask is not None for message in self._messages)
 
     def _start(self, message: Message) -> None:
-        try:
-            orjson.dumps(message.metadata)
-        except TypeError as error:
-            raise BadOutput("A reply's message is not JSON.") from error
+        if message.metadata:
+            _check_json(message.metadata)
         self._pending.start(len(self._messages), message)
         self._messages.append(message)
 
@@ -201,6 +214,7 @@ class Output:
         """Drop the writer: nothing more is written."""
         self._closed = True
         self._write = _written_off
+        self._steps = None
 
     async def settle(self) -> None:
         """Close, and wait for the pending write."""
@@ -229,12 +243,13 @@ class Output:
     def rest(self) -> list[Draft]:
         """The drafts that are not in the log; steps that run have failed."""
         undelivered, self._undelivered = self._undelivered, []
-        drafts = undelivered + self._pending.take(everything=True)
-        for step in self.steps.interrupt():
-            now = time.time()
-            drafts.append(
-                draft(events.STEP, self._turn, now, attempt=self._attempt, step=step.as_event())
-            )
+        drafts = undelivered + self._pending.take(everything=True) if self._pending else undelivered
+        if self._steps is not None:
+            now, attempt = time.time(), self._attempt
+            drafts += [
+                draft(events.STEP, self._turn, now, attempt=attempt, step=step.as_event())
+                for step in self._steps.interrupt()
+            ]
         return drafts
 
     # Writing
@@ -272,6 +287,14 @@ class Output:
 
 async def _written_off(_drafts: Sequence[Draft]) -> None:
     """Receives and discards the deltas of an attempt that is over."""
+
+
+def _check_json(metadata: Mapping[str, Any]) -> None:
+    """Raises BadOutput."""
+    try:
+        orjson.dumps(metadata)
+    except TypeError as error:
+        raise BadOutput("A reply's message is not JSON.") from error
 
 
 def _valid(text: str) -> str:

@@ -88,7 +88,8 @@ def _enter(work: Work, wish: Submission, desk: Desk | None, fresh: bool, closed:
     position, first = header.open, header.events + 1
     header.open += 1
     work.slide()
-    close_asks(header, closed)
+    if closed:
+        close_asks(header, closed)
     claim = None
     if position == 0:
         header.head = Head(n, "queued", 0, 0, int(wish.key is not None), first, now)
@@ -193,7 +194,7 @@ def claim_of(
         metadata=metadata or b"{}",
         message=question.message,
         note=question.note,
-        asks=[id for id, *_ in header.asks],
+        asks=[id for id, *_ in header.asks] if header.asks else (),
         state=state or b"{}",
         memory=header.memory,
         base_memory=header.base_memory,

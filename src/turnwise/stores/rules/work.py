@@ -16,6 +16,7 @@ from turnwise.stores.header import FORMAT, Head, Header, Index, readable
 from turnwise.stores.notices import Notice, Ready
 from turnwise.stores.rows import (
     ENDS,
+    MORE,
     Entry,
     Question,
     acceptance,
@@ -260,10 +261,12 @@ def record_of(
         turn.queued_at, turn.started_at,
     ]  # fmt: skip
     if more:
-        return body([*head, told, waiting, 1], *parts, orjson.dumps(more))
+        parts = (*parts, MORE + orjson.dumps(more))
     if waiting:
-        return body([*head, told, waiting], *parts)
-    return body([*head, told] if told else head, *parts)
+        head += (told, waiting)
+    elif told:
+        head.append(told)
+    return body(head, *parts)
 
 
 def write(work: Work, drafts: Sequence[Draft]) -> None:
@@ -334,8 +337,10 @@ def close(
     error, replies = outcome.error_json or b"", outcome.replies
     parts = (error, outcome.usage or b"", question.message, *replies)
     waiting = yield from next_head(work)
-    more = _more(outcome, question.note)
-    header.asks += [[id, head.n, place] for place, id in outcome.asks]
+    more = None
+    if outcome.asks or outcome.steps or outcome.data or question.note is not None:
+        more = _more(outcome, question.note)
+        header.asks += [[id, head.n, place] for place, id in outcome.asks]
     work.add(
         ENDS[head.status],
         1 + len(replies) + len(outcome.asks) + _TELLING[outcome.told],
