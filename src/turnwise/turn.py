@@ -105,11 +105,15 @@ class Turn:
         self.local = local
         self.usage: dict[str, Any] | None = None
         self.metadata: dict[str, Any] = {}
-        self.memory = Memory(tools)
         self.note = note or {}
         self.asks = asks
         self._history = history
         self._tools = tools
+
+    @cached_property
+    def memory(self) -> Memory:
+        """What the bot remembers of the session beside what was said."""
+        return Memory(self._tools)
 
     @property
     def text(self) -> str:

@@ -89,7 +89,8 @@ class Outcome:
     the ids of their asks. `steps` and `data` (JSON) are kept with the turn.
     `state` is the new state, or None where it did not change. `next_desk` asks to claim the
     session's next turn in the same act; `keep`: this worker holds the session's `local`.
-    An outcome is one operation, however often it is retried.
+    An outcome is one operation, however often it is retried; `said` are the turn's messages in the
+    history, placed, once it is committed.
     """
 
     status: Literal["completed", "failed", "cancelled"]
@@ -105,6 +106,7 @@ class Outcome:
     next_desk: Desk | None = None
     keep: str | None = None
     operation: str = field(default_factory=operation)
+    said: Sequence[bytes] = ()
 
     @property
     def error_json(self) -> bytes | None:

@@ -196,7 +196,7 @@ class MemoryActs(Acts):
                 found = [
                     e
                     for e in kept.entries
-                    if e.turn is not None
+                    if (e.turn or 0) > 0
                     and e.seq is not None
                     and e.seq < before
                     and e.seq + len(messages_of(e)) - 1 > after

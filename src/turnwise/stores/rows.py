@@ -14,8 +14,7 @@ replay.
                                    started at, told, waiting], error, usage, message,
                                    replies ..., more; see End
     r  the session was reset       [at, op, cancelled turns]
-    m  the bot remembers           [n, at, op, bytes of all entries before], the entry's JSON;
-                                   `seq` is the entry's number in the session's memory
+    m  the bot remembers           [n, at, op, bytes of all entries before], the entry's JSON
     o  an act without events       [what, at, op]
     T  F  C                        what a reset leaves of t, f, c, if the turn had a key or was
                                    open: neither text nor events
@@ -64,7 +63,8 @@ class Entry(NamedTuple):
     """One act on a session. `last` is the number of its last event (or of the last one before it).
 
     `turn` is set where the turn is found by it, `seq` (the position of its first message) where the
-    history is; `at` (seconds since 1970) where retention removes it.
+    history is; `at` (seconds since 1970) where retention removes it. Of a memory entry `seq` is its
+    number in the memory, and `turn` the same below zero, so that it is found like a turn.
     """
 
     last: int

@@ -185,7 +185,7 @@ class Attempt:
         for timer in self._timers:
             timer.cancel()
         self.kept.leave_hung_thread(self._stopped == "timeout")
-        said: list[bytes] = []
+        said: Sequence[bytes] = ()
         next_claim = None
         outcome_name = "lost"
         try:
@@ -224,7 +224,11 @@ class Attempt:
                     raise
                 await asyncio.sleep(0.2)
 
-    def _said(self, outcome: Outcome) -> list[bytes]:
+    def _said(self, outcome: Outcome) -> Sequence[bytes]:
+        """The turn's messages in the history."""
+        if outcome.said:
+            return outcome.said
+        # It was committed by a try whose answer was lost.
         question = concluded(self.claim.message, outcome.status, outcome.error_json)
         bodies = [question, *outcome.replies]
         first = self.claim.seq + 1

@@ -233,8 +233,9 @@ class Output:
             told = UNENDED
         if metadata and self._streamed is not None:
             self._streamed.metadata = dict(metadata)
-        for message in self._messages:
-            message.partial = message.partial or partial
+        if partial:
+            for message in self._messages:
+                message.partial = True
         if not self._sentences and self._pending.is_the_reply:
             self._pending.clear()
             told = WHOLE

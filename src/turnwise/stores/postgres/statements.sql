@@ -57,17 +57,15 @@ SELECT last, kind, turn, seq, at, body FROM {s}.entry
     ORDER BY last, pos LIMIT $3;
 -- name: memory
 SELECT last, kind, turn, seq, at, body FROM {s}.entry
-    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND kind = 'm' AND seq > $2 AND seq < $3
-    ORDER BY seq LIMIT $4;
+    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND turn < -$2::bigint AND turn > -$3::bigint
+    ORDER BY turn DESC LIMIT $4;
 -- name: memory_latest
 SELECT last, kind, turn, seq, at, body FROM {s}.entry
-    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND kind = 'm' AND seq > $2 AND seq < $3
-    ORDER BY seq DESC LIMIT $4;
+    WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND turn < -$2::bigint AND turn > -$3::bigint
+    ORDER BY turn LIMIT $4;
 -- name: forget_memory
-DELETE FROM {s}.entry WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND kind = 'm'
-    AND seq <= $2;
--- name: memory_index
-CREATE INDEX IF NOT EXISTS entry_memory ON {s}.entry (num, seq) WHERE kind = 'm';
+DELETE FROM {s}.entry WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND turn < 0
+    AND turn >= -$2::bigint;
 
 -- name: commit
 -- A group of acts in one statement, each only if the header is still the one it was computed from

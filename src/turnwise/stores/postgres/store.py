@@ -85,8 +85,6 @@ class PostgresStore(RemoteStore):
                 if await connection.fetchval(exists, f"{schema}.fact") is None:
                     text = resources.files(__package__).joinpath("schema.sql").read_text()
                     await connection.execute(text.replace("{s}", schema))
-                if await connection.fetchval(exists, f"{schema}.entry_memory") is None:
-                    await connection.execute(self.driver.sql["memory_index"])
                 fact = self.driver.sql["add_fact"]
                 await connection.execute(fact, "schema", b"%d" % SCHEMA)
                 await connection.execute(fact, "secret", secrets.token_bytes(32))

@@ -28,7 +28,7 @@ def remember(claim: Claim, bodies: Sequence[bytes], limit: int, again: bool, op:
     for text in bodies:
         header.memory += 1
         head = [claim.turn, now, op.id, header.remembered]
-        work.add("m", 0, body(head, text), seq=header.memory)
+        work.add("m", 0, body(head, text), turn=-header.memory, seq=header.memory)
         header.remembered += len(text)
     return work.done(header.memory)
 

@@ -348,5 +348,9 @@ def close(
         turn=head.n,
         seq=first,
     )
-    said = (concluded(question.message, head.status, error), *replies)
-    return [placed(message, head.n, i) for i, message in enumerate(said, first)]
+    said = [placed(concluded(question.message, head.status, error), head.n, first)]
+    for reply in replies:
+        first += 1
+        said.append(placed(reply, head.n, first))
+    outcome.said = said
+    return said

@@ -13,9 +13,6 @@ from turnwise.errors import ConfigurationError
 from turnwise.stores.sqlite.migration import move, rename
 
 VERSION = 3
-LATER = "CREATE INDEX IF NOT EXISTS entry_memory ON entry (num, seq) WHERE kind = 'm'"
-"""What came after the first files of this version; processes that do not know it are not
-disturbed."""
 LOG_SIZE = 64_000_000
 """Bytes that an emptied write-ahead log may keep on the disk."""
 OURS = ({"header", "entry", "fact"}, {"session", "turn", "fact"})
@@ -74,7 +71,6 @@ def _check_owner(db: apsw.Connection) -> None:
 def _upgrade(db: apsw.Connection, shared: Callable[[], bool]) -> None:
     """Bring the file to this version, or leave it as it is."""
     if db.pragma("user_version") == VERSION:
-        db.execute(LATER)
         return
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -93,7 +89,6 @@ def _upgrade(db: apsw.Connection, shared: Callable[[], bool]) -> None:
         if version:
             rename(db)
         db.execute(_text("schema.sql"))
-        db.execute(LATER)
         if version:
             move(db)
         db.execute(f"PRAGMA user_version = {VERSION}")

@@ -79,12 +79,12 @@ SELECT last, kind, turn, seq, at, body FROM entry WHERE num = ? AND last >= ? AN
     ORDER BY last, pos LIMIT ?;
 -- name: memory
 SELECT last, kind, turn, seq, at, body FROM entry
-    WHERE num = ? AND kind = 'm' AND seq > ? AND seq < ? ORDER BY seq LIMIT ?;
+    WHERE num = ? AND turn < -? AND turn > -? ORDER BY turn DESC LIMIT ?;
 -- name: memory_latest
 SELECT last, kind, turn, seq, at, body FROM entry
-    WHERE num = ? AND kind = 'm' AND seq > ? AND seq < ? ORDER BY seq DESC LIMIT ?;
+    WHERE num = ? AND turn < -? AND turn > -? ORDER BY turn LIMIT ?;
 -- name: forget_memory
-DELETE FROM entry WHERE num = ? AND kind = 'm' AND seq <= ?;
+DELETE FROM entry WHERE num = ? AND turn < 0 AND turn >= -?;
 -- name: keys
 SELECT key, body FROM key WHERE num = ? ORDER BY key;
 -- name: horizon
