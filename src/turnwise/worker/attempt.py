@@ -34,7 +34,7 @@ from turnwise.stores.notices import Signal
 from turnwise.threads import Threads
 from turnwise.turn import Options, Turn, TurnSession
 from turnwise.worker.failing import TIMED_OUT, explained
-from turnwise.worker.output import Output
+from turnwise.worker.output import Output, encoded
 from turnwise.worker.recollection import Recollection
 from turnwise.worker.session_cache import CachedSession, SessionCache
 from turnwise.worker.steps import Step
@@ -275,7 +275,7 @@ class Attempt:
         if nothing:
             messages, told = [], BEFORE
         asks = [] if partial else [(i, m.ask.id) for i, m in enumerate(messages) if m.ask]
-        replies = _encoded(messages)
+        replies = encoded(messages)
         drafts = self._output.rest()  # it also ends the steps that run
         return Outcome(
             status,
@@ -380,14 +380,6 @@ class Attempt:
         if self.kept.thread is None:
             self.kept.thread = Threads(f"turnwise-{self.claim.session[:40]}")
         return self.kept.thread.run(fn, *args)
-
-
-def _encoded(messages: Sequence[Message]) -> list[bytes]:
-    """Raises BadOutput for what is not JSON."""
-    try:
-        return [message.encode() for message in messages]
-    except (TypeError, ValueError, AttributeError) as bad:
-        raise BadOutput("A reply's message is not JSON.") from bad
 
 
 def check_state(state: bytes, most: int) -> None:

@@ -290,6 +290,14 @@ async def _written_off(_drafts: Sequence[Draft]) -> None:
     """Receives and discards the deltas of an attempt that is over."""
 
 
+def encoded(messages: Sequence[Message]) -> list[bytes]:
+    """A reply's messages as stores keep them. Raises BadOutput for what is not JSON."""
+    try:
+        return [message.encode() for message in messages]
+    except (TypeError, ValueError, AttributeError) as bad:
+        raise BadOutput("A reply's message is not JSON.") from bad
+
+
 def _check_json(metadata: Mapping[str, Any]) -> None:
     """Raises BadOutput."""
     try:
