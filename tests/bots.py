@@ -71,6 +71,8 @@ async def _faulty(turn: Turn) -> AsyncIterator[str | Message]:
     yield f"{turn.state['count']}:"
     if not any(entry.turn == turn.n for entry in await turn.memory.read()):
         await turn.memory.add("done")  # a tool's result: no later attempt runs it again
+        if order == "after-memory":
+            os._exit(1)
     memory = await turn.memory.read()
     yield f" {sum(entry.turn == turn.n for entry in memory)} {len(memory)}"
     for word in range(3):
@@ -84,5 +86,8 @@ async def _faulty(turn: Turn) -> AsyncIterator[str | Message]:
         os._exit(1)
     if turn.attempt == 1 and order == "after-finish":
         asyncio.get_running_loop().call_later(0.01, os._exit, 1)
-    if turn.n % 3 == 0:
+    if turn.n % 3 == 0 or order == "asking":
         yield Ask("Sure?", choices=["yes", "no"])
+        if turn.attempt == 1 and order == "asking":
+            await asyncio.sleep(0.05)
+            os._exit(1)

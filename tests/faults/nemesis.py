@@ -98,6 +98,16 @@ async def worker_killed_after_the_commit(scene: Scene) -> None:
     await _ordered(scene, "after-finish")
 
 
+@fault("redis", "sqlite", "redis-cluster", "postgres", **apart())
+async def worker_killed_after_it_remembered(scene: Scene) -> None:
+    await _ordered(scene, "after-memory")
+
+
+@fault("postgres", "sqlite", "redis", "redis-cluster", **apart())
+async def worker_killed_as_it_asks(scene: Scene) -> None:
+    await _ordered(scene, "asking")
+
+
 async def _web_dies(scene: Scene, point: str) -> None:
     before = scene.restarts
     (chance.choice(scene.servers).folder / "die-at").write_text(point)

@@ -35,6 +35,8 @@ class Told:
     ended: dict[int, str] = field(default_factory=dict)
     asks: list[str] = field(default_factory=list)
     resets: int = 0
+    emptied: set[int] = field(default_factory=set)
+    """The turns that a reset has ended."""
 
 
 def check(world: World) -> None:
@@ -44,7 +46,6 @@ def check(world: World) -> None:
         _check_acknowledged(world, session, told)
         _check_history(world, session, told)
         _check_memory(world, session, told)
-    assert world.breaches == []
     for reader in world.readers:
         _check_reader(world, reader)
 
@@ -61,6 +62,7 @@ def walk(world: World, session: str) -> Told:
     steps: dict[str, str] = {}
     closing: list[tuple[str, str]] = []
     lost = False
+    cancelled: set[int] = set()
     for id in sorted(log):
         event = log[id].json()
         kind, turn = event["type"], event.get("turn", 0)
@@ -72,6 +74,8 @@ def walk(world: World, session: str) -> Told:
             continue
         assert closing == [], "a message left an ask open that it closes"
         assert not lost or kind in (CANCELLED, RESET), "what was said is lost"
+        if kind not in (CANCELLED, RESET):
+            cancelled = set()
         if kind == QUEUED:
             assert turn == len(told.turns) + 1, "turns are not numbered in order"
             told.turns[turn] = questions[turn] = event["message"]["text"]
@@ -103,6 +107,8 @@ def walk(world: World, session: str) -> Told:
         elif kind in (COMPLETED, FAILED, CANCELLED):
             assert turn not in told.ended, "a turn ended twice"
             told.ended[turn] = kind
+            if kind == CANCELLED:
+                cancelled.add(turn)
             if turn == running:
                 lost = len(replies) < len(named)  # only a reset leaves nothing
                 assert kind != COMPLETED or "running" not in steps.values()
@@ -114,6 +120,7 @@ def walk(world: World, session: str) -> Told:
         elif kind == RESET:
             told.messages, told.completed = [], 0
             told.resets, lost = told.resets + 1, False
+            told.emptied |= cancelled
             assert told.asks == [], "a reset left an ask open"
             running = 0
             assert set(told.ended) == set(told.turns), "a reset left turns open"
@@ -153,6 +160,8 @@ def _check_memory(world: World, session: str, told: Told) -> None:
             assert kept.get(n) == body, "an acknowledged memory is lost"
     assert len({body for _, body in memory}) == len(memory), "a memory came twice"
     assert world.asks[session] == told.asks
+    forgetful = {n for name, n in world.forgetful if name == session}
+    assert forgetful <= told.emptied, "an attempt has forgotten what an earlier one remembered"
 
 
 def _check_reader(world: World, reader: Reader) -> None:

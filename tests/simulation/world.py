@@ -175,7 +175,8 @@ class World:
         """The memory entries that were acknowledged: their numbers and bodies."""
         self.memories: dict[str, list[tuple[int, str]]] = {}
         self.asks: dict[str, list[str]] = {}
-        self.breaches: list[str] = []
+        self.forgetful: list[tuple[str, int]] = []
+        """Sessions and turns in which an attempt missed what an earlier one had remembered."""
         self.readers: list[Reader] = []
 
     # The world's own laws
@@ -217,7 +218,7 @@ class World:
         earlier = {body for _, body in mine if body.startswith(f"{turn.n}.")}
         known = {entry.body for entry in await turn.memory.read()}
         if not earlier <= known:
-            self.breaches.append(f"turn {turn.n} has forgotten {earlier - known}")
+            self.forgetful.append((turn.session.id, turn.n))
         bodies = [f"{turn.n}.{turn.attempt}.{i}" for i in range(self.chance.randrange(1, 3))]
         last = await turn.memory.add(*bodies)
         mine += enumerate(bodies, last - len(bodies) + 1)
