@@ -215,7 +215,13 @@ class World:
     async def _remember(self, turn: Turn) -> int:
         """What an earlier attempt of this turn has remembered is there; more is added to it."""
         mine = self.remembered[turn.session.id]
-        earlier = {body for _, body in mine if body.startswith(f"{turn.n}.")}
+
+        def _place(body: str) -> int:
+            """The attempt of this turn that has remembered it, or 0."""
+            n, attempt, _ = map(int, body.split("."))
+            return attempt if n == turn.n else 0
+
+        earlier = {body for _, body in mine if _place(body) in range(1, turn.attempt)}
         known = {entry.body for entry in await turn.memory.read()}
         if not earlier <= known:
             self.forgetful.append((turn.session.id, turn.n))

@@ -226,6 +226,7 @@ class Terminal:
         if text == "/history":
             self._show_history()
         elif text == "/reset":
+            self._ask = None
             self._call(self._line.reset())
             self._console.print("The session is empty.", style="dim")
         elif text == "/help":

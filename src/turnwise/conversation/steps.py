@@ -67,7 +67,7 @@ def cut(value: Any) -> tuple[Any, bool]:
     """
     encoded = orjson.dumps(value)
     if len(encoded) <= MAX_PART:
-        return value, False
+        return orjson.loads(encoded), False  # its own: the caller may go on changing what it gave
     if isinstance(value, str):
         encoded = value.encode()
     return encoded[:MAX_PART].decode(errors="ignore"), True

@@ -27,9 +27,9 @@ class StreamedText:
         if event.type == events.STARTED and body["attempt"] > 1:
             self._again, self._shown, self._place = 0, "", 0
         elif event.type == events.DELTA:
-            self._shown += body["text"]
+            begun, self._shown = bool(self._said), self._shown + body["text"]
             place, self._place = self._place, body.get("index", 0)
-            return self._add(f"\n{body['text']}" if place < self._place else body["text"])
+            return self._add(f"\n{body['text']}" if begun and place < self._place else body["text"])
         elif event.type == events.MESSAGE:
             return self._committed(body["message"]["text"])
         elif event.type == events.FAILED:

@@ -63,8 +63,8 @@ class Reply:
 
     @property
     def asks(self) -> list[Asked]:
-        """What its messages ask for."""
-        return [message.ask for message in self.messages if message.ask is not None]
+        """What its messages ask for; a turn that failed or was stopped asks nothing."""
+        return [m.ask for m in self.messages if m.ask is not None and not m.partial]
 
 
 @dataclass(slots=True)

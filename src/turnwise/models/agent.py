@@ -62,8 +62,8 @@ class Agent:
                     f"The language model called tools more than {self._rounds} times.",
                     code="model_rounds",
                 )
-            await transcript.called(answer.text, answer.calls)
-            asks = [ask async for ask in self._run(answer.calls)]
+            calls = await transcript.called(answer.text, answer.calls)
+            asks = [ask async for ask in self._run(calls)]
         for ask in asks:
             if ask is not None:
                 yield ask
@@ -110,7 +110,12 @@ class Agent:
     async def _run(self, calls: list[Call]) -> AsyncIterator[Ask]:
         """Run the calls that need no approval, all at once; yields what is asked for the others."""
         free = [call for call in calls if not self._needs_approval(call)]
-        await asyncio.gather(*map(self._call, free))
+        running = [asyncio.ensure_future(self._call(call)) for call in free]
+        try:
+            await asyncio.gather(*running)
+        finally:  # none goes on when the turn has ended
+            for task in running:
+                task.cancel()
         for call in calls:
             if call not in free:
                 ask = self._ask_for(call)

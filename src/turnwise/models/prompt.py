@@ -94,10 +94,11 @@ def _alternating(
     turns: Turns = []
     left = dict(calls)
     for place, message in enumerate(messages):
-        if message.role == "assistant" and message.turn in left:
+        if message.role == "assistant" and message.turn in left and turns:
             turns.append((CALLS, list(left.pop(message.turn))))
         last = place == len(messages) - 1
         if message.role not in ("user", "assistant") or (not last and _was_refused(message)):
+            left.pop(message.turn or 0, None)
             continue
         parts = _parts(message, images)
         if not parts and not (last and message.role == "user"):
@@ -110,7 +111,8 @@ def _alternating(
         ends = following is None or following.turn != message.turn
         if ends and message.turn in left:  # without an answer
             turns.append((CALLS, list(left.pop(message.turn))))
-    turns += [(CALLS, list(group)) for _, group in sorted(left.items()) if turns]
+    if turns and messages and messages[-1].turn in left:
+        turns.append((CALLS, list(left[messages[-1].turn])))
     return turns
 
 
@@ -157,14 +159,17 @@ def _content(parts: list[Part]) -> str | list[Part]:
 
 
 def _newest(turns: Turns, room: int, count: Count) -> Turns:
-    """The newest messages that fit, still beginning with the user."""
-    kept = 0
-    for _, parts in reversed(turns):
-        room -= sum(_cost(part, count) for part in parts)
-        if room < 0 and kept:
+    """The newest messages that fit, still beginning with the user; the last question, and what
+    follows it, always."""
+    questions = [place for place, (role, _) in enumerate(turns) if role == "user"]
+    first = questions[-1] if questions else 0
+    room -= sum(_cost(part, count) for _, parts in turns[first:] for part in parts)
+    while first:
+        room -= sum(_cost(part, count) for part in turns[first - 1][1])
+        if room < 0:
             break
-        kept += 1
-    newest = turns[len(turns) - kept :]
+        first -= 1
+    newest = turns[first:]
     while newest and newest[0][0] != "user":
         newest = newest[1:]
     return newest

@@ -13,6 +13,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from turnwise.errors import ConfigurationError, TurnError
+from turnwise.models.transcript import whole_text
 from turnwise.turn import Turn
 
 log = logging.getLogger("turnwise.models")
@@ -89,7 +90,8 @@ class Tool:
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 raise ConfigurationError(f"The tool {self.name} must name its parameters.")
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[name] = (hint, Field(default, description=described.get(name)))
+            about: dict[str, Any] = {"description": described[name]} if name in described else {}
+            fields[name] = (hint, Field(default, **about))
         try:
             return create_model(self.name, __config__=ConfigDict(extra="forbid"), **fields)
         except Exception as error:  # whatever pydantic makes of a type
@@ -114,8 +116,17 @@ class Tool:
         if self._turn is not None:
             arguments = {**arguments, self._turn: turn}
         if self._is_async:
-            return await self.function(**arguments)
-        return await asyncio.to_thread(self.function, **arguments)
+            found = await self.function(**arguments)
+        else:
+            found = await asyncio.to_thread(self._called, arguments)
+        return await found if inspect.isawaitable(found) else found
+
+    def _called(self, arguments: dict[str, Any]) -> Any:
+        """Call the function; what would end the thread or the program fails the call."""
+        try:
+            return self.function(**arguments)
+        except (StopIteration, SystemExit, KeyboardInterrupt) as error:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def _object(arguments: str) -> dict[str, Any]:
@@ -143,17 +154,25 @@ def tools_of(
 
 def shown(result: Any) -> str:
     """A result as the model sees it."""
-    if isinstance(result, BaseModel):
-        result = result.model_dump(mode="json")
-    text = result if isinstance(result, str) else orjson.dumps(result, default=str).decode()
+    text = result if isinstance(result, str) else _dumped(result).decode()
     return text if len(text) <= MAX_RESULT else f"{text[:MAX_RESULT]} [cut: {len(text):,} in all]"
 
 
 def jsonable(value: Any) -> Any:
     """A value as JSON holds it."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    return orjson.loads(orjson.dumps(value, default=str))
+    return orjson.loads(_dumped(value))
+
+
+def _dumped(value: Any) -> bytes:
+    """Any value: what is not JSON is its text, so that no call fails behind what it has done."""
+    try:
+        return orjson.dumps(value, default=_plainer, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:
+        return orjson.dumps(whole_text(str(value)))
+
+
+def _plainer(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 
 def _described(doc: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from turnwise.identity import bits
 from turnwise.memory import Entry
 from turnwise.models.calls import Call
 from turnwise.turn import Turn
@@ -30,6 +31,8 @@ class Transcript:
         self._turn = turn
         self._calls: list[tuple[int, dict[str, Any]]] = []
         self._results: dict[str, str] = {}
+        self._done: set[str] = set()
+        """The calls whose results are of this turn."""
         self.asked: dict[str, str] = {}
         """The calls that an ask is about, by the ask's id."""
         self._entries = list(entries)
@@ -45,6 +48,8 @@ class Transcript:
     def _take(self, turn: int, kept: Mapping[str, Any]) -> None:
         if kept.get("role") == "tool":
             self._results[kept["tool_call_id"]] = kept["content"]
+            if turn == self._turn.n:
+                self._done.add(kept["tool_call_id"])
         elif kept.get("tool_calls"):
             self._calls.append((turn, dict(kept)))
         elif "ask" in kept:
@@ -55,14 +60,23 @@ class Transcript:
         for one in kept:
             self._take(self._turn.n, one)
 
-    async def called(self, text: str, calls: Sequence[Call]) -> None:
-        """The model has called."""
-        message = {"role": "assistant", "content": text or None}
-        await self._keep({**message, "tool_calls": [call.as_dict() for call in calls]})
+    async def called(self, text: str, calls: Sequence[Call]) -> list[Call]:
+        """The model has called. Returns the calls, each with an id that no other has: some servers
+        count from nought in every answer."""
+        known = {call.id for _, message in self._calls for call in _calls_of(message)}
+        fresh: list[Call] = []
+        for call in calls:
+            if call.id in known:
+                call = call._replace(id=f"call_{bits(96):024x}")
+            known.add(call.id)
+            fresh.append(Call(call.id, whole_text(call.name), whole_text(call.arguments)))
+        message = {"role": "assistant", "content": whole_text(text) or None}
+        await self._keep({**message, "tool_calls": [call.as_dict() for call in fresh]})
+        return fresh
 
     async def resulted(self, call: str, result: str) -> None:
         """A call has its result."""
-        await self._keep({"role": "tool", "tool_call_id": call, "content": result})
+        await self._keep({"role": "tool", "tool_call_id": call, "content": whole_text(result)})
 
     async def asks(self, ask: str, call: str) -> None:
         """A call waits for an answer."""
@@ -84,9 +98,9 @@ class Transcript:
         """The calls of this turn that have a result, with it: earlier attempts have run them."""
         return [
             (call, self._results[call.id])
-            for turn, message in self._calls
+            for _, message in self._calls
             for call in _calls_of(message)
-            if turn == self._turn.n and call.id in self._results
+            if call.id in self._done
         ]
 
     @property
@@ -122,6 +136,13 @@ class Transcript:
         kept = [entry.n for entry in self._entries if entry.turn >= oldest]
         if kept:
             await self._turn.memory.forget(before=kept[0])
+
+
+def whole_text(text: str) -> str:
+    """`text` with surrogates joined where they pair, and replaced where they do not."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _calls_of(message: Mapping[str, Any]) -> list[Call]:

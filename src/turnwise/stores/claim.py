@@ -19,10 +19,12 @@ EXHAUSTED = {
     "retryable": False,
 }
 
-Told = Literal[0, 1, 2]
+Told = Literal[0, 1, 2, 3]
 BEFORE: Told = 0
 """Drafts tell all of the replies' messages before they are committed."""
-WHOLE: Told = 1
+DELTA_ONLY: Told = 1
+"""As earlier versions told a reply in one piece: only its delta, before messages had names."""
+WHOLE: Told = 3
 """No draft tells of the only reply: it was said in one piece."""
 UNENDED: Told = 2
 """Drafts tell all but the end of the last message."""

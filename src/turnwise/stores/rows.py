@@ -49,7 +49,7 @@ from turnwise.conversation.events import (
     message_started_draft,
 )
 from turnwise.errors import Damaged
-from turnwise.stores.claim import WHOLE, Told
+from turnwise.stores.claim import DELTA_ONLY, UNENDED, Told
 from turnwise.stores.header import Header
 
 ENDS: dict[Status, str] = {"completed": "t", "failed": "f", "cancelled": "c"}
@@ -227,12 +227,14 @@ def _told_by(end: End) -> list[Draft]:
     drafts: list[Draft] = []
     if end.told:
         last = len(end.replies) - 1
-        if end.told == WHOLE:
+        if end.told != UNENDED:
             whole = Message.decode(end.replies[last])
             about = whole.id, whole.role, whole.metadata
             drafts.append(message_started_draft(n, at, attempt, last, *about))
             drafts.append(delta_draft(n, at, attempt, last, whole.text))
         drafts.append(message_ended_draft(n, at, attempt, last))
+        if end.told == DELTA_ONLY:
+            drafts = drafts[1:2]
     asks = end.more.get("asks", ())
     for i, reply in enumerate(end.said()[1:]):
         drafts.append(message_draft(n, at, reply))

@@ -258,7 +258,7 @@ class Attempt:
             usage = orjson.dumps(turn.usage) if turn is not None and turn.usage else None
         try:
             return self._ended(turn, status, partial=True, error=error, usage=usage)
-        except BadOutput:  # what was said cannot be kept
+        except (BadOutput, TypeError, ValueError):  # what was said cannot be kept
             return self._ended(None, status, partial=True, error=error, usage=usage, nothing=True)
 
     def _ended(

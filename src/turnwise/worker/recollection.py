@@ -44,6 +44,9 @@ class Recollection:
         self._cache = cache
         self._limit = limit
         self._lost = lost
+        self._lock = asyncio.Lock()
+        """Additions and readings stand in line: a repetition knows its own by the last entry, and
+        what is cached is complete."""
         self.over = False
         """Whether the attempt has ended, so that nothing more is written."""
 
@@ -60,21 +63,26 @@ class Recollection:
                 self._claim, bodies, self._limit, operation=name, again=again
             )
 
-        last = await self._insist(add)
+        async with self._lock:
+            last = await self._insist(add)
+            self._note(last, bodies)
+        return last
+
+    def _note(self, last: int, bodies: list[bytes]) -> None:
         first = last - len(bodies) + 1
         told = [Remembered(first + i, self._claim.turn, body) for i, body in enumerate(bodies)]
         self._cache.remember(self._kept, told)
         self._claim.memory = max(self._claim.memory, last)
-        return last
 
     async def recall(self, last: int) -> list[Entry]:
         """The last entries, oldest first."""
         if last < 1:
             return []
         claim, kept = self._claim, self._kept
-        if not kept.recalls(claim.memory, max(claim.base_memory, claim.memory - last)):
-            found = await self._insist(partial(self._store.memory, claim.session, limit=last))
-            self._cache.recall(kept, found, claim.memory)
+        async with self._lock:
+            if not kept.recalls(claim.memory, max(claim.base_memory, claim.memory - last)):
+                read = partial(self._store.memory, claim.session, limit=last)
+                self._cache.recall(kept, await self._insist(read), claim.memory)
         known = [one for one in kept.memory or () if one.n > claim.base_memory]
         return [Entry(one.n, one.turn, orjson.loads(one.body)) for one in known[-last:]]
 
@@ -82,7 +90,8 @@ class Recollection:
         """Forget what is older than an entry, or all there is."""
         first = self._claim.memory + 1 if before is None else before
         forget = partial(self._store.forget_memory, self._claim, first)
-        self._claim.base_memory = await self._insist(forget)
+        async with self._lock:
+            self._claim.base_memory = await self._insist(forget)
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What the store answers; while it is away, the turn waits, as long as it is ours."""

@@ -143,7 +143,7 @@ def _kept(value: Any, what: str) -> tuple[Any, bool]:
 
 def _why(error: BaseException) -> Failure:
     """What people see of a step's error; the text of other exceptions may hold secrets."""
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return INTERRUPTED
     if isinstance(error, TurnError):
         return Failure(error.code, error.message)

@@ -10,7 +10,7 @@ export function askFor(ask, answer) {
     answer(value);
   };
   if (ask.choices) box.append(...ask.choices.map((choice) => button(choice, () => once(choice))));
-  else if (ask.kind === "form") box.append(form(ask.data?.fields ?? [], once));
+  else if (ask.kind === "form") box.append(form(Array.isArray(ask.data?.fields) ? ask.data.fields : [], once));
   else if (ask.kind === "tool") box.append(element("div", "meta", `Waits for the result of ${ask.name ?? "a tool"}.`));
   else box.append(form([{ name: "answer", label: "Your answer" }], ({ answer: text }) => once(text)));
   return box;
@@ -41,7 +41,7 @@ function form(fields, done) {
   made.append(send);
   made.onsubmit = (event) => {
     event.preventDefault();
-    done(Object.fromEntries(fields.map((field) => [field.name, valueOf(made.elements[field.name], field)])));
+    done(Object.fromEntries(fields.map((field) => [field.name, valueOf(made.elements.namedItem(field.name), field)])));
   };
   return made;
 }
@@ -56,4 +56,4 @@ function control({ name, type, choices, required }) {
   return made;
 }
 
-const valueOf = (input, { type }) => ({ number: () => Number(input.value), boolean: () => input.checked })[type]?.() ?? input.value;
+const valueOf = (input, { type }) => ({ number: () => (input.value === "" ? null : Number(input.value)), boolean: () => input.checked })[type]?.() ?? input.value;

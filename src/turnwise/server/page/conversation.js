@@ -278,7 +278,7 @@ export class Conversation {
 
   failure(error, text) {
     const box = element("div", "failure", error.message);
-    if (error.retryable) {
+    if (error.retryable && text) {
       const again = element("button", "", "Ask again");
       again.type = "button";
       again.onclick = () => { again.remove(); this.on.again(text); };

@@ -302,7 +302,7 @@ _ENDS = {"complete": "completed", "fail": "failed", "stop": "cancelled"}
 _ACTS = {status: act for act, status in _ENDS.items()}
 
 
-_TELLING = {BEFORE: 0, WHOLE: 3, UNENDED: 1}
+_TELLING: Mapping[Told, int] = {BEFORE: 0, WHOLE: 3, UNENDED: 1}
 """How many events the end of a turn tells of its messages before they are committed."""
 
 
