@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -230,6 +231,32 @@ async def test_large_parts_of_steps_are_cut() -> None:
         with pytest.raises(TurnError) as caught:
             await say("bad")
         assert caught.value.code == BadOutput.code
+
+
+@pytest.mark.parametrize("trap", ["name", "input", "output", "metadata", "ask"])
+async def test_what_cannot_be_kept_fails_the_turn(trap: str) -> None:
+    """And no more than the turn; what was said before stays."""
+    given: dict[str, Any] = {"x": 1}
+
+    async def reply(turn: Turn) -> AsyncIterator[str | Message]:
+        yield "said"
+        async with turn.step("a\ud800" if trap == "name" else "a", given) as step:
+            step.output = given
+            if trap == "input":
+                given["bad"] = object()
+        if trap == "output":
+            given["bad"] = object()
+        if trap == "metadata":
+            turn.metadata["bad"] = object()
+        if trap == "ask":
+            yield Ask("?", data=object())
+
+    async with talk(reply) as say:
+        with suppress(TurnError):
+            await say("hi")
+        record = await say.runtime.turn("test", 1)
+        assert not record.open
+        assert [message.text for message in (await say.runtime.messages("test"))[1:]] == ["said"]
 
 
 # Memory

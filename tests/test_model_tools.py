@@ -427,6 +427,55 @@ async def test_oddities_of_servers() -> None:
         assert len(set(ids)) == 3
 
 
+async def test_calls_stay_behind_their_questions() -> None:
+    """Those of turns that are out of the window are left out, a prompt never begins with calls, and
+    the question stays however large a result is."""
+
+    def large(n: int) -> str:
+        return "x" * 5000
+
+    rounds: list[Round] = []
+    for i in range(4):
+        rounds += [calls("large", {"n": i}, id="call_0"), [says(f"a{i}")]]
+    server = Server(*rounds)
+    async with server.model(large, history=3, max_prompt=2000, system="sys") as model:
+        async with talk(model) as say:
+            for i in range(4):
+                assert (await say(f"q{i}")).text == f"a{i}"
+        last = server.seen[-1]["messages"]
+        assert roles(last) == ["system", "user", "assistant", "tool"]
+        assert last[1]["content"] == "q3"
+        ids = {
+            m["tool_call_id"]
+            for seen in server.seen
+            for m in seen["messages"]
+            if "tool_call_id" in m
+        }
+        assert len(ids) == 4, "a server that counts from nought repeats its ids"
+
+
+async def test_tools_that_misbehave() -> None:
+    """One that would end the program or its thread fails; a result that is not JSON is its text."""
+
+    def leaves() -> None:
+        raise SystemExit(3)
+
+    def stops() -> None:
+        next(iter([]))
+
+    def odd() -> Any:
+        return {2024: 2**70, "order": Order(pizza="a", size="small")}
+
+    server = Server(
+        [*calls("leaves", {}, 0), *calls("stops", {}, 1), *calls("odd", {}, 2)], [says("ok \ud83d")]
+    )
+    async with server.model(leaves, stops, odd) as model, talk(model) as say:
+        assert (await say("go")).text.startswith("ok")
+        results = [m["content"] for m in server.seen[1]["messages"] if m["role"] == "tool"]
+        assert [result[:5] for result in results[:2]] == ["Error", "Error"]
+        assert "2024" in results[2]
+
+
 async def test_a_tool_with_the_turn() -> None:
     """A parameter of type Turn is not told to the model."""
 

@@ -191,7 +191,7 @@ class OpenAIChat:
             if answer.calls:
                 return
             try:
-                found = parsed_output(self._output, answer.text)
+                found, text = parsed_output(self._output, answer.text)
                 break
             except ModelError as error:
                 if last:
@@ -200,7 +200,7 @@ class OpenAIChat:
                 prompt = [*prompt, {"role": "assistant", "content": answer.text}, wrong]
         if turn is not None:
             turn.metadata["output"] = found
-        yield answer.text
+        yield text
 
     async def _insist(
         self,

@@ -217,6 +217,19 @@ class Answer:
             self.thought = True
             self.thoughts += thought
 
+    def _place(self, piece: dict[str, Any], *, begins: bool) -> int:
+        """Which call a piece belongs to: by its id if that is known, else by its index; an index
+        that another call has with another id is of a new one."""
+        id, place = piece.get("id"), piece.get("index")
+        if isinstance(id, str) and id:
+            for known, call in self._calls.items():
+                if call["id"] == id:
+                    return known
+        if not isinstance(place, int):
+            return len(self._calls) if begins else max(self._calls, default=0)
+        taken = self._calls.get(place, {}).get("id")
+        return max(self._calls) + 1 if id and taken and taken != id else place
+
     def _call(self, calls: Any) -> None:
         """Pieces of tool calls; some servers send them whole, without a place or an id."""
         for piece in calls if isinstance(calls, list) else ():
@@ -224,16 +237,13 @@ class Answer:
                 continue
             function = piece.get("function")
             function = function if isinstance(function, dict) else {}
-            place = piece.get("index")
-            if not isinstance(place, int):
-                begins = bool(function.get("name"))
-                place = len(self._calls) if begins else max(self._calls, default=0)
+            place = self._place(piece, begins=bool(function.get("name")))
             call = self._calls.setdefault(place, {"id": "", "name": "", "arguments": ""})
             for name, value in (("id", piece.get("id")), ("name", function.get("name"))):
                 if isinstance(value, str) and value and not call[name]:
                     call[name] = value
-            given = function.get("arguments")
-            call["arguments"] += json.dumps(given) if isinstance(given, dict) else given or ""
+            given = function.get("arguments", "")
+            call["arguments"] += given if isinstance(given, str) else json.dumps(given or {})
 
     def _choice(self, choice: dict[str, Any]) -> str:
         self.trouble = self.trouble or choice.get("error")
@@ -243,7 +253,9 @@ class Answer:
         if text or self.said:
             return text
         whole = choice.get("message")
-        if isinstance(whole, dict):  # one document although a stream was requested
+        if (
+            isinstance(whole, dict) and not self._calls
+        ):  # one document although a stream was requested
             self.done = True
             return self._text(whole)
         return choice["text"] if isinstance(choice.get("text"), str) else ""

@@ -15,8 +15,8 @@ def response_format(output: type[BaseModel]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": schema}
 
 
-def parsed_output(output: type[BaseModel], text: str) -> dict[str, Any]:
-    """The answer as JSON of that form; a model may put it into a fence of code.
+def parsed_output(output: type[BaseModel], text: str) -> tuple[dict[str, Any], str]:
+    """The answer as JSON of that form, and its text; a model may put it into a fence of code.
 
     Raises ModelError (`model_output`), which says what is wrong.
     """
@@ -32,4 +32,4 @@ def parsed_output(output: type[BaseModel], text: str) -> dict[str, Any]:
             f"The answer has not the form that was asked for: {where}: {first['msg']}.",
             code="model_output",
         ) from None
-    return found
+    return found, text.strip()

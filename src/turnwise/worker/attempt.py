@@ -256,10 +256,13 @@ class Attempt:
         usage = None
         with suppress(TypeError, ValueError):
             usage = orjson.dumps(turn.usage) if turn is not None and turn.usage else None
-        try:
-            return self._ended(turn, status, partial=True, error=error, usage=usage)
-        except (BadOutput, TypeError, ValueError):  # what was said cannot be kept
-            return self._ended(None, status, partial=True, error=error, usage=usage, nothing=True)
+        for told_by, nothing in ((turn, False), (None, False)):  # with its metadata, or without
+            with suppress(BadOutput, TypeError, ValueError):
+                return self._ended(
+                    told_by, status, partial=True, error=error, usage=usage, nothing=nothing
+                )
+        # What was said cannot be kept.
+        return self._ended(None, status, partial=True, error=error, usage=usage, nothing=True)
 
     def _ended(
         self,

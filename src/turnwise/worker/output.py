@@ -180,8 +180,8 @@ class Output:
         return sum(message.ask is not None for message in self._messages)
 
     def _start(self, message: Message) -> None:
-        if message.metadata:
-            _check_json(message.metadata)
+        if message.metadata or message.ask is not None:
+            _check_json([message.metadata, message.ask and message.ask.as_dict()])
         self._pending.start(len(self._messages), message)
         self._messages.append(message)
 
@@ -232,6 +232,7 @@ class Output:
             self._join()
             told = UNENDED
         if metadata and self._streamed is not None:
+            _check_json(metadata)
             self._streamed.metadata = dict(metadata)
         if partial:
             for message in self._messages:
@@ -298,10 +299,10 @@ def encoded(messages: Sequence[Message]) -> list[bytes]:
         raise BadOutput("A reply's message is not JSON.") from bad
 
 
-def _check_json(metadata: Mapping[str, Any]) -> None:
+def _check_json(value: Any) -> None:
     """Raises BadOutput."""
     try:
-        orjson.dumps(metadata)
+        orjson.dumps(value)
     except TypeError as error:
         raise BadOutput("A reply's message is not JSON.") from error
 

@@ -125,7 +125,7 @@ class Step:
             step.status, step.error = "failed", _why(error)
         try:
             await self._tell(step)
-        except asyncio.CancelledError:  # the turn is being stopped
+        except BaseException:  # the turn is being stopped, or its reply is too long
             self._steps.untold.append(step)
             if error is None:
                 raise

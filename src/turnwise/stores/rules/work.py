@@ -26,6 +26,8 @@ from turnwise.stores.rows import (
     pack,
 )
 
+ASKS = 100
+"""Asks of a session that wait for an answer, at most: older ones take none any longer."""
 LINE = 100
 """Turns that an event names of those that wait, at most."""
 STATES = 50
@@ -341,6 +343,7 @@ def close(
     if outcome.asks or outcome.steps or outcome.data or question.note is not None:
         more = _more(outcome, question.note)
         header.asks += [[id, head.n, place] for place, id in outcome.asks]
+        header.asks = header.asks[-ASKS:]
     work.add(
         ENDS[head.status],
         1 + len(replies) + len(outcome.asks) + _TELLING[outcome.told],
