@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import agents
 from agents.tool_context import ToolContext
@@ -82,7 +82,7 @@ class MemorySession:
     async def add_items(self, items: list[Item]) -> None:
         """The SDK adds items at the end of a round, when most of them are kept already."""
         kept = [entry.body for entry in await self.entries() if entry.turn == self.turn.n]
-        if new := [item for item in items if item not in kept]:
+        if new := [slim for item in items if (slim := slimmed(item)) not in kept]:
             await self.turn.memory.add(*new)
 
     async def pop_item(self) -> Item | None:
@@ -93,6 +93,16 @@ class MemorySession:
 
     async def clear_session(self) -> None:
         await self.turn.memory.forget(before=await self.turn.memory.add(None) + 1)
+
+
+def slimmed(item: Item) -> Item:
+    """Without what the model never sees again: it is half of what is written."""
+    unseen = ("id", "status", "provider_data")
+    slim: Any = {key: value for key, value in item.items() if key not in unseen}
+    if item.get("role") == "assistant" and not isinstance(slim["content"], str):
+        text = "".join(part.get("text", "") for part in slim["content"])
+        slim = {"role": "assistant", "content": text}
+    return cast(Item, slim)
 
 
 def result_of(call_id: str, output: str) -> Item:
@@ -144,7 +154,7 @@ async def reply(turn: Turn) -> AsyncIterator[str | Ask]:
     earlier = [entry.body for entry in entries if entry.turn == turn.n]  # by an earlier attempt
     for item in earlier:
         if item.get("role") == "assistant":
-            yield "".join(part.get("text", "") for part in item["content"])
+            yield item["content"]
     if earlier and earlier[-1].get("role") == "assistant":
         return  # all was said, only the turn had not ended
     work: str | list[Item] | agents.RunState[Turn]
