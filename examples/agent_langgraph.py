@@ -218,7 +218,7 @@ async def call_tool(state: ToolCall, runtime: Run[Context]) -> dict[str, Any]:
             shown = {"turn": turn.n, "name": name, "input": arguments}
             async with turn.step(name, arguments) as step:
                 step.output = content = await TOOLS[name].ainvoke(arguments)
-        except Exception as error:  # the model is told, and can do something else
+        except Exception as error:  # the model receives it, and can do something else
             content = f"The tool has failed: {error!r}"
     result = ToolMessage(content, tool_call_id=state["id"], response_metadata=shown)
     return {"messages": [result]}

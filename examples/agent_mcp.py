@@ -53,7 +53,7 @@ async def mcp_tools() -> AsyncIterator[None]:
 
 
 async def call_tool(client: Client, name: str, **arguments: Any) -> str:
-    """The text that a tool returns; its error is told to the model."""
+    """The text that a tool returns; the model receives its error as the result."""
     result = await client.call_tool(name, arguments)
     text = "\n".join(part.text for part in result.content if part.type == "text")
     if result.is_error:

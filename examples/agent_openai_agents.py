@@ -26,7 +26,7 @@ from turnwise import Answer, Ask, Bot, Runtime, Turn
 from turnwise.memory import Entry
 
 Item = agents.TResponseInputItem
-UNKNOWN = "This call was interrupted. Nobody knows whether it has done its work."
+UNKNOWN = "This call was interrupted. It is unknown whether it has done its work."
 
 
 @agents.function_tool(failure_error_function=None)
@@ -162,7 +162,7 @@ async def reply(turn: Turn) -> AsyncIterator[str | Ask]:
         asked, kept = entries[-1].body["ask"], entries[-1].body["state"]
         context = agents.RunContextWrapper(turn)
         state = await agents.RunState.from_json(agent, kept, context_override=context)
-        if earlier:  # nobody has seen the question
+        if earlier:  # the question was not committed
             yield await ask(turn, state)
             return
         work = await decide(turn, state, asked)
@@ -197,7 +197,7 @@ async def decide(turn: Turn, state: agents.RunState[Turn], asked: str) -> agents
     """Any message but a yes to this ask is a no."""
     call = state.get_interruptions()[0]
     if Answer(asked, "yes") in turn.answers:
-        # A yes is used once: after a crash the model is told UNKNOWN, and no mail goes twice.
+        # A yes is used once: after a crash the model receives UNKNOWN, and no mail is sent twice.
         await turn.memory.add({"ask": asked, "state": None})
         state.approve(call)
     else:

@@ -150,7 +150,7 @@ async def stepping(turn: Turn) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("text", ["hi", "fail"])
 async def test_steps_in_events_turns_and_history(open_door: Opener, text: str) -> None:
-    """Each starts and ends, with input and output; what it says is no part of the answer."""
+    """Each starts and ends, with input and output; what it says is not a part of the answer."""
     async with open_door(Bot(stepping)) as door:
         talker = await door.session()
         turn = await talker.say(text)

@@ -154,7 +154,7 @@ async def test_a_tool_is_called() -> None:
 
 async def test_several_at_once_and_their_errors() -> None:
     """Calls of one round run side by side, sync ones too; wrong arguments, an unknown tool and an
-    exception are told to the model, and the turn goes on."""
+    exception are returned to the model, and the turn goes on."""
 
     async def slow(n: int) -> int:
         await asyncio.sleep(0.3)

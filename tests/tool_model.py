@@ -1,8 +1,8 @@
 """A server that speaks OpenAI's protocol and decides by rules, for agents of any library.
 
-By the last message: a tool result is told word by word; "weather in X" calls get_weather, "mail X"
-calls send_mail, "how many" counts the results of tools in the prompt; anything else is echoed. It
-streams if it is asked to. `delay` seconds lie between two words; `seen` are the prompts.
+By the last message: a tool's result is repeated word by word; "weather in X" calls get_weather,
+"mail X" calls send_mail, "how many" counts the results of tools in the prompt; anything else is
+echoed. It streams if it is asked to. `delay` seconds lie between two words; `seen` are the prompts.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Step(Protocol):
     def id(self) -> str: ...
 
     async def say(self, text: str) -> None:
-        """Add to the step's text, which is streamed, and is no part of the answer."""
+        """Add to the step's text, which is streamed, and is not a part of the answer."""
 
 
 class Tools(Keeper, Protocol):

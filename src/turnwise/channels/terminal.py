@@ -196,7 +196,7 @@ class Terminal:
         self._loop = loop
         self._console = console
         self._ask: Asked | None = None
-        """What the last answer asked for, and nobody has answered."""
+        """What the last answer asked for, as long as it is not answered."""
         self._told = 0
         """Messages that were streamed, and are not committed yet."""
         self._open = False

@@ -66,7 +66,7 @@ class Asked:
         return self
 
     def check(self, value: Any) -> None:
-        """Raises Invalid if `value` is no answer to this."""
+        """Raises Invalid if `value` is not an answer to this."""
         if self.choices is not None and value not in self.choices:
             raise Invalid(f"The answer must be one of {', '.join(map(repr, self.choices))}.")
         if self.kind == "form" and not isinstance(value, dict):

@@ -161,7 +161,7 @@ def renewed(encoded: bytes) -> bytes:
 
 
 def concluded(encoded: bytes, status: Status, error: bytes | None) -> bytes:
-    """A user's encoded message with the result of its turn, as the history tells it."""
+    """A user's encoded message with the result of its turn, as the history shows it."""
     if encoded.startswith(_WHOLE):
         return encoded
     why = b',"error":%b' % error if error else b""

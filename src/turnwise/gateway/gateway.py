@@ -186,8 +186,8 @@ class Gateway:
     ) -> Submitted:
         """Put a message into the session's mailbox; returns when it is durably stored.
 
-        `note` is what the door that brings it wants to know of the turn later: JSON, up to 16 kB;
-        the handler sees it, no client does, and it is no part of the message.
+        `note` is JSON, up to 16 kB, that the submitting channel keeps with the turn: the handler
+        sees it, clients do not, and it is not a part of the message.
 
         Raises Invalid, TooLarge, NotFound, AskClosed, Unauthorized, KeyReused, QueueFull,
         StoreUnavailable, and PerhapsKept if the store's answer was lost.

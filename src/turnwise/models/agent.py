@@ -129,7 +129,7 @@ class Agent:
             return False
         try:
             tool.checked(call.arguments)
-        except TurnError:  # the model hears of it, and nobody is asked
+        except TurnError:  # the model receives the error, and no person is asked
             return False
         return True
 
@@ -145,7 +145,7 @@ class Agent:
         )
 
     async def _call(self, call: Call) -> None:
-        """Run one call as a step; the model hears of its result, or of its error."""
+        """Run one call as a step; the model receives its result, or its error."""
         tool = self._tools.get(call.name)
         result = ""
         try:

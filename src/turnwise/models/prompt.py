@@ -52,7 +52,7 @@ def prompt_of(
     told += [m.text for m in messages if m.role == "system" and m.text.strip()]
     shown = [m for m in messages if not _is_about(m, asks)]
     turns = _alternating(shown, images, calls)
-    if messages and turns and turns[-1][0] == "assistant":  # the answer comes late: it is told
+    if messages and turns and turns[-1][0] == "assistant":  # the answer came late: include it
         turns = _alternating([*shown, messages[-1]], images, calls)
     if max_prompt is not None:
         turns = _newest(turns, max_prompt - sum(map(count, told)), count)

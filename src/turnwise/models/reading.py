@@ -137,7 +137,7 @@ class Answer:
         self.text = ""
         """All of it."""
         self.thoughts = ""
-        """Reasoning that nobody has taken yet."""
+        """Reasoning since the last `take_thoughts`."""
         self.inside: Inside | None = None
         """Splits reasoning from a text that begins with it."""
         self._calls: dict[int, dict[str, str]] = {}

@@ -26,13 +26,13 @@ _ARGUMENT = re.compile(r"^\s+\*{0,2}(\w+)(?:\s*\([^)]*\))?:\s*(.+)$")
 class Tool:
     """A function that a model may call.
 
-    Its name, the first paragraph of its docstring, and the types of its parameters are what the
-    model is told; an "Args:" section describes the parameters. A parameter of type Turn is given
-    the turn. A function that is not async runs in a thread. With `approve` it runs only after the
-    person said yes.
+    The model receives its name, the first paragraph of its docstring, and the types of its
+    parameters, which an "Args:" section describes. A parameter of type Turn receives the turn. A
+    function that is not async runs in a thread. With `approve` it runs only after the person said
+    yes.
 
-    With `parameters`, a JSON Schema, `function` takes what the schema says as keyword arguments,
-    and whoever runs it checks them: so the tools of an MCP server become ours. Raises
+    With `parameters`, a JSON Schema, `function` receives the properties of the schema as keyword
+    arguments and checks them itself: use it for the tools of an MCP server. Raises
     ConfigurationError for what cannot be a tool.
     """
 

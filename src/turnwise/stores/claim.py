@@ -21,13 +21,13 @@ EXHAUSTED = {
 
 Told = Literal[0, 1, 2, 3]
 BEFORE: Told = 0
-"""Drafts tell all of the replies' messages before they are committed."""
+"""Drafts contain all events of the replies' messages before they are committed."""
 DELTA_ONLY: Told = 1
-"""As earlier versions told a reply in one piece: only its delta, before messages had names."""
+"""A reply in one piece as earlier versions stored it: only its delta is derived."""
 WHOLE: Told = 3
-"""No draft tells of the only reply: it was said in one piece."""
+"""No draft belongs to the only reply, which was returned in one piece: its events are derived."""
 UNENDED: Told = 2
-"""Drafts tell all but the end of the last message."""
+"""Drafts contain all but the end of the last message, which is derived."""
 Epoch = tuple[float, int]
 """A session's period since its creation or last reset; data cached in another is invalid."""
 NO_EPOCH: Epoch = (0.0, 0)
@@ -87,8 +87,9 @@ class Claim:
 class Outcome:
     """How a turn ended. `replies` are encoded messages; `drafts` events to append before them.
 
-    `told` says what of the replies no draft tells. `asks`: the places of the replies that ask, with
-    the ids of their asks. `steps` and `data` (JSON) are kept with the turn.
+    `told` says which events of the replies are derived, because no draft contains them. `asks`: the
+    places of the replies that ask, with the ids of their asks. `steps` and `data` (JSON) are kept
+    with the turn.
     `state` is the new state, or None where it did not change. `next_desk` asks to claim the
     session's next turn in the same act; `keep`: this worker holds the session's `local`.
     An outcome is one operation, however often it is retried; `said` are the turn's messages in the

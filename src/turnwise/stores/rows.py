@@ -163,8 +163,9 @@ MORE = b"+"
 class End(NamedTuple):
     """The entry that ends a turn, taken apart.
 
-    seq: None for a turn that was withdrawn, which is in no history. told: what of its replies only
-    this entry tells, see Told in claim.py. waiting: the turns that were queued then, in order.
+    seq: None for a turn that was withdrawn, which is in no history. told: which events of its
+    replies are derived from this entry, see Told in claim.py. waiting: the turns that were queued
+    then, in order.
     more: `steps`, `data` and the `note` that are kept with the turn, `asks` the places of the
     replies that ask.
     """
@@ -206,7 +207,7 @@ class End(NamedTuple):
 
     def said(self, *, fully: bool = False) -> list[bytes]:
         """The turn's messages in the history, placed: its question, then its replies. `fully`: the
-        question tells its turn's steps and data too."""
+        question includes its turn's steps and data."""
         if self.seq is None:
             return []
         n, seq = self.n, self.seq

@@ -26,7 +26,7 @@ from turnwise.worker.pending import Pending
 from turnwise.worker.steps import Step, Steps
 
 MAX_ASKS = 20
-"""Asks in one reply, at most."""
+"""Maximum number of asks in one reply."""
 BACKLOG = 64_000
 """Number of unwritten characters above which `say` waits for the store."""
 BREATH = 64
@@ -100,11 +100,11 @@ class Output:
             if keep:
                 self.data.append(orjson.loads(orjson.dumps(more)))
                 more["keep"] = True
-            await self.tell(events.CUSTOM, **more)
+            await self.report(events.CUSTOM, **more)
         except TypeError as error:
             raise BadOutput(f"emit({name!r}) needs JSON: {error}") from error
 
-    async def tell(self, type: str, **more: Any) -> None:
+    async def report(self, type: str, **more: Any) -> None:
         """Add an event of this attempt. Raises TypeError if it is not JSON."""
         await self._breathe()
         made = draft(type, self._turn, time.time(), attempt=self._attempt, **more)
@@ -125,7 +125,7 @@ class Output:
         records = self._steps.records if self._steps is not None else ()
         return [step.as_dict() for step in records]
 
-    async def tell_text(self, step: str, text: str) -> None:
+    async def report_text(self, step: str, text: str) -> None:
         """Add text to a step."""
         await self._breathe()
         self._grow(len(text))
@@ -225,7 +225,7 @@ class Output:
     def finish(
         self, *, partial: bool, metadata: Mapping[str, Any] | None
     ) -> tuple[list[Message], Told]:
-        """The messages, and what of them only the commit tells. With `partial` all are marked;
+        """The messages, and which of their events the commit adds. With `partial` all are marked;
         `metadata` is added to the last streamed message."""
         told = BEFORE
         if self._parts is not None:

@@ -12,31 +12,31 @@ from turnwise.conversation.steps import INTERRUPTED, MAX_PART, StepKind, cut
 from turnwise.errors import BadOutput, TurnError
 
 MAX_STEPS = 1000
-"""Steps of one turn, at most."""
+"""Maximum number of steps of one turn."""
 
 
-class Teller(Protocol):
+class Reporter(Protocol):
     """Where the events of steps go."""
 
-    async def tell(self, type: str, **more: Any) -> None: ...
+    async def report(self, type: str, **more: Any) -> None: ...
 
-    async def tell_text(self, step: str, text: str) -> None: ...
+    async def report_text(self, step: str, text: str) -> None: ...
 
 
 class Steps:
     """The steps of one attempt, in order."""
 
-    def __init__(self, turn: int, attempt: int, teller: Teller) -> None:
+    def __init__(self, turn: int, attempt: int, reporter: Reporter) -> None:
         self._turn = turn
         self._attempt = attempt
-        self._teller = teller
+        self._reporter = reporter
         self.records: list[StepRecord] = []
-        self.untold: list[StepRecord] = []
-        """Steps that have ended, and no event says so."""
+        self.unreported: list[StepRecord] = []
+        """Steps that have ended without an event."""
 
     def make(self, name: str, input: Any, kind: StepKind) -> Step:
         """A step that has not begun."""
-        return Step(self, self._teller, str(name)[:200], input, kind)
+        return Step(self, self._reporter, str(name)[:200], input, kind)
 
     def begun(self, name: str, kind: StepKind) -> StepRecord:
         """The record of one more step. Raises TurnError beyond the limit."""
@@ -48,12 +48,12 @@ class Steps:
         return step
 
     def interrupt(self) -> list[StepRecord]:
-        """The attempt ends: the steps that run have failed. Returns those whose end is not told."""
+        """The attempt ends: running steps have failed. Returns the steps whose end has no event."""
         running = [step for step in self.records if step.status == "running"]
         for step in running:
             step.status, step.error = "failed", INTERRUPTED
-        untold, self.untold = [*self.untold, *running], []
-        return untold
+        unreported, self.unreported = [*self.unreported, *running], []
+        return unreported
 
 
 class Step:
@@ -63,9 +63,11 @@ class Step:
     the step has failed, and the exception goes on.
     """
 
-    def __init__(self, steps: Steps, teller: Teller, name: str, input: Any, kind: StepKind) -> None:
+    def __init__(
+        self, steps: Steps, reporter: Reporter, name: str, input: Any, kind: StepKind
+    ) -> None:
         self._steps = steps
-        self._teller = teller
+        self._reporter = reporter
         self._name = name
         self._input = input
         self._kind: StepKind = kind
@@ -94,7 +96,7 @@ class Step:
         return self
 
     async def say(self, text: str) -> None:
-        """Add to the step's text, which is streamed, and is no part of the answer."""
+        """Add to the step's text, which is streamed, and is not a part of the answer."""
         step = self._begun()
         if not isinstance(text, str):
             raise BadOutput(f"A step says str, not {type(text).__name__}.")
@@ -105,7 +107,7 @@ class Step:
         self._size += len(encoded)
         if added := encoded.decode(errors="ignore"):
             step.text += added
-            await self._teller.tell_text(step.id, added)
+            await self._reporter.report_text(step.id, added)
 
     async def __aexit__(
         self,
@@ -126,12 +128,12 @@ class Step:
         try:
             await self._tell(step)
         except BaseException:  # the turn is being stopped, or its reply is too long
-            self._steps.untold.append(step)
+            self._steps.unreported.append(step)
             if error is None:
                 raise
 
     async def _tell(self, step: StepRecord) -> None:
-        await self._teller.tell(events.STEP, step=step.as_event())
+        await self._reporter.report(events.STEP, step=step.as_event())
 
 
 def _kept(value: Any, what: str) -> tuple[Any, bool]:

@@ -6,7 +6,7 @@
 --          5 'new' or 'gone' if whatever there was is removed, 6 ready, 7 lease, 8 expires, 9 keeper
 --          (each of the four '' if it is as before, '-' if there is none), 10 up to which event it
 --          is emptied, 11 how many numbers and states follow, 12 the number of a state that is too
---          old, 13 PUBLISH or SPUBLISH, 14 the process, 15 a signal, 16 whether workers are told,
+--          old, 13 PUBLISH or SPUBLISH, 14 the process, 15 a signal, 16 whether workers are notified,
 --          17 whether followers are, 18 the time, 19 how many fields and values follow; those; the
 --          numbers and states; then of each entry: its stream, id and value, a field of the header's
 --          hash for it and what is in the field ('' the same value)

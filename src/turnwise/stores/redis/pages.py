@@ -18,7 +18,7 @@ from turnwise.stores.rules import Ask
 PROBES = 64
 """Turns that are looked at at once to find the one with a given message."""
 EVENTS = 200
-"""Events that the acceptance of a turn tells, at most: of its message, its start, and the asks that
+"""Maximum number of events of a turn's acceptance: its message, its start, and the asks that
 it closes."""
 PAGE = 256
 """Turns that are looked up at once."""
@@ -112,7 +112,7 @@ class Pages:
         if not ends:
             return []
         turn, first = ends[0].turn, head_of(ends[0])[6]
-        # Its acceptance tells a few events, of which the first is known.
+        # Its acceptance has a few events, of which the first is known.
         (rows,) = await self._link.call(("XRANGE", self._e, first, first + EVENTS))
         begun = [unpack(fields[1]) for _, fields in rows]
         return [*(e for e in begun if e.kind == "q" and e.turn == turn), *ends]

@@ -1,4 +1,4 @@
-"""Rules: what the log still holds of an attempt that ended without a word to the store."""
+"""Rules: what the log still holds of an attempt whose worker died."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def remains(head: Head, outcome: Outcome) -> Part:
 
 
 class _Remains:
-    """What the events of one attempt tell."""
+    """The reply and the steps of one attempt, collected from its events."""
 
     def __init__(self, attempt: int) -> None:
         self._attempt = attempt

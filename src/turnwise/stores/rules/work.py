@@ -27,9 +27,9 @@ from turnwise.stores.rows import (
 )
 
 ASKS = 100
-"""Asks of a session that wait for an answer, at most: older ones take none any longer."""
+"""Maximum number of open asks of a session: older ones are closed."""
 LINE = 100
-"""Turns that an event names of those that wait, at most."""
+"""Maximum number of waiting turns that an event names."""
 STATES = 50
 """How many earlier states of a session are kept, so that it can go back to one."""
 
@@ -305,7 +305,7 @@ _ACTS = {status: act for act, status in _ENDS.items()}
 
 
 _TELLING: Mapping[Told, int] = {BEFORE: 0, WHOLE: 3, UNENDED: 1}
-"""How many events the end of a turn tells of its messages before they are committed."""
+"""Number of events that are derived from the end of a turn before those of its messages."""
 
 
 def _more(outcome: Outcome, note: bytes | None) -> dict[str, Any]:

@@ -160,7 +160,7 @@ class SQLiteStore(RuledStore):
 
 
 class _Act:
-    """A pending act. `settled` is told of it even if the caller was cancelled."""
+    """A pending act. `settled` receives its end even if the caller was cancelled."""
 
     __slots__ = ("_begun", "_given_up", "_make", "_operation", "_session", "_settled")
 

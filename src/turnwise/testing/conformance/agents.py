@@ -95,7 +95,7 @@ class AgentConformance(Acting):
         assert (new.memory, new.attempt) == (1, 2)
 
     async def test_an_addition_that_was_given_up_is_done_once(self, store: Store) -> None:
-        """The same operation again, after nobody heard whether it was done."""
+        """The same operation again, after its answer was lost."""
         await self.made(store)
         await self.say(store, "hi")
         claim = await self.claimed(store)
@@ -108,8 +108,8 @@ class AgentConformance(Acting):
     # What a dead attempt leaves
 
     async def test_what_was_said_is_kept_when_attempts_are_used_up(self, store: Store) -> None:
-        """As partial messages, with the ids that were told; only of the last attempt; its steps
-        have failed."""
+        """As partial messages, with the ids of `message.started`; only of the last attempt. Its
+        steps have failed."""
         await self.made(store)
         await self.say(store, "hi")
         for attempt, word in ((1, "first"), (2, "second")):
@@ -207,7 +207,7 @@ class AgentConformance(Acting):
             await self.answered(store, ask.ask.id, "yes")
 
     async def test_a_reset_closes_asks(self, store: Store) -> None:
-        """And tells so."""
+        """And the log has an event for each."""
         await self.made(store)
         first = await self.asked(store)
         await store.reset("s")
