@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from conftest import Opener, Talker
-from turnwise import Ask, Bot, Message, Runtime, Settings, Turn, TurnError
+from turnwise import Ask, Attachment, Bot, Message, Runtime, Settings, Turn, TurnError
 from turnwise.conversation.events import TERMINAL
 from turnwise.errors import AskClosed, BadOutput, Invalid, MemoryFull, TooLarge
 from turnwise.testing import talk
@@ -109,6 +109,19 @@ async def wait_for(talker: Talker, turn: int, type: str) -> None:
         if any((e["turn"], e["type"]) == (turn, type) for e in found):
             return
         after = found[-1]["id"] if found else after
+
+
+async def test_a_text_stream_of_several_messages(sqlite_url: str) -> None:
+    """They are separated by a line break, and a message without a text adds none."""
+
+    async def reply(turn: Turn) -> AsyncIterator[str | Message]:
+        yield Message("", attachments=[Attachment("image/png", "https://x/y.png")])
+        yield "one"
+        yield Message("two")
+
+    async with Runtime(Bot(reply), sqlite_url, settings=Settings(_env_file=None)) as runtime:
+        text = "".join([piece async for piece in runtime.stream_text("s", "hi")])
+        assert text == (await runtime.turn("s", 1)).reply.text == "one\ntwo"  # type: ignore[union-attr]
 
 
 async def test_kept_data_is_there_after_a_reload(open_door: Opener) -> None:
@@ -321,6 +334,23 @@ async def test_forgetting_and_limits() -> None:
     async with talk(Bot(reply, max_memory=200)) as say:
         assert (await say("hi")).text == "ok"
         assert (await say("again")).text == "ok"
+
+
+async def test_additions_and_readings_side_by_side(store_url: str) -> None:
+    """Tools that run at once each add once, and every later reading has all of it."""
+
+    async def reply(turn: Turn) -> str:
+        async def tool(i: int) -> None:
+            await turn.memory.add(f"{turn.n}.{i}")
+            assert f"{turn.n}.{i}" in [entry.body for entry in await turn.memory.read()]
+
+        await asyncio.gather(*(tool(i) for i in range(10)))
+        return " ".join(sorted(entry.body for entry in await turn.memory.read()))
+
+    async with Runtime(Bot(reply), store_url, settings=Settings(_env_file=None)) as runtime:
+        for n in range(1, 4):
+            said = (await runtime.ask("s", "go")).text.split()
+            assert said == sorted(f"{k}.{i}" for k in range(1, n + 1) for i in range(10))
 
 
 async def test_another_worker_remembers(store_url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -491,13 +492,38 @@ async def test_a_tool_with_the_turn() -> None:
         assert server.seen[1]["messages"][2]["content"] == "test"
 
 
-def test_what_is_no_tool() -> None:
+def test_partials_and_objects_are_tools() -> None:
+    """They have the name, the types and the description of what they run."""
+
+    def send(to: str, text: str) -> str:
+        """Send it."""
+        return to + text
+
+    class Finder:
+        """Not this."""
+
+        async def __call__(self, word: str) -> str:
+            """Find it."""
+            return word
+
+    for function, name, described in (
+        (functools.partial(send, text="x"), "send", "Send it."),
+        (Finder(), "Finder", "Find it."),
+    ):
+        schema: Any = Tool(function).schema["function"]
+        assert (schema["name"], schema["description"]) == (name, described)
+
+
+def test_what_is_not_a_tool() -> None:
     """It is refused where it is written."""
 
     def variable(*names: str) -> None:
         pass
 
-    for bad in ([variable], [lambda x: x], [send_mail, send_mail]):
+    def without_schema(call: Callable[[], int]) -> None:
+        pass
+
+    for bad in ([variable], [lambda x: x], [send_mail, send_mail], [without_schema]):
         with pytest.raises(ConfigurationError):
             OpenAIChat("m", api_key="k", tools=bad)
 

@@ -28,6 +28,8 @@ from turnwise.conversation import Message
 from turnwise.errors import ConfigurationError, TurnwiseError
 from turnwise.settings import Settings
 from turnwise.stores.base import Store, Submission
+from turnwise.stores.claim import WHOLE, Claim
+from turnwise.stores.header import Header
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.postgres import PostgresStore
 from turnwise.stores.redis import RedisStore
@@ -261,6 +263,33 @@ async def test_a_reply_in_one_piece_is_kept_once(empty: Store) -> None:
         assert seen[3].json()["text"] == "all of it"
         ids = {event.json()["message"]["id"] for event in seen[2::3] if event.type != "delta"}
         assert len(ids) == 1, "the id is final"
+
+
+async def test_a_reply_in_one_piece_of_an_earlier_version(empty: Store) -> None:
+    """Its end was stored with one derived event, the delta: the numbers are still those."""
+    taken: list[Claim | None] = []
+    wish = Submission("s", question("hi"), create=True, ttl=1e6)
+    await empty.submit(wish, desk(), taken.append)
+    assert taken[0] is not None
+    outcome = answer("all of it")
+    outcome.told = WHOLE
+    await empty.finish(taken[0], outcome)
+    made = await empty.whole("s")
+    assert made is not None
+    q, t = made.entries
+    head = json.loads(t.parts()[0])
+    head[9] = 1  # as it was
+    was = t._replace(last=5, body=b"\n".join((json.dumps(head).encode(), *t.parts()[1:])))
+    header = Header.decode(made.header)
+    header.events = 5
+    await empty.delete("s")
+    assert await empty.put(made._replace(header=header.encode(), entries=[q, was]))
+    log = await empty.log("s", 0)
+    assert log is not None
+    assert [(event.id, event.type) for event in log.events] == [
+        (1, "turn.queued"), (2, "turn.started"), (3, "delta"), (4, "message"),
+        (5, "turn.completed"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

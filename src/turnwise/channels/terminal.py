@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from turnwise.conversation import Answer, Asked
-from turnwise.errors import NotFound, StoreUnavailable, TurnwiseError, Unauthorized
+from turnwise.errors import AskClosed, NotFound, StoreUnavailable, TurnwiseError, Unauthorized
 from turnwise.gateway.gateway import Gateway
 
 T = TypeVar("T")
@@ -174,7 +174,7 @@ def _checked(response: httpx2.Response) -> dict[str, Any]:
         detail = f"The server answered {response.status_code}."
     if response.status_code in (502, 503, 504):
         raise StoreUnavailable(detail)
-    raise (Unauthorized if response.status_code == 401 else TurnwiseError)(detail)
+    raise {401: Unauthorized, 409: AskClosed}.get(response.status_code, TurnwiseError)(detail)
 
 
 def _session_in(token: str) -> str:
@@ -235,7 +235,10 @@ class Terminal:
             self._talk(text)
 
     def _talk(self, text: str) -> None:
-        turn = self._call(self._line.submit(text, self._answer(text)))
+        try:
+            turn = self._call(self._line.submit(text, self._answer(text)))
+        except AskClosed:  # by another client: then it is a message
+            turn = self._call(self._line.submit(text))
         arrivals: queue.Queue[Mapping[str, Any] | BaseException | None] = queue.Queue()
         asyncio.run_coroutine_threadsafe(self._collect(turn, arrivals), self._loop)
         self._console.print("bot › ", style="bold green", end="")

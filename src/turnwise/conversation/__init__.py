@@ -15,6 +15,7 @@ from turnwise.conversation.messages import (
     parsed,
     placed,
     renewed,
+    valid_text,
 )
 from turnwise.conversation.sessions import Session, checked_session_id, new_session_id
 from turnwise.conversation.stamps import iso, seconds
@@ -48,4 +49,5 @@ __all__ = [
     "placed",
     "renewed",
     "seconds",
+    "valid_text",
 ]

@@ -187,6 +187,17 @@ def placed(encoded: bytes, turn: int, seq: int | None) -> bytes:
     return b'{"seq":%b,"turn":%d,%b' % (place, turn, encoded[1:])
 
 
+def valid_text(text: str) -> str:
+    """`text` with surrogates joined where they pair and replaced where they do not."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def not_json(state: Mapping[str, Any]) -> str:
     """Which key of a state cannot be encoded, as an index expression."""
     for key, value in state.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import re
@@ -11,9 +12,10 @@ from typing import Any, get_type_hints
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticUserError
 
+from turnwise.conversation import valid_text
 from turnwise.errors import ConfigurationError, TurnError
-from turnwise.models.transcript import whole_text
 from turnwise.turn import Turn
 
 log = logging.getLogger("turnwise.models")
@@ -47,21 +49,18 @@ class Tool:
     ) -> None:
         self.function = function
         self.approve = approve
-        self.name = str(name or getattr(function, "__name__", type(function).__name__))
+        plain = _plain_function(function)
+        self.name = str(name or getattr(plain, "__name__", "")).removesuffix("__call__")
+        self.name = self.name or type(function).__name__
         if not re.fullmatch(r"[\w-]{1,64}", self.name):
             raise ConfigurationError(f"A tool needs a name of its own, not {self.name!r}.")
-        self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004 its kind, not whether there is one
-        )
-        self._is_async = self._is_async or inspect.iscoroutinefunction(
-            getattr(function, "func", None)  # of a partial
-        )
+        self._is_async = inspect.iscoroutinefunction(plain)
         self._turn: str | None = None
-        described = inspect.getdoc(function) or ""
+        described = inspect.getdoc(plain) or ""
         self._arguments: type[BaseModel] | None = None
         if parameters is None:
             self._arguments = self._model(function, _described(described))
-            parameters = _plain(self._arguments.model_json_schema())
+            parameters = self._described()
         if description is None:
             description = " ".join(described.split("\n\n")[0].split())
         self.schema = {
@@ -76,7 +75,7 @@ class Tool:
     def _model(self, function: Callable[..., Any], described: dict[str, str]) -> type[BaseModel]:
         """The arguments as a pydantic model."""
         try:
-            hints = get_type_hints(function, include_extras=True)
+            hints = get_type_hints(_plain_function(function), include_extras=True)
         except (NameError, TypeError) as error:
             raise ConfigurationError(
                 f"The types of the tool {self.name} are unknown: {error}"
@@ -95,6 +94,14 @@ class Tool:
         try:
             return create_model(self.name, __config__=ConfigDict(extra="forbid"), **fields)
         except Exception as error:  # whatever pydantic makes of a type
+            raise ConfigurationError(f"The tool {self.name} cannot be described: {error}") from None
+
+    def _described(self) -> dict[str, Any]:
+        """The arguments as a JSON Schema."""
+        assert self._arguments is not None
+        try:
+            return _plain(self._arguments.model_json_schema())
+        except PydanticUserError as error:
             raise ConfigurationError(f"The tool {self.name} cannot be described: {error}") from None
 
     def checked(self, arguments: str) -> dict[str, Any]:
@@ -168,11 +175,20 @@ def _dumped(value: Any) -> bytes:
     try:
         return orjson.dumps(value, default=_plainer, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:
-        return orjson.dumps(whole_text(str(value)))
+        return orjson.dumps(valid_text(str(value)))
 
 
 def _plainer(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
+
+
+def _plain_function(function: Callable[..., Any]) -> Any:
+    """The function that a partial or a callable object runs."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function):
+        return function
+    return getattr(function, "__call__")  # noqa: B004, B009 the method itself, not whether there is one
 
 
 def _described(doc: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from turnwise.conversation import valid_text
 from turnwise.identity import bits
 from turnwise.memory import Entry
 from turnwise.models.calls import Call
@@ -69,14 +70,14 @@ class Transcript:
             if call.id in known:
                 call = call._replace(id=f"call_{bits(96):024x}")
             known.add(call.id)
-            fresh.append(Call(call.id, whole_text(call.name), whole_text(call.arguments)))
-        message = {"role": "assistant", "content": whole_text(text) or None}
+            fresh.append(Call(call.id, valid_text(call.name), valid_text(call.arguments)))
+        message = {"role": "assistant", "content": valid_text(text) or None}
         await self._keep({**message, "tool_calls": [call.as_dict() for call in fresh]})
         return fresh
 
     async def resulted(self, call: str, result: str) -> None:
         """A call has its result."""
-        await self._keep({"role": "tool", "tool_call_id": call, "content": whole_text(result)})
+        await self._keep({"role": "tool", "tool_call_id": call, "content": valid_text(result)})
 
     async def asks(self, ask: str, call: str) -> None:
         """A call waits for an answer."""
@@ -127,22 +128,16 @@ class Transcript:
         return found
 
     async def tidy(self) -> None:
-        """Forget what belongs to turns that are in the history no longer, unless the bot itself
-        keeps something here."""
-        ours = all(isinstance(e.body, dict) and OURS in e.body for e in self._entries)
-        if len(self._entries) <= MANY or not ours:
+        """Forget the entries of turns that are no longer in the history, up to the first entry that
+        is needed or is not ours."""
+        if len(self._entries) <= MANY:
             return
         oldest = min((m.turn for m in self._turn.messages if m.turn is not None), default=0)
-        kept = [entry.n for entry in self._entries if entry.turn >= oldest]
-        if kept:
-            await self._turn.memory.forget(before=kept[0])
-
-
-def whole_text(text: str) -> str:
-    """`text` with surrogates joined where they pair, and replaced where they do not."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        for entry in self._entries:
+            ours = isinstance(entry.body, dict) and OURS in entry.body
+            if entry.turn >= oldest or not ours:
+                await self._turn.memory.forget(before=entry.n)
+                return
 
 
 def _calls_of(message: Mapping[str, Any]) -> list[Call]:

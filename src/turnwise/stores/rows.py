@@ -167,7 +167,7 @@ class End(NamedTuple):
     replies are derived from this entry, see Told in claim.py. waiting: the turns that were queued
     then, in order.
     more: `steps`, `data` and the `note` that are kept with the turn, `asks` the places of the
-    replies that ask.
+    replies that ask, `closed` the asks that were too many.
     """
 
     status: Status
@@ -242,6 +242,8 @@ def _told_by(end: End) -> list[Draft]:
         if i in asks:
             message = orjson.loads(reply)
             drafts.append(draft(events.ASK, n, at, message=message["id"], ask=message["ask"]))
+    for id in end.more.get("closed", ()):
+        drafts.append(draft(events.ASK_CLOSED, n, at, ask={"id": id}, why="limit"))
     more: dict[str, Any] = {}
     if end.error:
         more["error"] = orjson.Fragment(end.error)

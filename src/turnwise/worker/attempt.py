@@ -295,8 +295,11 @@ class Attempt:
 
     def _completed(self, turn: Turn) -> Outcome:
         try:
-            state = orjson.dumps(turn.state)
             usage = orjson.dumps(turn.usage) if turn.usage is not None else None
+        except (TypeError, ValueError) as bad:
+            raise BadOutput("turn.usage is not JSON.") from bad
+        try:
+            state = orjson.dumps(turn.state)
         except (TypeError, ValueError) as bad:
             where, session, n = not_json(turn.state), *self._where()
             log.error("session %s turn %d: state%s is not JSON: %s", session, n, where, bad)
@@ -369,15 +372,8 @@ class Attempt:
 
     async def history(self, before: int | None, limit: int) -> list[Message]:
         last = self.claim.seq + 1 if before is None else before
-        while True:  # while the store is away the turn waits, as long as it is ours
-            try:
-                session = self.claim.session
-                found = await self._worker.store.history(session, before=last, limit=limit)
-                return found.messages
-            except StoreUnavailable:
-                if self._over:
-                    raise
-                await asyncio.sleep(0.2)
+        read = partial(self._worker.store.history, self.claim.session, before=last, limit=limit)
+        return (await self._remembering().insist(read)).messages
 
     def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]:
         if self.kept.thread is None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from turnwise.conversation import Message, events
+from turnwise.conversation import Message, events, valid_text
 from turnwise.conversation.events import Draft, draft
 from turnwise.conversation.steps import StepKind
 from turnwise.errors import BadOutput, StoreUnavailable, TurnError
@@ -85,7 +85,7 @@ class Output:
             await asyncio.sleep(0)  # a handler that never waits must not block the event loop
         if isinstance(piece, str):
             if piece:
-                self._add_text(valid(piece))
+                self._add_text(valid_text(piece))
         elif isinstance(piece, Message):
             self._add_message(piece)
         else:
@@ -118,7 +118,7 @@ class Output:
         """A step that has not begun."""
         if self._steps is None:
             self._steps = Steps(self._turn, self._attempt, self)
-        return self._steps.make(valid(str(name)), input, kind)
+        return self._steps.make(valid_text(str(name)), input, kind)
 
     def steps_taken(self) -> list[dict[str, Any]]:
         """The steps, as they are kept."""
@@ -165,7 +165,7 @@ class Output:
 
     def _add_message(self, message: Message) -> None:
         self._grow(len(message.text))
-        message.text = valid(message.text)
+        message.text = valid_text(message.text)
         self._end_text()
         if message.ask is not None and self._asking >= MAX_ASKS:
             raise BadOutput(f"A reply asks for at most {MAX_ASKS} answers.")
@@ -305,14 +305,3 @@ def _check_json(value: Any) -> None:
         orjson.dumps(value)
     except TypeError as error:
         raise BadOutput("A reply's message is not JSON.") from error
-
-
-def valid(text: str) -> str:
-    """`text` with surrogates joined where they pair and replaced where they do not."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

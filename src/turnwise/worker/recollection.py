@@ -64,7 +64,7 @@ class Recollection:
             )
 
         async with self._lock:
-            last = await self._insist(add)
+            last = await self.insist(add)
             self._note(last, bodies)
         return last
 
@@ -82,7 +82,7 @@ class Recollection:
         async with self._lock:
             if not kept.recalls(claim.memory, max(claim.base_memory, claim.memory - last)):
                 read = partial(self._store.memory, claim.session, limit=last)
-                self._cache.recall(kept, await self._insist(read), claim.memory)
+                self._cache.recall(kept, await self.insist(read), claim.memory)
         known = [one for one in kept.memory or () if one.n > claim.base_memory]
         return [Entry(one.n, one.turn, orjson.loads(one.body)) for one in known[-last:]]
 
@@ -91,9 +91,9 @@ class Recollection:
         first = self._claim.memory + 1 if before is None else before
         forget = partial(self._store.forget_memory, self._claim, first)
         async with self._lock:
-            self._claim.base_memory = await self._insist(forget)
+            self._claim.base_memory = await self.insist(forget)
 
-    async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What the store answers; while it is away, the turn waits, as long as it is ours."""
         while True:
             if self.over:

@@ -22,7 +22,7 @@ class CachedSession:
     """The cached data of one session."""
 
     __slots__ = (
-        "busy", "bytes", "epoch", "history", "incarnation", "last", "local", "memory",
+        "busy", "bytes", "dropped", "epoch", "history", "incarnation", "last", "local", "memory",
         "memory_from", "memory_last", "thread",
     )  # fmt: skip
 
@@ -39,6 +39,8 @@ class CachedSession:
         self.memory_from = self.memory_last = 0
         self.bytes = 0
         self.busy = False
+        self.dropped = False
+        """Whether it is no longer in the cache, although its turn still uses it."""
 
     def leave_hung_thread(self, timed_out: bool) -> None:
         """After a turn timed out in its thread: the next turn gets another thread, and a `local`
@@ -125,7 +127,8 @@ class SessionCache:
 
     def _count(self, kept: CachedSession, change: int) -> None:
         kept.bytes += change
-        self._bytes += change
+        if not kept.dropped:
+            self._bytes += change
 
     def _forget_history(self, kept: CachedSession) -> None:
         self._count(kept, -sum(map(len, kept.history or ())))
@@ -153,6 +156,7 @@ class SessionCache:
         kept = self._kept.pop(session, None)
         if kept is not None:
             self._bytes -= kept.bytes
+            kept.dropped = True
             if kept.thread is not None:
                 kept.thread.end()
 

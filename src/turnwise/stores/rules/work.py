@@ -339,14 +339,17 @@ def close(
     error, replies = outcome.error_json or b"", outcome.replies
     parts = (error, outcome.usage or b"", question.message, *replies)
     waiting = yield from next_head(work)
-    more = None
+    more: dict[str, Any] = {}
+    closed: list[str] = []
     if outcome.asks or outcome.steps or outcome.data or question.note is not None:
         more = _more(outcome, question.note)
         header.asks += [[id, head.n, place] for place, id in outcome.asks]
-        header.asks = header.asks[-ASKS:]
+        if len(header.asks) > ASKS:
+            more["closed"] = closed = [id for id, *_ in header.asks[:-ASKS]]
+            header.asks = header.asks[-ASKS:]
     work.add(
         ENDS[head.status],
-        1 + len(replies) + len(outcome.asks) + _TELLING[outcome.told],
+        1 + len(replies) + len(outcome.asks) + len(closed) + _TELLING[outcome.told],
         record_of(work, head, first, *parts, told=outcome.told, waiting=waiting, more=more),
         turn=head.n,
         seq=first,

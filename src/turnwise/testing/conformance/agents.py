@@ -206,6 +206,34 @@ class AgentConformance(Acting):
         with pytest.raises(AskClosed):
             await self.answered(store, ask.ask.id, "yes")
 
+    async def test_open_asks_are_bounded(self, store: Store) -> None:
+        """Beyond 100 the oldest are closed, with an event for each."""
+        await self.made(store)
+        asks = [Ask(str(i), choices=["yes"]) for i in range(110)]
+        for start in range(0, 110, 20):
+            some = asks[start : start + 20]
+            await self.say(store, "go") if start == 0 else await self.answered(
+                store, asks[start - 1].ask.id, "yes"
+            )
+            claim = await self.claimed(store)
+            outcome = Outcome(
+                "completed",
+                [ask.encode() for ask in some],
+                asks=[(i, ask.ask.id) for i, ask in enumerate(some)],
+            )
+            await store.finish(claim, outcome)
+        # Five were answered, so 105 would be open.
+        answered = {asks[start - 1].ask.id for start in range(20, 110, 20)}
+        waiting = [ask.ask.id for ask in asks if ask.ask.id not in answered]
+        assert list((await store.history("s")).asks) == waiting[-100:]
+        log = await store.log("s", 0)
+        assert log is not None
+        assert [event.id for event in log.events] == list(range(1, log.last + 1))
+        closed = [event.json() for event in log.events if event.type == ASK_CLOSED]
+        assert [one["ask"]["id"] for one in closed if one["why"] == "limit"] == waiting[:5]
+        with pytest.raises(AskClosed):
+            await self.answered(store, waiting[0], "yes")
+
     async def test_a_reset_closes_asks(self, store: Store) -> None:
         """And the log has an event for each."""
         await self.made(store)
