@@ -118,7 +118,7 @@ def turns() -> FastAPI:
 
 
 def sampled() -> FastAPI:
-    """The same, and `/sampler/start` and `/sampler/stop` tell where its CPU goes."""
+    """The same, and `/sampler/start` and `/sampler/stop` show where its CPU goes."""
     app, sampler = turns(), Sampler()
 
     @app.get("/sampler/start")

@@ -74,6 +74,29 @@ def test_an_agent_in_the_terminal(
         assert chat.end() == 0
 
 
+def test_an_ask_that_another_client_closed(
+    terminal: Callable[..., Terminal], serve: Callable[..., Process]
+) -> None:
+    """What is typed then is a message, and the terminal goes on."""
+    url = serve().url
+    token = httpx.post(f"{url}/sessions", json={}).json()["token"]
+    for flags in ((), ("--url", url, "--token", token)):
+        chat, other = terminal("chat", *flags), terminal("chat", *flags)
+        chat.wait_for(PROMPT)
+        chat.type("plan a trip to Paris\r")
+        chat.wait_for("2 No")
+        chat.wait_for(PROMPT)
+        other.wait_for(PROMPT)
+        other.type("something else\r")
+        other.wait_for(r"You said: \*something else\*")
+        other.wait_for(PROMPT)
+        assert other.end() == 0
+        chat.type("1\r")
+        chat.wait_for(r"You said: \*1\*")
+        chat.wait_for(PROMPT)
+        assert chat.end() == 0
+
+
 def test_chatting_with_a_server(
     terminal: Callable[..., Terminal], serve: Callable[..., Process]
 ) -> None:

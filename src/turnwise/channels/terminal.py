@@ -171,10 +171,12 @@ def _checked(response: httpx2.Response) -> dict[str, Any]:
             return body
         detail = str(body["detail"])
     except (ValueError, KeyError, TypeError):  # not one of ours: a proxy's page
-        detail = f"The server answered {response.status_code}."
+        body, detail = {}, f"The server answered {response.status_code}."
     if response.status_code in (502, 503, 504):
         raise StoreUnavailable(detail)
-    raise {401: Unauthorized, 409: AskClosed}.get(response.status_code, TurnwiseError)(detail)
+    if body.get("code") == AskClosed.code:
+        raise AskClosed(detail)
+    raise (Unauthorized if response.status_code == 401 else TurnwiseError)(detail)
 
 
 def _session_in(token: str) -> str:

@@ -1,7 +1,7 @@
-"""Earlier: sessions as versions before format 3 kept them, told as rows. Pure.
+"""Earlier: sessions as versions before format 3 kept them, read as rows. Pure.
 
 Those versions kept a row for each session, turn, message and act. Every conversation, cursor, token
-and key works as before: events keep their numbers, and entries that derive the same events tell
+and key works as before: events keep their numbers, and entries that derive the same events hold
 what a session's log still held.
 """
 
@@ -125,7 +125,7 @@ def _log(was: Earlier, turns: dict[int, Turn]) -> Iterator[Entry]:
         turn = turns.get(event.turn or 0)
         entry: Entry | None = None
         if event.type == events.MESSAGE:
-            continue  # the entry of the turn's end tells it
+            continue  # the entry of the turn's end holds it
         if event.type == events.QUEUED and turn is not None:
             entry = _accepted(turn, _message(event), event.id, event)
         elif event.type == events.STARTED and turn is not None:

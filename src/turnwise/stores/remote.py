@@ -102,7 +102,7 @@ class RemoteStore(RuledStore):
         settled: Settled | None,
         future: asyncio.Future[Any],
     ) -> None:
-        """Act, and tell the caller, if it still waits."""
+        """Act, and notify the caller, if it still waits."""
         answer = None
         try:
             answer = await self._act(session, make, name or operation())

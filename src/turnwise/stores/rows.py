@@ -1,7 +1,7 @@
 """Rows: what a store keeps of a session, and all that is derived from it. Pure.
 
 A session is one small *header* (header.py) and a sequence of *entries*, only appended. An entry
-tells of one act and never changes; its body is a JSON list, then parts that are JSON already, a
+records one act and never changes; its body is a JSON list, then parts that are JSON already, a
 line for each. The session's events are derived from its entries by one function, live and in a
 replay.
 
@@ -113,7 +113,7 @@ def operation_of(entry: Entry) -> str:
 
 
 def events_of(entry: Entry) -> list[Event]:
-    """The events that an entry tells, in order. Raises Damaged."""
+    """The events that an entry holds, in order. Raises Damaged."""
     try:
         if entry.kind == "d":  # most entries of a stream
             head, _, packed = entry.body.partition(b"\n")
@@ -255,7 +255,7 @@ def _told_by(end: End) -> list[Draft]:
 
 
 def is_waiting(entry: Entry) -> bool:
-    """Whether an entry tells of a turn that waits for a worker."""
+    """Whether an entry is of a turn that waits for a worker."""
     return entry.kind == "q" and not head_of(entry)[5]
 
 

@@ -93,7 +93,7 @@ class Address:
         return bool(self.listen_url) or not self.pooled
 
     def learn(self, error: asyncpg.PostgresError) -> None:
-        """An error may tell that a pooler stands between."""
+        """An error may show that a pooler stands between."""
         if error.sqlstate in ("26000", "42P05"):
             self._use_pooler("prepared statements are lost")
 

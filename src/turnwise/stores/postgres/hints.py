@@ -1,4 +1,4 @@
-"""Hints: tell other processes what was committed, and hear it from them.
+"""Hints: notify other processes of what was committed, and receive their notices.
 
 A hint is sent behind the commits, by one sender for each process and never inside a transaction
 that writes: a transaction that notifies holds a lock on the whole database through its fsync. What

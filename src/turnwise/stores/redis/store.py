@@ -1,7 +1,7 @@
 """The Redis store: many machines, one Redis or a Cluster.
 
 The rules are in stores/rules/, and driver.py says what Redis is beneath them. The script that
-commits an act also tells other processes of it, through Redis's channels.
+commits an act also notifies other processes, through Redis's channels.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def _memory(header: Header) -> Part:
 
 
 def _turn_of(entry: Entry) -> float:
-    """The turn of which an entry tells; those that tell of none are never in the way."""
+    """The turn that an entry belongs to; entries of no turn are never in the way."""
     if entry.turn is not None:
         return entry.turn
     turn: float = head_of(entry)[0] if entry.kind in "sd" else math.inf

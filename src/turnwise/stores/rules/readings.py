@@ -146,7 +146,7 @@ def _tag_at(number: int) -> Part:
 
 
 def _end_before(turn: int, floor: int) -> Part:
-    """The last events of a turn that ended before the log's floor: its record tells them still."""
+    """The last events of a turn that ended before the log's floor: its record still holds them."""
     (entries,) = yield (("turn", turn),)
     if not entries or entries[-1].kind not in STATUSES or entries[-1].last > floor:
         return None

@@ -163,7 +163,7 @@ def claim_of(
     said: Sequence[bytes],
     state: bytes | None,
 ) -> Part:
-    """The claim that the header tells of. `said` are messages that are not stored yet, the last of
+    """The claim that the header holds. `said` are messages that are not stored yet, the last of
     the history; `state` is given if it is known."""
     head, epoch = header.head, header.epoch
     whole = max(header.base_seq, header.seq - desk.history)

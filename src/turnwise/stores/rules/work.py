@@ -279,7 +279,7 @@ def write(work: Work, drafts: Sequence[Draft]) -> None:
 
 
 def queued(entry: Entry) -> Head:
-    """The turn that an entry of acceptance tells of, as it waits."""
+    """The turn that an entry of acceptance adds, as it waits."""
     n, first, at = acceptance(entry)
     return Head(n, "queued", 0, 0, int(head_of(entry)[4] is not None), first, at)
 

@@ -228,7 +228,7 @@ class SQLiteActs(SQLiteReadings, local.Acts):
             self._tell(changes, session)
 
     def _tell(self, changes: Changes, session: str) -> None:
-        """Leave a signal for other processes, where no entry tells them."""
+        """Leave a signal for other processes of what no entry shows."""
         for notice in changes.notices:
             if isinstance(notice, Signal):
                 self._signal(notice.kind, session, notice.turn)
