@@ -23,6 +23,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
     "--disable-component-update", "--disable-sync", "--disable-quic",
 ]  # fmt: skip
+OURS = r"(http|ws)://127|blob:"
 PHONE = {"width": 390, "height": 780}
 expect.set_options(timeout=15_000)
 Serve = Callable[..., Process]
@@ -45,7 +46,7 @@ async def open_page(url: str, **context: Any) -> AsyncIterator[Page]:
         )
         page.on(
             "request",
-            lambda r: None if re.match(r"(http|ws)://127", r.url) else elsewhere.append(r.url),
+            lambda r: None if re.match(OURS, r.url) else elsewhere.append(r.url),
         )
         await page.goto(url)
         yield page
@@ -524,3 +525,148 @@ async def test_a_form(tmp_path: Path) -> None:
         await page.get_by_label("Your answer").fill("so")
         await page.keyboard.press("Enter")
         await expect(answers(page).last).to_have_text("got 'so'")
+
+
+async def test_taking_back_on_the_page(tmp_path: Path) -> None:
+    """Edit, answer again, branch, change what waits: also in another window that looks on."""
+    gate = asyncio.Event()
+
+    async def reply(turn: Turn) -> Any:
+        turn.state["n"] = turn.state.get("n", 0) + 1
+        if turn.text == "wait":
+            await gate.wait()
+        yield f"{turn.state['n']} (turn {turn.n}): {turn.text or turn.reason}"
+
+    settings = Settings(_env_file=None, grace=1.0)
+    runtime = Runtime(Bot(reply), f"sqlite:///{tmp_path / 'b.db'}", settings=settings)
+    async with serving(create_app(runtime)) as url, open_page(url) as page:
+        for text in ("one", "two", "three"):
+            await say(page, text)
+        await expect(answers(page)).to_have_text(
+            ["1 (turn 1): one", "2 (turn 2): two", "3 (turn 3): three"]
+        )
+        other = await page.context.new_page()
+        await other.goto(url)
+        await expect(answers(other)).to_have_count(3)
+        mine = page.locator("#messages .user")
+        await mine.nth(1).hover()
+        await page.screenshot(path="/tmp/turnwise-tools.png")
+        await mine.nth(1).get_by_role("button", name="Edit").click()
+        await expect(page.locator("#editing")).to_be_visible()
+        await expect(page.locator("#text")).to_have_value("two")
+        await page.screenshot(path="/tmp/turnwise-edit.png")
+        await say(page, "zwei")
+        for window in (page, other):
+            await expect(answers(window)).to_have_text(["1 (turn 1): one", "2 (turn 4): zwei"])
+        await expect(page.locator("#editing")).to_be_hidden()
+        await answers(page).last.hover()
+        await page.get_by_role("button", name="Answer again").last.click()
+        for window in (page, other):
+            await expect(answers(window)).to_have_text(["1 (turn 1): one", "2 (turn 5): zwei"])
+        await page.reload()
+        await expect(answers(page)).to_have_text(["1 (turn 1): one", "2 (turn 5): zwei"])
+        await page.get_by_role("button", name="Branch from here").first.click()
+        await expect(answers(page)).to_have_text(["1 (turn 1): one"])
+        await expect(page.locator("#sessions [aria-current]")).to_have_text("one · branch")
+        await say(page, "wait")
+        await say(page, "later")
+        await page.get_by_role("button", name="Change").click()
+        await say(page, "sooner")
+        await expect(page.locator("#open .waiting .bubble")).to_have_text("sooner")
+        gate.set()
+        await expect(answers(page)).to_have_count(3)
+        await expect(answers(page).last).to_have_text("3 (turn 3): sooner")
+        (session,) = [s for s in (await runtime.sessions()).sessions if s.name == "one · branch"]
+        await runtime.wake(session.id, "tea is ready")
+        await expect(answers(page).last).to_have_text("4 (turn 4): tea is ready")
+        await expect(page.locator("#messages .user")).to_have_count(3)
+        await page.locator("#sessions button").nth(1).click()
+        await expect(answers(page)).to_have_text(["1 (turn 1): one", "2 (turn 5): zwei"])
+
+
+async def test_a_support_chat_with_its_own_login(tmp_path: Path) -> None:
+    """Two people and somebody who is not logged in, in three browsers: each has the own questions,
+    and nobody sees another's, however the address is guessed."""
+    from test_examples import running
+
+    chromium = shutil.which("chromium")
+    needs(chromium is not None, "chromium")
+    with running("support_chat", tmp_path, workers=2) as url:
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+            pages = [await (await browser.new_context()).new_page() for _ in range(3)]
+            ada, bob, guest = pages
+            for page, name in ((ada, "ada"), (bob, "bob")):
+                await page.goto(url)
+                await page.fill("[name=user]", name)
+                await page.click("button")
+                await expect(page.locator("h1")).to_have_text(f"Support for {name}")
+            await ada.fill("[name=text]", "Where is my parcel?")
+            await ada.click("button")
+            await expect(ada.locator("#talk li")).to_have_text(
+                ["Where is my parcel?", "We look into this, ada: Where is my parcel?"]
+            )
+            await expect(ada.locator("#questions li")).to_have_text(["Where is my parcel?"])
+            await ada.screenshot(path="/tmp/turnwise-support-ada.png")
+            await bob.reload()
+            await expect(bob.locator("h1")).to_have_text("Support for bob")
+            found = await ada.evaluate("call('')")
+            path = f"/chat/sessions/{found['sessions'][0]['id']}/messages"
+            for page, status in ((ada, 200), (bob, 404), (guest, 404)):
+                answered = await page.context.request.get(url + path)
+                assert answered.status == status
+            assert (await bob.evaluate("call('')"))["sessions"] == []
+            await bob.screenshot(path="/tmp/turnwise-support-bob.png")
+            listed = await guest.context.request.get(f"{url}/chat/sessions")
+            assert listed.status == 401
+            await guest.goto(url)
+            await expect(guest.locator("[name=user]")).to_be_visible()
+            await guest.screenshot(path="/tmp/turnwise-support-guest.png")
+            await ada.reload()
+            await ada.locator("#questions li").click()
+            await expect(ada.locator("#talk li")).to_have_count(2)
+            await ada.click("a")
+            await expect(ada.locator("[name=user]")).to_be_visible()
+            await browser.close()
+
+
+async def test_files_on_the_page(tmp_path: Path) -> None:
+    """Chosen, pasted and dropped; images are shown, also after a reload; one may be removed."""
+    from test_files import png
+
+    async def reply(turn: Turn) -> str:
+        sizes = [len(await turn.file(one)) for one in turn.message.attachments]
+        return f"{turn.text} {sizes}"
+
+    settings = Settings(_env_file=None, grace=1.0)
+    runtime = Runtime(Bot(reply), f"sqlite:///{tmp_path / 'f.db'}", settings=settings)
+    async with serving(create_app(runtime)) as url, open_page(url) as page:
+        red: Any = {"name": "red.png", "mimeType": "image/png", "buffer": png(80)}
+        notes: Any = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"buy milk"}
+        await page.set_input_files("#files", [red, notes])
+        await expect(page.locator("#attached .file:not(.sending)")).to_have_count(2)
+        await page.get_by_role("button", name="Remove notes.txt").click()
+        await page.screenshot(path="/tmp/turnwise-attached.png")
+        await say(page, "look")
+        await expect(answers(page)).to_have_text(f"look [{len(png(80))}]")
+        picture = page.locator("#messages .user .picture")
+        await expect(picture).to_have_js_property("naturalWidth", 80)
+        drop = """(bytes) => {
+          const data = new DataTransfer();
+          data.items.add(new File([new Uint8Array(bytes)], "drop.txt", {type: "text/plain"}));
+          const kind = {bubbles: true, cancelable: true};
+          window.dispatchEvent(new DragEvent("drop", {...kind, dataTransfer: data}));
+          document.querySelector("#text").dispatchEvent(
+            new ClipboardEvent("paste", {...kind, clipboardData: data}));
+        }"""
+        await page.evaluate(drop, list(b"hello"))
+        await expect(page.locator("#attached .file:not(.sending)")).to_have_count(2)
+        await page.click("#send")
+        await expect(answers(page).last).to_have_text("[5, 5]")
+        await page.reload()
+        await expect(picture).to_have_js_property("naturalWidth", 80)
+        await expect(page.locator("#messages .user .link")).to_have_count(2)
+        await page.screenshot(path="/tmp/turnwise-files.png")
+        wrong: Any = {"name": "a.png", "mimeType": "image/png", "buffer": b"no image"}
+        await page.set_input_files("#files", [wrong])
+        await expect(page.locator("#notice")).to_contain_text("not of the type")

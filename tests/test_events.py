@@ -63,8 +63,8 @@ def test_an_event_without_a_turn() -> None:
 
 
 def test_the_list_is_closed() -> None:
-    """Sixteen types, three of them end a turn."""
-    assert len(events.TYPES) == len(set(events.TYPES)) == 16
+    """Twenty-one types, four of them end a turn."""
+    assert len(events.TYPES) == len(set(events.TYPES)) == 21
     assert set(events.TYPES) > events.TERMINAL
 
 

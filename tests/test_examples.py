@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -137,3 +138,56 @@ async def test_sticky_thread(tmp_path: Path) -> None:
                     assert answer.json() == f"{i}: {said}"
 
             await asyncio.gather(*(converse(n) for n in range(16)))
+
+
+async def test_reminder_bot(tmp_path: Path) -> None:
+    """A reminder comes once, through whichever of four workers, though nobody asks for it then."""
+    with running("reminder_bot", tmp_path) as url:
+        async with client(url) as http:
+            made = (await http.post("/sessions")).json()
+            headers = {"Authorization": f"Bearer {made['token']}", "Prefer": "wait=20"}
+            path = f"/sessions/{made['id']}"
+            said = await http.post(
+                f"{path}/turns", json={"text": "tea in 2 seconds"}, headers=headers
+            )
+            assert said.json()["reply"]["text"].startswith("I will remind you at")
+            assert (await http.get(path, headers=headers)).json()["timers"][0]["reason"] == "tea"
+            rung = await _second_turn(http, path, headers)
+            assert rung["reply"]["text"] == "It is time: tea."
+            turns = (await http.get(f"{path}/turns", headers=headers)).json()["turns"]
+            assert len(turns) == 2
+
+
+async def _second_turn(
+    http: httpx.AsyncClient, path: str, headers: dict[str, str]
+) -> dict[str, Any]:
+    async with asyncio.timeout(20):
+        while True:
+            turn = await http.get(f"{path}/turns/2", headers=headers)
+            if turn.status_code == 200:
+                found: dict[str, Any] = turn.json()
+                return found
+            await asyncio.sleep(0.1)
+
+
+async def test_job_report(tmp_path: Path) -> None:
+    """What the web hook says twice is said once; a failed job asks, and the answer is answered."""
+    with running("job_report", tmp_path) as url:
+        async with client(url) as http:
+            made = (await http.post("/sessions")).json()
+            headers = {"Authorization": f"Bearer {made['token']}", "Prefer": "wait=20"}
+            path = f"/sessions/{made['id']}"
+            await http.post(f"{path}/turns", json={"text": "go"}, headers=headers)
+            for job, state in ((1, "done"), (1, "done"), (2, "failed")):
+                hook = {"job": f"{made['id']}/{job}", "state": state}
+                assert (await http.post("/hook", json=hook)).status_code == 200
+            history = (await http.get(f"{path}/messages", headers=headers)).json()
+            texts = [message["text"] for message in history["messages"]]
+            assert texts[2:] == [
+                f"Job {made['id']}/1 is done.", f"Job {made['id']}/2 has failed. Again?",
+            ]  # fmt: skip
+            (ask,) = history["asks"]
+            again = await http.post(
+                f"{path}/turns", json={"answers": [{"ask": ask, "value": "yes"}]}, headers=headers
+            )
+            assert again.json()["reply"]["text"] == "It runs again."

@@ -20,6 +20,17 @@ from turnwise import Bot
 
 CONTRACT = {
     ("post", "/sessions"): {"201"},
+    ("get", "/sessions"): {"200", "401"},
+    ("post", "/sessions/{session_id}/turns/{n}/again"): {"200", "202", "401", "404", "409"},
+    ("patch", "/sessions/{session_id}/turns/{n}"): {"200", "401", "404", "409"},
+    ("post", "/sessions/{session_id}/stop"): {"200", "401", "404"},
+    ("post", "/sessions/{session_id}/fork"): {"201", "401", "404", "409"},
+    ("put", "/sessions/{session_id}/messages/{message_id}/feedback"): {"204", "401", "404"},
+    ("post", "/sessions/{session_id}/wake"): {"202", "204", "401", "403", "404"},
+    ("delete", "/sessions/{session_id}/wake/{key}"): {"204", "401", "403", "404"},
+    ("post", "/sessions/{session_id}/owner"): {"200", "401", "403", "404", "409"},
+    ("post", "/sessions/{session_id}/files"): {"201", "401", "404", "413", "415", "501"},
+    ("get", "/sessions/{session_id}/files/{file_id}"): {"200", "401", "404"},
     ("get", "/sessions/{session_id}"): {"200", "401", "404"},
     ("patch", "/sessions/{session_id}"): {"200", "401", "404"},
     ("delete", "/sessions/{session_id}"): {"204", "401", "404"},

@@ -37,21 +37,34 @@ ROUTES = {
     "GET /page/conversation.js": (None, "all"),
     "GET /page/asks.js": (None, "all"),
     "GET /page/growing.js": (None, "all"),
+    "GET /page/tools.js": (None, "all"),
+    "GET /page/uploads.js": (None, "all"),
     "GET /page/steps.js": (None, "all"),
     "GET /page/screen.js": (None, "all"),
     "GET /page/icon.svg": (None, "all"),
     "GET /page/about": (None, "all"),
-    "POST /page/render": ({"texts": ["*x*"]}, "token"),
+    "POST /page/render": ({"texts": ["*x*"]}, "known"),
     "GET /health/live": (None, "all"),
     "GET /health/ready": (None, "all"),
     "GET /metrics": (None, "all"),
-    "POST /sessions": ({}, "key"),
+    "POST /sessions": ({}, "owners"),
+    "GET /sessions": (None, "owners"),
     "GET /sessions/{session_id}": (None, "session"),
     "PATCH /sessions/{session_id}": ({"name": "x"}, "session"),
     "POST /sessions/{session_id}/turns": ({"text": "hi"}, "session"),
     "GET /sessions/{session_id}/turns": (None, "session"),
     "GET /sessions/{session_id}/turns/{n}": (None, "session"),
     "POST /sessions/{session_id}/turns/{n}/cancel": (None, "session"),
+    "POST /sessions/{session_id}/turns/{n}/again": (None, "session"),
+    "PATCH /sessions/{session_id}/turns/{n}": ({"text": "other"}, "session"),
+    "POST /sessions/{session_id}/stop": (None, "session"),
+    "POST /sessions/{session_id}/fork": ({}, "session"),
+    "PUT /sessions/{session_id}/messages/{message_id}/feedback": ({"value": "up"}, "session"),
+    "POST /sessions/{session_id}/files": (b"a red square", "session"),
+    "GET /sessions/{session_id}/files/{file_id}": (None, "session"),
+    "POST /sessions/{session_id}/wake": ({"reason": "tea"}, "host"),
+    "DELETE /sessions/{session_id}/wake/{key}": (None, "host"),
+    "POST /sessions/{session_id}/owner": ({"owner": "ada"}, "host"),
     "GET /sessions/{session_id}/messages": (None, "session"),
     "GET /sessions/{session_id}/events": (None, "session"),
     "WS /sessions/{session_id}/ws": (None, "session"),
@@ -64,13 +77,24 @@ ROUTES |= {  # what is read without a key answers HEAD as well
     for route, (_, who) in ROUTES.items()
     if who == "all" and route != "GET /page/about"
 }
+PRINCIPALS = (
+    "none", "other", "expired", "refreshed", "key", "own",
+    "owner",  # the key, for the owner of the session
+    "stranger",  # the key, for another owner
+    "login",  # the owner's login
+    "foreign",  # another person's login
+)  # fmt: skip
+OWNERS = {"key", "owner", "stranger", "login", "foreign"}
 ALLOWED = {
-    "all": {"none", "other", "expired", "refreshed", "key", "own"},
-    "key": {"key"},
-    "token": {"other", "refreshed", "own"},
-    "session": {"key", "own"},
+    "all": set(PRINCIPALS),
+    "owners": OWNERS,
+    "known": {"other", "refreshed", "own", *OWNERS},
+    "session": {"key", "own", "owner", "login"},
+    "host": {"key", "owner"},
 }
-PRINCIPALS = ("none", "other", "expired", "refreshed", "key", "own")
+HIDDEN = {"session": {"other", "stranger", "foreign"}, "host": {"other", "stranger"}}
+FORBIDDEN = {"host": {"own", "login", "foreign", "refreshed"}}
+LOGIN = "the secret of the login, long enough"
 bot = Bot()
 
 
@@ -101,6 +125,11 @@ async def bearer_of(principal: str, talker: Talker, door: Door) -> dict[str, str
     """The header that this principal brings; `refreshed` refreshes the session's token away."""
     if principal in ("none", "key"):
         return KEY if principal == "key" else {}
+    if principal in ("owner", "stranger"):
+        return {**KEY, "X-Turnwise-Owner": "ada" if principal == "owner" else "bob"}
+    if principal in ("login", "foreign"):
+        claims = {"sub": "ada" if principal == "login" else "bob", "exp": time.time() + 60}
+        return {"Authorization": f"Bearer {jwt.encode(claims, LOGIN, algorithm='HS256')}"}
     if principal == "other":
         made = await door.client.post("/sessions", json={}, headers=KEY)
         return {"Authorization": f"Bearer {made.json()['token']}"}
@@ -118,7 +147,10 @@ async def bearer_of(principal: str, talker: Talker, door: Door) -> dict[str, str
 async def knock(door: Door, route: str, talker: Talker, headers: dict[str, str]) -> int:
     """The status that the route answers with; a socket's close code, as the status it means."""
     method, path = route.split(" ")
-    path = path.format(session_id=talker.id, n=1)
+    message = (await talker.call("GET", "/messages")).json().get("messages", [{"id": "x"}])[-1]
+    form = {"file": ("a.txt", b"x", "text/plain")}
+    file = (await talker.call("POST", "/files", files=form)).json().get("id", "x")
+    path = path.format(session_id=talker.id, n=1, message_id=message["id"], key="tea", file_id=file)
     if method == "WS":
         url = door.url.replace("http", "ws") + path
         async with connect(url, additional_headers=headers, proxy=None) as socket:
@@ -132,24 +164,34 @@ async def knock(door: Door, route: str, talker: Talker, headers: dict[str, str])
                 return 200
             return (socket.close_code or 4000) - 4000
     body = ROUTES[route][0]
-    async with door.client.stream(method, path, json=body, headers=headers) as response:
+    sent: Any = {"json": body}
+    if isinstance(body, bytes):
+        sent = {"files": {"file": ("a.txt", body, "text/plain")}}
+    async with door.client.stream(method, path, headers=headers, **sent) as response:
         return response.status_code
 
 
 @pytest.mark.parametrize("principal", PRINCIPALS)
 async def test_who_gets_in(open_sqlite_door: Opener, principal: str) -> None:
     """Each route for each who may come; who may not learns nothing, not even that it exists."""
-    async with open_sqlite_door(bot, api_keys="the-key") as door:
+    async with open_sqlite_door(bot, api_keys="the-key", jwt_secret=LOGIN) as door:
         for route, (_, whom) in ROUTES.items():
-            made = await door.client.post("/sessions", json={}, headers=KEY)
+            adas = {**KEY, "X-Turnwise-Owner": "ada"}
+            made = await door.client.post("/sessions", json={}, headers=adas)
             talker = Talker(door.client, made.json())
             await talker.say("hello")
             headers = await bearer_of(principal, talker, door)
             status = await knock(door, route, talker, headers)
             if principal in ALLOWED[whom]:
-                assert status < 300, (route, status)
-            elif whom == "session" and principal == "other":
+                # The message of a finished turn can no longer be changed.
+                assert status < 300 or (route.startswith("PATCH") and status == 409), (
+                    route,
+                    status,
+                )
+            elif principal in HIDDEN.get(whom, ()):
                 assert status == 404, (route, status)
+            elif principal in FORBIDDEN.get(whom, ()):
+                assert status == 403, (route, status)
             else:
                 assert status == 401, (route, status)
 

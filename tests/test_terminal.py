@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from conftest import HERE, Process
 from terminals import PROMPT, Terminal
@@ -124,6 +125,57 @@ def test_chatting_with_a_server(
     seen = chat.wait_for(PROMPT)
     assert seen.count("you: 7") == 1
     assert "ran into an error" in seen
+    assert chat.end() == 0
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_taking_back_in_the_terminal(
+    terminal: Callable[..., Terminal], serve: Callable[..., Process], remote: bool, tmp_path: Path
+) -> None:
+    """The last message is edited and answered anew, and the conversation goes on in a copy."""
+    if remote:
+        chat = terminal("chat", "--url", serve("bots:echo").url)
+    else:
+        chat = terminal("chat", "bots:echo", "--store", "sqlite:///t.db")
+    chat.wait_for(PROMPT)
+    chat.type("/again\r")
+    chat.wait_for("There is no message yet")
+    chat.wait_for(PROMPT)
+    chat.type("one\r")
+    chat.wait_for("1: one")
+    chat.wait_for(PROMPT)
+    chat.type("/edit uno\r")
+    chat.wait_for(": uno")
+    chat.wait_for(PROMPT)
+    chat.type("/again\r")
+    chat.wait_for(": uno")
+    chat.wait_for(PROMPT)
+    chat.type("/fork\r")
+    chat.wait_for("This is a copy")
+    chat.wait_for(PROMPT)
+    chat.type("two\r")
+    chat.wait_for(": two")
+    chat.wait_for(PROMPT)
+    chat.type("/file nothing.txt\r")
+    chat.wait_for("cannot be read")
+    chat.wait_for(PROMPT)
+    chat.type("/history\r")
+    seen = chat.wait_for(PROMPT)
+    assert seen.count("you: uno") == 1
+    assert "you: one" not in seen
+    assert "you: two" in seen
+    if not remote:
+        chat.type("/sessions\r")
+        seen = chat.wait_for(PROMPT)
+        assert "4 messages" in seen
+        number = next(line for line in seen.splitlines() if "2 messages" in line).split()[0]
+        chat.type(f"/sessions {number}\r")
+        assert "you: two" not in chat.wait_for(PROMPT)
+    notes = tmp_path / "my notes.txt"
+    notes.write_text("buy milk")
+    chat.type(f"/file '{notes}' read this\r")
+    chat.wait_for(": read this")
+    chat.wait_for(PROMPT)
     assert chat.end() == 0
 
 

@@ -9,7 +9,8 @@ from typing import Any, TypeVar, overload
 
 from turnwise import handlers
 from turnwise.callables import takes_one
-from turnwise.errors import ConfigurationError
+from turnwise.conversation import WhenBusy, checked_policy
+from turnwise.errors import ConfigurationError, Invalid
 from turnwise.handlers import Handler as Handler
 from turnwise.limits import check_counts, check_positive
 from turnwise.services import Service, Services, When
@@ -28,8 +29,10 @@ class Bot:
     `turn.messages` holds. `timeout`: seconds that a turn may take. `max_attempts`: attempts at a
     turn whose worker process dies. `queue_limit`: messages that may wait in one session.
     `coalesce`: seconds between two deltas, or "sentence" for deltas of whole sentences.
-    `max_reply`: maximum characters of a reply. `max_state` and `max_memory`: maximum bytes of a
-    session's state and of its memory, as JSON.
+    `when_busy`: what a message does that finds earlier ones unanswered, unless it or its session
+    says otherwise: "queue", "interrupt", "merge" or "reject"; `settle`: seconds, at most 5, that a
+    turn waits for more messages to be merged. `max_reply`: maximum characters of a reply.
+    `max_state` and `max_memory`: maximum bytes of a session's state and of its memory, as JSON.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class Bot:
         timeout: float = 300.0,
         max_attempts: int = 3,
         queue_limit: int = 100,
+        when_busy: WhenBusy = "queue",
+        settle: float = 0.0,
         coalesce: Coalesce = 0.03,
         max_reply: int = 1_000_000,
         max_state: int = 65_536,
@@ -66,11 +71,16 @@ class Bot:
             max_memory=max_memory,
         )
         self.queue_limit = queue_limit
+        try:
+            self.policy = checked_policy(when_busy, settle)
+        except Invalid as error:
+            raise ConfigurationError(error.message) from None
         self._services = Services()
         self.before = self._services.before
         self.after = self._services.after
         self._handler: Handler | None = None
         self._threaded = False
+        self._waking: Handler | None = None
         self._lifespans: list[Lifespan] = []
         self._open: AsyncExitStack | None = None
         if reply is not None:
@@ -92,6 +102,14 @@ class Bot:
             raise ConfigurationError("A reply handler takes one argument: def reply(turn).")
         self._handler = handler
         self._threaded = not handlers.is_async(handler)
+        return handler
+
+    def wake(self, handler: H) -> H:
+        """Set the handler of turns that nobody has sent a message for (`runtime.wake`); without
+        one, the reply handler answers them. It is of the same kinds, and `turn.reason` says why."""
+        if not callable(handler) or not takes_one(handler):
+            raise ConfigurationError("A wake handler is a function of one argument, the turn.")
+        self._waking = handler
         return handler
 
     @overload
@@ -155,14 +173,16 @@ class Bot:
 
     async def answer(self, turn: Turn) -> None:
         """Run services and reply handler for one turn; returns when the handler is exhausted."""
-        handler = self._handler
-        if handler is None:
+        if self._handler is None:
             self.check()
         elif self._services:
             await self._services.run(turn, self._reply)
         else:
-            await handlers.run(turn, handler, turn, threaded=self._threaded)
+            await self._reply(turn)
 
     async def _reply(self, turn: Turn) -> None:
-        assert self._handler is not None
-        await handlers.run(turn, self._handler, turn, threaded=self._threaded)
+        handler, threaded = self._handler, self._threaded
+        if turn.reason is not None and self._waking is not None:
+            handler, threaded = self._waking, not handlers.is_async(self._waking)
+        assert handler is not None
+        await handlers.run(turn, handler, turn, threaded=threaded)

@@ -9,6 +9,12 @@
     │   ├── Forbidden             403: this origin may not connect
     │   ├── NotFound              404: no such session or turn (or one of another owner)
     │   ├── AskClosed             409: what is answered does not wait for an answer
+    │   ├── Superseded            409: the turn was taken back, or cannot be
+    │   ├── TooFarBack            409: the session's state before this turn is no longer kept
+    │   ├── NotQueued             409: the turn no longer waits
+    │   ├── Busy                  409: an earlier message is still being answered
+    │   ├── NoFileStore           501: the server keeps no files
+    │   ├── OwnerSet              409: the session has an owner, which never changes
     │   └── QueueFull             429: the session's mailbox is full
     ├── StoreUnavailable          503: the store cannot be reached; nothing was acknowledged
     │   └── PerhapsKept           503: it is unknown whether the store has stored the message
@@ -98,13 +104,59 @@ class AskClosed(Rejected):
     status = 409
 
 
+class Superseded(Rejected):
+    """This turn cannot be taken back: it was taken back before, it waits, or it does not exist."""
+
+    code = "superseded"
+    status = 409
+
+
+class TooFarBack(Rejected):
+    """The session's state before this turn is no longer kept, so nothing was changed."""
+
+    code = "too_far_back"
+    status = 409
+
+
+class NotQueued(Rejected):
+    """This turn no longer waits: its message cannot be changed."""
+
+    code = "not_queued"
+    status = 409
+
+
+class Busy(Rejected):
+    """An earlier message is still being answered."""
+
+    code = "busy"
+    status = 409
+    retryable = True
+
+
+class NoFileStore(Rejected):
+    """This server keeps no files: set TURNWISE_FILES."""
+
+    code = "no_file_store"
+    status = 501
+
+
+class OwnerSet(Rejected):
+    """The session has an owner, and that never changes."""
+
+    code = "owner_set"
+    status = 409
+
+
 class QueueFull(Rejected):
     """Too many messages are waiting in this session; try again when some are answered."""
 
     code = "queue_full"
     status = 429
     retryable = True
-    retry_after = 1.0
+
+    def __init__(self, message: str | None = None, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class RateLimited(Rejected):

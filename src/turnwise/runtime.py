@@ -7,32 +7,32 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
-from functools import partial
+from collections.abc import AsyncIterator, Callable
 from types import FrameType
 from typing import Any
 
+import orjson
+
 from turnwise import telemetry
+from turnwise.asking import Asking
 from turnwise.bot import Bot, Handler
-from turnwise.conversation import Answer, Message, Reply, TurnRecord, checked_session_id
-from turnwise.conversation.events import Event
-from turnwise.conversation.streamed_text import StreamedText
+from turnwise.conversation import (
+    checked_policy,
+)
 from turnwise.errors import (
     ConfigurationError,
-    ReplyTimeout,
     StoreUnavailable,
-    StreamEnded,
-    TurnError,
-    turn_error,
 )
-from turnwise.gateway.exclusive import HeldSession, held
+from turnwise.files import open_files
+from turnwise.gateway.files import FileLimits, Files
 from turnwise.gateway.gateway import Gateway, Limits
 from turnwise.gateway.hub import Hub
 from turnwise.settings import Settings
 from turnwise.stores.base import Store
+from turnwise.stores.memory import MemoryStore
 from turnwise.stores.open import open_store
+from turnwise.stores.sqlite.store import SQLiteStore
 from turnwise.tokens import Signer
-from turnwise.worker.attempt import check_state
 from turnwise.worker.loop_watch import LoopWatch
 from turnwise.worker.worker import Worker
 
@@ -40,11 +40,13 @@ log = logging.getLogger("turnwise")
 
 SWEEP = 5.0
 """Seconds between two sweeps that delete expired data."""
+SWEEP_FILES = 600.0
+"""Seconds between two looks for files that nobody names."""
 COUNT_WAITING = 3
 """Seconds between two counts of the waiting turns."""
 
 
-class Runtime:
+class Runtime(Asking):
     """Opens `store` and answers its turns with `bot`.
 
     `bot` may also be a bare reply handler. `store` is a URL such as `sqlite:///turnwise.db` or a
@@ -66,6 +68,11 @@ class Runtime:
         chosen = self.settings.store if store is None else store
         self._store = (
             open_store(chosen, observe=telemetry.batch) if isinstance(chosen, str) else chosen
+        )
+        self._files = open_files(
+            self.settings.files,
+            self._store.path if isinstance(self._store, SQLiteStore) else None,
+            memory=isinstance(self._store, MemoryStore),
         )
         self._with_worker = worker
         self._worker: Worker | None = None
@@ -131,15 +138,19 @@ class Runtime:
                 concurrency=settings.concurrency,
                 lease=settings.lease,
                 debug=settings.debug,
+                owner_limit=settings.owner_running,
+                files=self._files,
             )
+            await store.publish(orjson.dumps([self.bot.queue_limit, *self.bot.policy]))
         self._gateway = Gateway(
             store,
             self._hub,
             Signer(await store.secret(), settings.token_ttl),
-            limits=Limits(text=settings.max_text, queue=self.bot.queue_limit),
+            limits=await self._limits(),
             session_ttl=settings.session_ttl,
             offer=self._worker.offer if self._worker else None,
             take=self._worker.take if self._worker else None,
+            files=Files(store, self._files, FileLimits(settings.max_file, settings.max_files)),
         )
         if self._worker is not None:
             await self.bot.start()
@@ -151,7 +162,20 @@ class Runtime:
         self._chores = [
             loop.create_task(self._sweep_forever()),
             loop.create_task(self._count_forever()),
+            loop.create_task(self._sweep_files_forever()),
         ]
+
+    async def _limits(self) -> Limits:
+        """The limits of the gateway: by the settings, and by what the bot has named, here or in the
+        processes that run it."""
+        settings, queue, policy = self.settings, self.bot.queue_limit, self.bot.policy
+        named = None if self._with_worker else await self._store.published()
+        if named is not None:
+            queue, when_busy, settle = orjson.loads(named)
+            policy = when_busy, settle
+        if settings.when_busy is not None:
+            policy = checked_policy(settings.when_busy, settings.settle)
+        return Limits(settings.max_text, queue, settings.owner_waiting, policy)
 
     def retire(self) -> None:
         """Close open streams and take no more turns, because this process will stop soon."""
@@ -229,10 +253,21 @@ class Runtime:
             await asyncio.sleep(SWEEP)
             try:
                 await self._store.sweep(retention=self.settings.retention)
+                self.gateway.limits = await self._limits()
             except StoreUnavailable as error:
                 log.warning("cannot sweep: %s", error)
             except Exception:
                 log.exception("cannot sweep")
+
+    async def _sweep_files_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_FILES)
+            try:
+                await self.gateway.files.sweep()
+            except StoreUnavailable as error:
+                log.warning("cannot sweep files: %s", error)
+            except Exception:
+                log.exception("cannot sweep files")
 
     # Talking
 
@@ -270,92 +305,3 @@ class Runtime:
     def store(self) -> Store:
         """The store, for the command line and the tests."""
         return self._store
-
-    async def ask(
-        self,
-        session_id: str,
-        text: str,
-        *,
-        key: str | None = None,
-        timeout: float | None = None,
-        metadata: dict[str, Any] | None = None,
-        answers: Mapping[str, Any] | None = None,
-        note: Mapping[str, Any] | None = None,
-    ) -> Reply:
-        """The reply to `text` in the session `session_id`, which is created on first use.
-
-        The same `key` submits only once. `answers` are values by the ids of the asks that they
-        answer (`reply.asks`); then the text may be empty. `note` is for the handler
-        (`turn.note`) and for `runtime.turn`. Raises AskClosed if one waits no longer,
-        ReplyTimeout after `timeout` seconds (the turn continues), TurnError if the turn failed or
-        was cancelled.
-        """
-        _, record, closed = await self.gateway.submit_and_wait(
-            session_id, text, timeout=timeout, key=key, create=True, metadata=metadata,
-            answers=[Answer(ask, value) for ask, value in (answers or {}).items()], note=note,
-        )  # fmt: skip
-        if record.open:
-            raise StreamEnded() if closed else ReplyTimeout()
-        if record.error is not None:
-            raise turn_error(*record.error)
-        if record.reply is None:
-            raise TurnError("The turn was cancelled.", code="cancelled")
-        return record.reply
-
-    async def stream(
-        self, session_id: str, text: str, *, key: str | None = None
-    ) -> AsyncIterator[Event]:
-        """The events of the turn that answers `text`, until its last one.
-
-        If the caller stops early, the turn continues. Raises StreamEnded if this process stops
-        before the turn has ended, so that a partial reply never looks complete.
-        """
-        _, reader = await self.gateway.submit_and_follow(session_id, text, key=key, create=True)
-        with reader:
-            async for event in reader:
-                yield event
-
-    async def stream_text(
-        self, session_id: str, text: str, *, key: str | None = None
-    ) -> AsyncIterator[str]:
-        """The reply's text, piece by piece; whole messages are separated by a line break.
-
-        Raises TurnError if the turn fails or is cancelled, StreamEnded if this process stops
-        first, or if a second attempt produces a text that differs from what was already yielded.
-        """
-        told = StreamedText()
-        async for event in self.stream(session_id, text, key=key):
-            if piece := told.hear(event):
-                yield piece
-
-    async def turn(
-        self, session_id: str, n: int | None = None, *, key: str | None = None
-    ) -> TurnRecord:
-        """A turn by its number or by its idempotency key. Raises NotFound."""
-        if (n is None) == (key is None):
-            raise ConfigurationError("Name the turn by its number n or by its key.")
-        if key is not None:
-            return await self.gateway.turn_by_key(session_id, key)
-        assert n is not None
-        return await self.gateway.turn(session_id, n)
-
-    async def messages(self, session_id: str, limit: int = 50) -> list[Message]:
-        """The session's last messages, oldest first. Raises NotFound."""
-        history = await self.gateway.history(session_id, limit=limit)
-        return history.messages
-
-    @contextlib.asynccontextmanager
-    async def session(
-        self, session_id: str, *, timeout: float | None = None
-    ) -> AsyncIterator[HeldSession]:
-        """Exclusive access to a session between its turns; it is created on first use.
-
-        No turn of it runs in any process meanwhile. `state` is saved on exit; if an exception is
-        raised, nothing is saved. Waits at most `timeout` seconds for the running turn, then
-        raises ReplyTimeout. Raises ClaimLost if the claim expired (nothing was saved).
-        """
-        checked_session_id(session_id)
-        await self.gateway.create(session_id=session_id)
-        check = partial(check_state, most=self.bot.options.max_state)
-        async with held(self._store, session_id, timeout, check) as session:
-            yield session

@@ -56,6 +56,32 @@ class Settings(BaseSettings):
     api_keys: str = Field(
         default="", repr=False, description="Keys of trusted backends, separated by commas."
     )
+    jwt_secret: str = Field(
+        default="",
+        repr=False,
+        description="The secret of your login's JWTs (HS256); their `sub` is the owner.",
+    )
+    jwt_jwks_url: str = Field(
+        default="", description="Where your login publishes its keys (RS256, ES256)."
+    )
+    jwt_issuer: str = Field(default="", description="The `iss` that your login's JWTs have.")
+    jwt_audience: str = Field(default="", description="The `aud` that your login's JWTs have.")
+    guests: bool = Field(
+        default=False, description="Whether sessions are also created without your login."
+    )
+    when_busy: Literal["queue", "interrupt", "merge", "reject"] | None = Field(
+        default=None,
+        description="What a message does that finds earlier ones unanswered; else the bot says it.",
+    )
+    settle: float = Field(
+        default=0.0, ge=0, le=5, description="Seconds that a turn waits for messages to merge."
+    )
+    owner_running: int | None = Field(
+        default=None, ge=1, description="Maximum number of turns of one owner that run at once."
+    )
+    owner_waiting: int | None = Field(
+        default=None, ge=1, description="Maximum number of unfinished turns of one owner."
+    )
     allowed_origins: str = Field(
         default="", description="Other origins whose pages may use the API, separated by commas."
     )
@@ -73,6 +99,15 @@ class Settings(BaseSettings):
         description="Seconds that events stay in the log so that readers can resume.",
     )
     max_body: int = Field(default=1_000_000, ge=1000, description="Maximum request body, bytes.")
+    files: str = Field(
+        default="",
+        repr=False,
+        description="Where uploads are kept: a folder, or s3://bucket/prefix and the like.",
+    )
+    max_file: int = Field(default=5_000_000, ge=1, description="Maximum bytes of an upload.")
+    max_files: int = Field(
+        default=100_000_000, ge=1, description="Maximum bytes of a session's uploads."
+    )
     max_text: int = Field(default=100_000, ge=1, description="Maximum characters in a message.")
     max_streams: int = Field(default=10_000, ge=1, description="Maximum open streams per process.")
     sessions_per_minute: int = Field(

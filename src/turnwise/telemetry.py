@@ -44,6 +44,9 @@ FIRST_DELTA = Histogram(
     buckets=_FAST,
     registry=REGISTRY,
 )
+FEEDBACK = Counter(
+    "turnwise_feedback", "People's feedback on messages.", ["value"], registry=REGISTRY
+)
 STREAMS = Gauge(
     "turnwise_open_streams",
     "Readers following a session.",

@@ -14,6 +14,7 @@ import jwt
 
 from turnwise.errors import Unauthorized
 
+ISSUER = "turnwise"
 MAX_TOKEN = 4096
 """Bytes; a longer text is not a token of ours."""
 
@@ -37,7 +38,8 @@ class Signer:
 
     def issue(self, session: str, generation: int, now: float) -> str:
         """A token for `session`, from `now` (seconds since 1970)."""
-        claims: dict[str, Any] = {"sub": session, "gen": generation, "iat": int(now)}
+        claims: dict[str, Any] = {"iss": ISSUER, "sub": session, "gen": generation}
+        claims["iat"] = int(now)
         if self._ttl is not None:
             claims["exp"] = now + self._ttl
         return jwt.encode(claims, self._secret, algorithm="HS256")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar
+from urllib.parse import unquote_to_bytes
 
-from turnwise.conversation import Answer, Message
+from turnwise.conversation import Answer, Attachment, Message
 from turnwise.conversation.steps import StepKind
 from turnwise.memory import Keeper, Memory
 
@@ -31,13 +33,20 @@ class Options:
     max_memory: int = 64_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TurnSession:
-    """The session a turn belongs to: its id, its name, its metadata."""
+    """The session a turn belongs to.
+
+    `owner` is whose it is, if anybody's. `metadata` is what clients have written, `private` what
+    only the host writes and no client sees. A handler may set `name`: it is kept with the reply, if
+    no person has named the session.
+    """
 
     id: str
     name: str | None
     metadata: dict[str, Any]
+    owner: str | None = None
+    private: dict[str, Any] = field(default_factory=dict)
 
 
 class Step(Protocol):
@@ -67,6 +76,8 @@ class Tools(Keeper, Protocol):
 
     async def history(self, before: int | None, limit: int) -> list[Message]: ...
 
+    async def file(self, url: str) -> bytes: ...
+
     def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]: ...
 
 
@@ -80,7 +91,9 @@ class Turn:
     what the bot remembers beside what was said. `usage` is stored however the turn ends, and
     `metadata` with the message that contains its streamed text. `note` is JSON of the door that
     brought the message, such as a client's own ids. `asks` are the ids of the asks that were open
-    when the attempt began: a message that was accepted before an ask leaves it open.
+    when the attempt began: a message that was accepted before an ask leaves it open. `reason` is
+    set where the bot speaks without a message of a person (`runtime.wake`): then `message` is empty
+    and its role is "system".
     """
 
     def __init__(
@@ -96,6 +109,7 @@ class Turn:
         tools: Tools,
         note: Mapping[str, Any] | None = None,
         asks: Sequence[str] = (),
+        reason: str | None = None,
     ) -> None:
         self.session = session
         self.n = n
@@ -107,6 +121,7 @@ class Turn:
         self.metadata: dict[str, Any] = {}
         self.note = note or {}
         self.asks = asks
+        self.reason = reason
         self._history = history
         self._tools = tools
 
@@ -157,6 +172,15 @@ class Turn:
     async def history(self, before: int | None = None, limit: int = 50) -> list[Message]:
         """Earlier messages, oldest first: the last `limit` whose `seq` is below `before`."""
         return await self._tools.history(before, limit)
+
+    async def file(self, attachment: Attachment) -> bytes:
+        """The bytes of a file that a person has uploaded, or of a data URL. Raises NotFound for
+        anything else: Turnwise fetches nothing."""
+        if attachment.url.startswith("data:"):
+            about, _, data = attachment.url.partition(",")
+            plain = unquote_to_bytes(data)
+            return b64decode(plain) if about.endswith(";base64") else plain
+        return await self._tools.file(attachment.url)
 
     def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]:
         """Run blocking `fn` in this session's own thread, which its earlier turns used too."""

@@ -28,12 +28,20 @@ import orjson
 
 from turnwise import Answer, Ask, Bot, Message, Turn
 from turnwise.conversation.events import Event
-from turnwise.errors import AskClosed, NotFound, QueueFull, StoreUnavailable
+from turnwise.errors import (
+    AskClosed,
+    NotFound,
+    NotQueued,
+    QueueFull,
+    StoreUnavailable,
+    Superseded,
+)
 from turnwise.gateway.gateway import Gateway, Limits
 from turnwise.gateway.hub import Hub
 from turnwise.stores.base import Store
 from turnwise.stores.notices import Appended, Listener, Notice, Ready
 from turnwise.stores.sqlite import SQLiteStore, engine
+from turnwise.stores.sqlite.acts import SQLiteReadings
 from turnwise.testing import virtual
 from turnwise.tokens import Signer
 from turnwise.worker.worker import Worker
@@ -73,7 +81,7 @@ class Unreliable:
 
         return self._inner.listen(hear)
 
-    async def _act(self, name: str, *args: Any, **more: Any) -> Any:
+    async def _act(self, name: str, /, *args: Any, **more: Any) -> Any:
         await self._pass_time()
         if self._world.strikes("store away", 0.01):
             raise StoreUnavailable
@@ -154,6 +162,12 @@ class Reader:
     seen: list[Event] = field(default_factory=list)
 
 
+async def _done(work: Any) -> bool:
+    """True, once it is done."""
+    await work
+    return True
+
+
 class World:
     """All of it; `run` plays it and returns what there is to check."""
 
@@ -167,7 +181,14 @@ class World:
         self.faults: Counter[str] = Counter()
         self.hosts: list[Host] = []
         self.logs: dict[str, dict[int, Event]] = {name: {} for name in SESSIONS}
-        self.acked: dict[str, dict[str, int]] = {name: {} for name in SESSIONS}
+        self.acked: dict[str, dict[str, tuple[int, str]]] = {name: {} for name in SESSIONS}
+        """What was acknowledged: by its key, the turn and its message."""
+        self.timed: dict[str, set[str]] = {name: set() for name in SESSIONS}
+        """The reasons of timers that were acknowledged."""
+        self.copies: dict[str, tuple[list[Any], Any, list[Any]]] = {}
+        """History, state and memory of a fork that was made at the end."""
+        self.owned: dict[str, tuple[list[str], tuple[int, int]]] = {}
+        """Whose sessions there are at the end, and the owner's open and running turns."""
         self.histories: dict[str, list[Any]] = {}
         self.states: dict[str, Any] = {}
         self.open: dict[str, int] = {}
@@ -255,6 +276,10 @@ class World:
         self.end = asyncio.Event()
         for _ in range(2):
             await self._boot()
+        for name in SESSIONS[:2]:
+            create = partial(Gateway.create, session_id=name, owner=f"owner of {name}")
+            while await self._do(create) is None:
+                await asyncio.sleep(0.1)
         clients = [self._client(name, part) for name in SESSIONS for part in range(2)]
         working = [asyncio.ensure_future(client) for client in clients]
         following = [asyncio.ensure_future(self._follow(name)) for name in SESSIONS]
@@ -269,6 +294,7 @@ class World:
         await self._until_quiet()
         for name in SESSIONS:
             await self._look(name)
+        await self._look_at_owners()
         await asyncio.sleep(5.0)  # who follows has time to hear of it
         for task in following:
             task.cancel()
@@ -308,6 +334,10 @@ class World:
                 await self._answer(session, f"{text} answer")
             if self.strikes("cancelled", 0.1):
                 await self._do(partial(Gateway.cancel, session_id=session, n=n))
+            if self.chance.random() < 0.3:
+                await self._take_back(session, text, n)
+            if self.chance.random() < 0.2:
+                await self._speak_first(session, text)
             if self.strikes("reset", 0.03):
                 await self._do(partial(Gateway.reset, session_id=session))
 
@@ -319,16 +349,55 @@ class World:
             with suppress(AskClosed):
                 await self._say(session, text, answers=[Answer(ask, "yes")])
 
+    async def _take_back(self, session: str, text: str, n: int) -> None:
+        """Edit a message, have its answer again, change it while it waits, or stop everything."""
+        with suppress(Superseded, NotQueued):
+            match self.chance.randrange(4):
+                case 0:
+                    await self._say(session, f"{text} edited", replaces=n)
+                case 1:
+                    again = partial(Gateway.again, session_id=session, n=n, key=f"{text} again")
+                    await self._insist(session, f"{text} again", text, again)
+                case 2:
+                    change = partial(Gateway.change, session_id=session, n=n, text=f"{text} new")
+                    await self._do(change)
+                case 3:
+                    await self._do(partial(Gateway.stop, session_id=session))
+
+    async def _speak_first(self, session: str, text: str) -> None:
+        """Something is to be said later, or now."""
+        if self.chance.random() < 0.3:
+            key = f"{text} given"
+            given = partial(Gateway.say, session_id=session, messages=[Message(key)], key=key)
+            await self._insist(session, key, None, given)
+            return
+        reason, at = f"{text} reason", time.time() + self.chance.uniform(0.0, 20.0)
+        timed = partial(Gateway.wake, session_id=session, reason=reason, at=at, key=reason)
+        if await self._do(lambda gateway: _done(timed(gateway))):
+            self.timed[session].add(reason)
+
     async def _say(self, session: str, text: str, **more: Any) -> int:
         """The number of the turn that `text` became, however often it takes."""
+        if self.chance.random() < 0.3:
+            more |= {"when_busy": "merge", "settle": self.chance.choice((0.0, 1.0))}
+        saying = partial(
+            Gateway.submit, session_id=session, text=text, key=text, create=True, **more
+        )
+        return await self._insist(session, text, text, saying)
+
+    async def _insist(
+        self, session: str, key: str, text: str | None, asking: Callable[[Gateway], Any]
+    ) -> int:
+        """The number of the turn that came of it, however often it takes."""
         while True:
-            saying = partial(
-                Gateway.submit, session_id=session, text=text, key=text, create=True, **more
-            )
-            submitted = await self._do(saying)
-            if submitted is not None:
-                n: int = submitted.turn.n
-                self.acked[session][text] = n
+            found = await self._do(asking)
+            if found is not None:
+                record = getattr(found, "turn", found)
+                n: int = record.n
+                said = text
+                if said is not None and record.message is not None and key.endswith("again"):
+                    said = record.message.text
+                self.acked[session][key] = n, said or ""
                 return n
             await asyncio.sleep(self.chance.uniform(0.05, 0.5))
 
@@ -364,8 +433,10 @@ class World:
         while True:
             self.open = {}
             for name in SESSIONS:
+                session = await self._do(partial(Gateway.session, session_id=name))
                 history = await self._do(partial(Gateway.history, session_id=name))
                 self.open[name] = 1 if history is None else len(history.open)
+                self.open[name] += 0 if session is None else len(session.timers)
             if not any(self.open.values()):
                 return
             assert self.now() < until, f"turns are still open: {self.open}"
@@ -380,3 +451,18 @@ class World:
         found = await host.store.memory(session)
         self.memories[session] = [(one.n, orjson.loads(one.body)) for one in found]
         self.asks[session] = list(history.asks)
+        copy = (await host.gateway.fork(session)).id
+        copied = await host.gateway.history(copy, limit=500)
+        memory = [(one.n, orjson.loads(one.body)) for one in await host.store.memory(copy)]
+        self.copies[session] = copied.messages_json, await host.store.state(copy), memory
+        await host.gateway.delete(copy)
+
+    async def _look_at_owners(self) -> None:
+        host = self.host()
+        assert host is not None
+        for name in SESSIONS[:2]:
+            owner = f"owner of {name}"
+            page = await host.gateway.sessions(owner)
+            count = partial(SQLiteReadings.answer, session="", ask=("tally", owner))
+            tally = host._inner._engine.read(count)
+            self.owned[name] = [session.id for session in page.sessions], tally

@@ -1,10 +1,16 @@
 """Access: authorization and rate limits of the network channels.
 
-A session's token opens that session. An API key opens every session, for a trusted backend; if
-keys are set, creating a session requires one. A host application may decide instead with
-`authorize(connection, session_id)`; `session_id` is None when a session is to be created.
+A bearer is tried as an API key, then as a session's token, then as a JWT of the host's own login:
 
-A token of another session gets the same answer as a missing session: 404.
+    an API key       a trusted backend: every session, and with `X-Turnwise-Owner` those of an owner
+    a token          its own session
+    a login's JWT    the sessions of its `sub`, their owner
+
+A host application may decide instead with `authorize(connection, session_id)`; `session_id` is None
+when a session is to be created, or the caller's are to be listed. False refuses, True is a trusted
+backend, a text is an owner.
+
+A session of another owner, or of another token, gets the same answer as a missing one: 404.
 
 For untrusted clients, the number of sessions per address and of messages per session is limited
 per minute; each process counts separately.
@@ -14,29 +20,45 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from ipaddress import IPv6Address, ip_address, ip_network
 from secrets import compare_digest
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from starlette.requests import HTTPConnection
 
 from turnwise import urls
+from turnwise.channels.login import Login
 from turnwise.channels.rate_limit import Counted, Rate
-from turnwise.errors import Forbidden, NotFound, Unauthorized
+from turnwise.conversation import checked_owner
+from turnwise.errors import ConfigurationError, Forbidden, Invalid, NotFound, Unauthorized
 from turnwise.gateway.gateway import Gateway
 from turnwise.settings import Settings
 
-Authorize = Callable[[HTTPConnection, str | None], bool | Awaitable[bool]]
+Verdict = bool | str
+Authorize = Callable[[HTTPConnection, str | None], Verdict | Awaitable[Verdict]]
+OWNER = "x-turnwise-owner"
 
 
 class Principal(NamedTuple):
-    """The caller: the generation of its token (None: trusted) and when it expires."""
+    """The caller: the generation of its token and when that expires; whose sessions it may use
+    (None: any); whether it is a trusted backend, which of them, and whether it has an API key."""
 
     generation: int | None = None
     expires: float | None = None
+    owner: str | None = None
+    trusted: bool = False
+    scope: str = ""
+    key: bool = False
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether a session that it creates comes with a token."""
+        return self.trusted or self.owner is None
 
 
-TRUSTED = Principal()
+TRUSTED = Principal(trusted=True)
+GUEST = Principal()
 
 
 class Access:
@@ -51,49 +73,128 @@ class Access:
         self._gateway = gateway
         self._api_keys = settings.keys()
         self._origins = settings.origins()
+        self._login = Login(settings)
+        self._guests = settings.guests or not (self._api_keys or self._login.configured)
         self._authorize = authorize
         self._sessions = Rate(settings.sessions_per_minute, "Too many new sessions from here.")
         self._messages = Rate(settings.messages_per_minute, "Too many messages in this session.")
 
-    async def to_create(self, connection: HTTPConnection) -> None:
-        """Raises Unauthorized if this connection may not create a session."""
+    async def to_create(self, connection: HTTPConnection) -> Principal:
+        """The caller that creates a session. Raises Unauthorized if it may not."""
         if self._authorize is not None:
-            if not await self._decide(connection, None):
+            verdict = await self._decide(connection, None)
+            if verdict is False:
                 raise Unauthorized("Creating a session is not allowed.")
-        elif self._api_keys and not self._is_key(bearer(connection)):
-            raise Unauthorized("Creating a session needs an API key.")
+            return verdict
+        token = bearer(connection)
+        if token is not None:
+            if self._is_key(token):
+                return self._by_key(connection, token)
+            if self._login.configured:
+                return await self._by_login(token)
+        if self._guests:
+            return GUEST
+        raise Unauthorized("Creating a session needs an API key, or a login.")
+
+    async def to_list(self, connection: HTTPConnection) -> Principal:
+        """The caller that lists sessions: an owner, or a trusted backend. Raises Unauthorized."""
+        principal = GUEST
+        if self._authorize is not None:
+            verdict = await self._decide(connection, None)
+            # One that is only said to be trusted may be anybody who may create a session.
+            principal = GUEST if verdict is False else verdict._replace(trusted=False)
+        else:
+            token = bearer(connection)
+            if token is not None and self._is_key(token):
+                return self._by_key(connection, token)
+            if token is not None and self._login.configured:
+                principal = await self._by_login(token)
+        if principal.owner is None:
+            raise Unauthorized("Listing sessions needs an owner, or an API key.")
+        return principal
 
     async def to_session(
         self, connection: HTTPConnection, session_id: str, token: str | None = None
     ) -> Principal:
-        """The caller that accesses `session_id`; its generation has not been checked yet.
+        """The caller that accesses `session_id`; its generation and whose session it is have not
+        been checked yet.
 
         Raises Unauthorized, or NotFound when the token opens another session.
         """
         if self._authorize is not None:
-            if not await self._decide(connection, session_id):
+            verdict = await self._decide(connection, session_id)
+            if verdict is False:
                 raise NotFound("This session does not exist.")
-            return TRUSTED
+            return verdict
         token = token or bearer(connection)
         if token is None:
             raise Unauthorized()
-        return self.by_token(session_id, token)
+        if self._is_key(token):
+            return self._by_key(connection, token)
+        try:
+            return self.by_token(session_id, token)
+        except Unauthorized:
+            if not self._login.configured:
+                raise
+        return await self._by_login(token)
+
+    async def anybody(self, connection: HTTPConnection) -> None:
+        """Raises Unauthorized unless the caller has an API key, a session's token, or a login."""
+        token = bearer(connection)
+        if token is None:
+            raise Unauthorized()
+        if self._is_key(token):
+            return
+        try:
+            self._gateway().grant(token)
+        except Unauthorized:
+            if not self._login.configured:
+                raise
+            await self._login.person(token)
+
+    async def as_host(self, connection: HTTPConnection, session_id: str) -> Principal:
+        """The caller that does what only hosts do. Raises Forbidden for others."""
+        principal = await self.to_session(connection, session_id)
+        if not principal.key:
+            raise Forbidden("This needs an API key.")
+        return principal
 
     def by_token(self, session_id: str, token: str) -> Principal:
-        """The caller that has this token. Raises as `to_session` does."""
+        """The caller that has this token, if it is known at once. Raises as `to_session` does."""
         if self._is_key(token):
-            return TRUSTED
+            return Principal(trusted=True, scope=_scope(token), key=True)
+        person = self._login.known(token)
+        if person is not None:
+            return Principal(None, person.expires, person.owner)
         grant = self._gateway().grant(token)
         if grant.session != session_id:
             raise NotFound("This session does not exist.")
         return Principal(grant.generation, grant.expires)
 
-    def creating(self, connection: HTTPConnection) -> Counted:
+    async def _by_login(self, token: str) -> Principal:
+        person = await self._login.person(token)
+        return Principal(None, person.expires, person.owner)
+
+    def _by_key(self, connection: HTTPConnection, token: str) -> Principal:
+        """A trusted backend; it may act for an owner. Raises Invalid."""
+        owners = connection.headers.getlist(OWNER)
+        if not owners:
+            return Principal(trusted=True, scope=_scope(token), key=True)
+        if len(owners) > 1:
+            raise Invalid("One header X-Turnwise-Owner, at most.")
+        try:
+            owner = owners[0].encode("latin-1").decode()
+        except UnicodeDecodeError:
+            raise Invalid("X-Turnwise-Owner must be UTF-8.") from None
+        owner = checked_owner(owner)
+        return Principal(owner=owner, trusted=True, scope=_scope(token), key=True)
+
+    def creating(self, connection: HTTPConnection, principal: Principal) -> Counted:
         """Wraps the creation of a session: only a session that is created counts.
 
         Raises RateLimited if this address created too many.
         """
-        trusted = self._authorize is not None or bool(self._api_keys)
+        trusted = self._authorize is not None or principal.trusted
         address = connection.client.host if connection.client else ""
         return self._sessions.counting(None if trusted else _network(address))
 
@@ -102,7 +203,9 @@ class Access:
 
         Raises RateLimited if too many messages were sent in this session.
         """
-        return self._messages.counting(None if principal is TRUSTED else session_id)
+        return self._messages.counting(
+            None if principal.trusted else f"{principal.owner or ''}\0{session_id}"
+        )
 
     @property
     def by_host(self) -> bool:
@@ -117,16 +220,36 @@ class Access:
         if not urls.same_host(given, connection.headers.get("host", "")):
             raise Forbidden()
 
-    async def _decide(self, connection: HTTPConnection, session_id: str | None) -> bool:
+    def knows(self, authorization: bytes) -> bool:
+        """Whether this header can be judged without asking a login."""
+        if not self._login.configured:
+            return True
+        token = authorization[7:].strip().decode("latin-1")
+        return self._is_key(token) or self._login.known(token) is not None
+
+    async def _decide(
+        self, connection: HTTPConnection, session_id: str | None
+    ) -> Principal | Literal[False]:
         assert self._authorize is not None
-        verdict = self._authorize(connection, session_id)
-        return bool(await verdict if inspect.isawaitable(verdict) else verdict)
+        answer = self._authorize(connection, session_id)
+        verdict = await answer if inspect.isawaitable(answer) else answer
+        if isinstance(verdict, str):
+            return Principal(owner=checked_owner(verdict))
+        if verdict is not None and not isinstance(verdict, bool):
+            kind = type(verdict).__name__
+            raise ConfigurationError(f"authorize must return a bool or an owner, not {kind}.")
+        return TRUSTED if verdict else False
 
     def _is_key(self, token: str | None) -> bool:
         if token is None:
             return False
         given = token.encode("utf-8", "replace")
         return any([compare_digest(given, key.encode()) for key in self._api_keys])
+
+
+def _scope(key: str) -> str:
+    """Stands for an API key where keys of requests belong to it."""
+    return f"key {sha256(key.encode('utf-8', 'replace')).hexdigest()}"
 
 
 def _network(address: str) -> str:

@@ -15,16 +15,17 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from turnwise.channels.bodies import in_time
-from turnwise.channels.http import HTTPChannel, path_of
+from turnwise.channels.http import HTTPChannel
 from turnwise.channels.parameters import patience_of
 from turnwise.channels.problems import as_problem
+from turnwise.channels.routes import path_of
 from turnwise.channels.sse import LATER, EventStream
 
 _TURNS = re.compile(r"/sessions/([^/]+)/turns")
 _ONCE = frozenset(
     (b"authorization", b"content-type", b"content-length", b"prefer", b"idempotency-key")
 )
-_NOT_PLAIN = frozenset((b"transfer-encoding", b"expect", b"content-encoding"))
+_NOT_PLAIN = frozenset((b"transfer-encoding", b"expect", b"content-encoding", b"x-turnwise-owner"))
 _PLAIN_BODY = {"text"}
 
 

@@ -23,6 +23,7 @@ AfterEvent = Annotated[
     str | None,
     Query(max_length=80, pattern=PATTERN, description="Events after this cursor."),
 ]
+Superseded = Annotated[bool, Query(description="Also what was taken back.")]
 Prefer = Annotated[
     str | None, Header(description="`wait=20`: respond when the turn has ended, or after 20 s.")
 ]

@@ -29,6 +29,7 @@ TITLES = {
     422: "Not valid",
     429: "Too many requests",
     500: "Internal error",
+    501: "Not available here",
     502: "Bad gateway",
     503: "Unavailable",
     504: "Gateway timeout",

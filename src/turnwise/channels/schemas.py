@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from turnwise.conversation import Answer, Attachment
+from turnwise.conversation import Answer, Attachment, Message, WhenBusy, checked_policy
+from turnwise.conversation.cursors import MAX_NUMBER
 
 
 class AttachmentIn(BaseModel):
@@ -14,8 +16,8 @@ class AttachmentIn(BaseModel):
     url: str = Field(
         min_length=1,
         max_length=2_000_000,
-        pattern=r"^(https?://|data:)",
-        description="An http(s) or data URL; the server never fetches it.",
+        pattern=r"^(https?://|data:|/)",
+        description="A file of the session, or an http(s) or data URL that nobody fetches.",
     )
     name: str | None = Field(None, max_length=300)
     size: int | None = Field(None, ge=0, le=2**53, description="Bytes.")
@@ -32,17 +34,52 @@ class AnswerIn(BaseModel):
         return Answer(self.ask, self.value)
 
 
-class SessionIn(BaseModel):
+class Policy(BaseModel):
+    when_busy: WhenBusy | None = Field(
+        None, description="What a message does that finds earlier ones unanswered."
+    )
+    settle: float = Field(
+        0.0, ge=0, le=5, description="Seconds that a turn waits for more messages to be merged."
+    )
+
+
+class SessionIn(Policy):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Holiday plans"}]})
 
     name: str | None = Field(None, max_length=200)
     metadata: dict[str, Any] | None = Field(None, description="Your own JSON, up to 16 kB.")
+    private: dict[str, Any] | None = Field(
+        None, description="The host's own JSON, up to 16 kB: only API keys write it."
+    )
     ttl: float | None = Field(
         None, ge=1, le=315_360_000, description="Seconds from the last turn until it expires."
     )
 
+    @property
+    def policy(self) -> tuple[WhenBusy, float] | None:
+        return None if self.when_busy is None else checked_policy(self.when_busy, self.settle)
 
-class TurnIn(BaseModel):
+
+class GivenMessage(BaseModel):
+    role: Literal["user", "assistant", "system", "tool"]
+    text: str = Field(max_length=1_000_000)
+    attachments: list[AttachmentIn] = Field(default_factory=list, max_length=20)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    def plain(self) -> Message:
+        files = [attachment.plain() for attachment in self.attachments]
+        return Message(self.text, files, self.metadata, self.role)
+
+
+class NewSession(SessionIn):
+    messages: list[GivenMessage] = Field(
+        default_factory=list,
+        max_length=1000,
+        description="The history at the beginning: only API keys give it.",
+    )
+
+
+class TurnIn(Policy):
     model_config = ConfigDict(json_schema_extra={"examples": [{"text": "Hello!"}]})
 
     text: str = Field("", description="The text of the user's message.")
@@ -54,6 +91,9 @@ class TurnIn(BaseModel):
         max_length=100,
         description="Answers to asks; then the text may be missing.",
     )
+    replaces: int | None = Field(
+        None, ge=1, le=MAX_NUMBER, description="The turn that is taken back, with all behind it."
+    )
 
     def more(self) -> dict[str, Any]:
         """What a submission takes beside the text."""
@@ -61,7 +101,35 @@ class TurnIn(BaseModel):
             "attachments": [attachment.plain() for attachment in self.attachments],
             "metadata": self.metadata,
             "answers": [answer.plain() for answer in self.answers],
+            "replaces": self.replaces,
+            "when_busy": self.when_busy,
+            "settle": self.settle,
         }
+
+
+class ChangeIn(BaseModel):
+    text: str = Field(description="The new text of a message that waits.")
+
+
+class ForkIn(BaseModel):
+    at: int | None = Field(
+        None, ge=1, le=MAX_NUMBER, description="The last turn of the new session; else all."
+    )
+    name: str | None = Field(None, max_length=200)
+
+
+class FeedbackIn(BaseModel):
+    value: Literal["up", "down"]
+    comment: str | None = Field(None, max_length=2000)
+
+
+class WakeIn(BaseModel):
+    reason: str = Field(min_length=1, max_length=4000, description="What the bot is told.")
+    at: datetime | None = Field(None, description="When; at once if it is missing.")
+
+
+class OwnerIn(BaseModel):
+    owner: str = Field(min_length=1, max_length=200)
 
 
 class ErrorOut(BaseModel):
@@ -95,6 +163,11 @@ class DataOut(BaseModel):
     data: Any
 
 
+class PartOut(BaseModel):
+    id: str
+    text: str
+
+
 class MessageOut(BaseModel):
     id: str
     seq: int | None = Field(description="Position in the history; null while the turn is open.")
@@ -113,6 +186,9 @@ class MessageOut(BaseModel):
     error: ErrorOut | None = Field(None, description="Why the turn failed.")
     steps: list[StepOut] | None = Field(None, description="What the bot did in its turn.")
     data: list[DataOut] | None = Field(None, description="Custom data that its turn keeps.")
+    parts: list[PartOut] | None = Field(None, description="The messages that it was merged of.")
+    feedback: FeedbackIn | None = Field(None, description="What a person thinks of it.")
+    superseded: bool = Field(False, description="True for what was taken back.")
 
 
 class ReplyOut(BaseModel):
@@ -124,10 +200,13 @@ class ReplyOut(BaseModel):
 class TurnOut(BaseModel):
     session: str
     n: int
-    status: Literal["queued", "running", "completed", "failed", "cancelled"]
+    status: Literal["queued", "running", "completed", "failed", "cancelled", "merged"]
     attempt: int
     position: int | None = Field(None, description="Unfinished turns that precede a queued one.")
     message: MessageOut | None
+    reason: str | None = Field(None, description="Why the bot speaks without a message.")
+    merged_into: int | None = Field(None, description="The turn that answers this message too.")
+    superseded: bool = Field(False, description="True if it was taken back.")
     reply: ReplyOut | None = None
     steps: list[StepOut] | None = Field(None, description="What the bot did while it answered.")
     data: list[DataOut] | None = Field(None, description="Custom data that the turn keeps.")
@@ -135,6 +214,12 @@ class TurnOut(BaseModel):
     queued_at: str
     started_at: str | None
     finished_at: str | None
+
+
+class TimerOut(BaseModel):
+    at: str
+    key: str
+    reason: str | None
 
 
 class SessionOut(BaseModel):
@@ -147,10 +232,21 @@ class SessionOut(BaseModel):
     status: Literal["idle", "queued", "running"]
     turns: int
     messages: int
+    owner: str | None = Field(None, description="Whose session it is.")
+    private: dict[str, Any] | None = Field(None, description="Only for API keys.")
+    timers: list[TimerOut] | None = Field(None, description="What the bot will say at a time.")
 
 
 class SessionCreated(SessionOut):
-    token: str = Field(description="Gives access to this session only.")
+    token: str | None = Field(
+        None, description="Gives access to this session only; none where a login decides."
+    )
+
+
+class SessionsOut(BaseModel):
+    sessions: list[SessionOut]
+    has_more: bool
+    next: str | None = Field(description="The value of `before` for the next page.")
 
 
 class TokenOut(BaseModel):
@@ -171,6 +267,18 @@ class MessagesOut(BaseModel):
 class TurnsOut(BaseModel):
     turns: list[TurnOut]
     has_more: bool
+
+
+class FileOut(BaseModel):
+    id: str
+    url: str = Field(description="For `attachments`, and to read the file with.")
+    name: str
+    type: str = Field(examples=["image/png"])
+    size: int
+
+
+class StoppedOut(BaseModel):
+    turns: list[TurnOut] = Field(description="The turns that were open.")
 
 
 class EventsOut(BaseModel):

@@ -9,185 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import secrets
+import shlex
 import signal
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-import httpx2
-import orjson
 from rich.console import Console
 from rich.text import Text
 
+from turnwise.channels.lines import Line
 from turnwise.conversation import Answer, Asked
-from turnwise.errors import AskClosed, NotFound, StoreUnavailable, TurnwiseError, Unauthorized
-from turnwise.gateway.gateway import Gateway
+from turnwise.errors import (
+    AskClosed,
+    Invalid,
+    TurnwiseError,
+)
 
 T = TypeVar("T")
-HELP = "Ctrl-C stops the answer, Ctrl-D leaves. /history, /reset, /help"
+HELP = (
+    "Ctrl-C stops the answer, Ctrl-D leaves. /edit TEXT changes your last message, /again answers "
+    "it anew, /fork goes on in a copy, /file PATH [TEXT] sends a file, /sessions [N] lists and "
+    "opens. /history, /reset, /help"
+)
 STEP = {"completed": "✓", "failed": "✗"}
-PAUSE = 0.5
-"""Seconds between two requests to a server that is away."""
-FEW, TRIES = 20, 60
-"""How often a request, and the next part of an answer, is asked for while it is away."""
-_TERMINAL = ("turn.completed", "turn.failed", "turn.cancelled")
-
-
-class Line(Protocol):
-    """One session, in this process or on a server."""
-
-    async def submit(self, text: str, answer: Answer | None = None) -> int: ...
-
-    def events(self, turn: int) -> AsyncIterator[Mapping[str, Any]]: ...
-
-    async def cancel(self, turn: int) -> None: ...
-
-    async def history(self) -> list[Mapping[str, Any]]: ...
-
-    async def reset(self) -> None: ...
-
-
-class LocalLine:
-    """A session on this process's gateway."""
-
-    def __init__(self, gateway: Gateway, session_id: str) -> None:
-        self._gateway = gateway
-        self._session_id = session_id
-
-    async def submit(self, text: str, answer: Answer | None = None) -> int:
-        answers = [answer] if answer is not None else []
-        text = "" if answers else text
-        submitted = await self._gateway.submit(self._session_id, text, answers=answers, create=True)
-        return submitted.turn.n
-
-    async def events(self, turn: int) -> AsyncIterator[Mapping[str, Any]]:
-        record = await self._gateway.turn(self._session_id, turn)
-        after = record.first_event - 1
-        with self._gateway.follow(self._session_id, after, turn=turn) as reader:
-            async for event in reader:
-                yield event.json()
-
-    async def cancel(self, turn: int) -> None:
-        await self._gateway.cancel(self._session_id, turn)
-
-    async def history(self) -> list[Mapping[str, Any]]:
-        try:
-            history = await self._gateway.history(self._session_id, limit=20)
-        except NotFound:
-            return []
-        return [orjson.loads(message) for message in history.messages_json]
-
-    async def reset(self) -> None:
-        with suppress(NotFound):
-            await self._gateway.reset(self._session_id)
-
-
-class RemoteLine:
-    """A session on the server at `url`, opened with `token`; a broken stream is resumed."""
-
-    def __init__(self, url: str, session_id: str, token: str) -> None:
-        self._client = httpx2.AsyncClient(
-            base_url=f"{url.rstrip('/')}/sessions/{session_id}/",
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=30.0,
-        )
-
-    @classmethod
-    async def open(cls, url: str, *, token: str | None, session_id: str | None) -> RemoteLine:
-        """Connect to a session on the server; without a token, create one."""
-        if token is not None:
-            return cls(url, session_id or _session_in(token), token)
-        try:
-            async with httpx2.AsyncClient(timeout=30.0) as client:
-                made = _checked(await client.post(f"{url.rstrip('/')}/sessions", json={}))
-        except (httpx2.TransportError, httpx2.InvalidURL) as error:
-            raise StoreUnavailable(f"No server answers at {url}: {error}") from None
-        return cls(url, made["id"], made["token"])
-
-    async def submit(self, text: str, answer: Answer | None = None) -> int:
-        body = {"text": text} if answer is None else {"answers": [answer._asdict()]}
-        # With a key a repeated request is the same turn, whatever became of the first one.
-        headers = {"Idempotency-Key": secrets.token_hex(16)}
-        turn = await self._insist("POST", "turns", json=body, headers=headers)
-        n: int = turn["n"]
-        return n
-
-    async def events(self, turn: int) -> AsyncIterator[Mapping[str, Any]]:
-        after, failures = 0, 0
-        while True:
-            params = {"turn": turn, "after": after, "wait": 20}
-            accept = {"Accept": "application/json"}
-            try:
-                page = await self._send("GET", "events", params=params, headers=accept)
-            except StoreUnavailable:
-                failures += 1
-                if failures == 1:
-                    yield {"type": "lost"}
-                if failures > TRIES:
-                    raise
-                await asyncio.sleep(PAUSE)
-                continue
-            failures, after = 0, page["next"]
-            for event in page["events"]:
-                yield event
-                if event["type"] in _TERMINAL:
-                    return
-
-    async def cancel(self, turn: int) -> None:
-        await self._insist("POST", f"turns/{turn}/cancel")
-
-    async def history(self) -> list[Mapping[str, Any]]:
-        page = await self._insist("GET", "messages", params={"limit": 20})
-        messages: list[Mapping[str, Any]] = page["messages"]
-        return messages
-
-    async def reset(self) -> None:
-        await self._send("POST", "reset")
-
-    async def _insist(self, method: str, path: str, **more: Any) -> dict[str, Any]:
-        """`_send`, repeated for a moment while the server is away; for requests that may be."""
-        for _ in range(FEW):
-            try:
-                return await self._send(method, path, **more)
-            except StoreUnavailable:
-                await asyncio.sleep(PAUSE)
-        return await self._send(method, path, **more)
-
-    async def _send(self, method: str, path: str, **more: Any) -> dict[str, Any]:
-        """The server's answer. Raises StoreUnavailable while it is away, TurnwiseError."""
-        try:
-            return _checked(await self._client.request(method, path, **more))
-        except httpx2.TransportError as error:
-            raise StoreUnavailable("The server cannot be reached.") from error
-
-
-def _checked(response: httpx2.Response) -> dict[str, Any]:
-    """The body of a good answer. Raises what the answer says instead."""
-    try:
-        body: dict[str, Any] = response.json()
-        if response.is_success:
-            return body
-        detail = str(body["detail"])
-    except (ValueError, KeyError, TypeError):  # not one of ours: a proxy's page
-        body, detail = {}, f"The server answered {response.status_code}."
-    if response.status_code in (502, 503, 504):
-        raise StoreUnavailable(detail)
-    if body.get("code") == AskClosed.code:
-        raise AskClosed(detail)
-    raise (Unauthorized if response.status_code == 401 else TurnwiseError)(detail)
-
-
-def _session_in(token: str) -> str:
-    """The session that a token names; the server checks the signature."""
-    import jwt
-
-    try:
-        claims = jwt.decode(token, options={"verify_signature": False})
-        return str(claims["sub"])
-    except (jwt.PyJWTError, KeyError):
-        raise Unauthorized("This is not a session token.") from None
 
 
 class Terminal:
@@ -233,14 +80,62 @@ class Terminal:
             self._console.print("The session is empty.", style="dim")
         elif text == "/help":
             self._console.print(HELP, style="dim")
+        elif text.startswith("/edit "):
+            self._follow(self._call(self._line.submit(text[6:], replaces=self._last_turn())))
+        elif text.startswith("/file "):
+            self._send_file(text[6:].strip())
+        elif text == "/again":
+            self._follow(self._call(self._line.again(self._last_turn())))
+        elif text == "/fork":
+            words = "This is a copy; the other one is as it was."
+            self._enter(self._call(self._line.fork()), words)
+        elif text == "/sessions" or text.startswith("/sessions "):
+            self._sessions(text[9:].strip())
         else:
             self._talk(text)
+
+    def _send_file(self, text: str) -> None:
+        """Send a file, with a message behind its path. A path with spaces is quoted."""
+        try:
+            path, *words = shlex.split(text)
+            file = self._call(self._line.upload(Path(path).expanduser()))
+        except (OSError, ValueError) as error:
+            raise Invalid(f"The file cannot be read: {error}") from None
+        self._follow(self._call(self._line.submit(" ".join(words), files=[file])))
+
+    def _last_turn(self) -> int:
+        """The turn of the last message of a person. Raises Invalid."""
+        asked = [m for m in self._call(self._line.history()) if m["role"] == "user"]
+        if not asked:
+            raise Invalid("There is no message yet.")
+        n: int = asked[-1]["turn"]
+        return n
+
+    def _enter(self, line: Line, words: str) -> None:
+        self._line, self._ask = line, None
+        self._console.print(words, style="dim")
+
+    def _sessions(self, number: str) -> None:
+        """List the sessions, or open one of the list."""
+        found = self._call(self._line.sessions())
+        if number.isdigit() and 1 <= int(number) <= len(found):
+            chosen = found[int(number) - 1]
+            self._enter(self._line.other(chosen["id"]), printable(_name_of(chosen)))
+            self._show_history()
+            return
+        for place, session in enumerate(found, 1):
+            line = f"  {place} {printable(_name_of(session))}, {session['messages']} messages"
+            self._console.print(Text(line, style="dim"))
 
     def _talk(self, text: str) -> None:
         try:
             turn = self._call(self._line.submit(text, self._answer(text)))
         except AskClosed:  # by another client: then it is a message
             turn = self._call(self._line.submit(text))
+        self._follow(turn)
+
+    def _follow(self, turn: int) -> None:
+        """Print a turn while it is answered."""
         arrivals: queue.Queue[Mapping[str, Any] | BaseException | None] = queue.Queue()
         asyncio.run_coroutine_threadsafe(self._collect(turn, arrivals), self._loop)
         self._console.print("bot › ", style="bold green", end="")
@@ -360,6 +255,10 @@ class Terminal:
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _name_of(session: Mapping[str, Any]) -> str:
+    return str(session["name"] or session["id"])
 
 
 def printable(text: str) -> str:

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException, WebSocketException
 
 from turnwise.channels.access import Access, Principal
 from turnwise.channels.bodies import BadJSON, validated
-from turnwise.channels.schemas import TurnIn
+from turnwise.channels.schemas import ChangeIn, FeedbackIn, TurnIn
 from turnwise.channels.sse import Watch
 from turnwise.conversation import Cursor
 from turnwise.conversation.cursors import PATTERN
@@ -47,6 +47,7 @@ AUTH_PATIENCE = 10.0
 """Seconds within which the token must arrive in the first frame."""
 MAX_UNKNOWN = 1_000
 """Maximum number of open sockets per process that have not sent a token yet."""
+FRAMES = ("message", "again", "change", "cancel", "stop", "feedback", "ping")
 CLOSES = {"gone": 4404, "token": 4401, "shutdown": 1012}
 
 
@@ -81,7 +82,7 @@ class WebSocketChannel:
         await socket.accept(PROTOCOL if PROTOCOL in offered else None)
         try:
             principal = await self._authenticate(socket, session_id, offered)
-            await self._gateway().session(session_id, principal.generation)
+            await self._gateway().session(session_id, principal.generation, owner=principal.owner)
             reader = self._gateway().follow(
                 session_id, Cursor.parse(after), generation=principal.generation
             )
@@ -226,19 +227,39 @@ class Connection:
         if kind == "message":
             await self._submit(frame)
         elif kind == "cancel":
-            n = frame.get("turn")
-            if not isinstance(n, int) or not 1 <= n <= 2**53:
-                raise Invalid("cancel must name a turn by its number.")
-            await self._gateway.cancel(self._session_id, n, patience=0.0)
+            await self._gateway.cancel(self._session_id, _turn_in(frame), patience=0.0)
+        elif kind == "again":
+            await self._again(frame)
+        elif kind == "stop":
+            await self._gateway.stop(self._session_id, patience=0.0)
+        elif kind == "change":
+            text = validated(ChangeIn, {"text": frame.get("text")}).text
+            await self._gateway.change(self._session_id, _turn_in(frame), text)
+        elif kind == "feedback":
+            await self._judge(frame)
         elif kind == "ping":
             await self._answer('{"type":"pong"}')
         else:
-            raise Invalid("A frame's type must be message, cancel or ping.")
+            raise Invalid(f"A frame's type must be one of {', '.join(FRAMES)}.")
+
+    async def _again(self, frame: dict[str, Any]) -> None:
+        n, key = _turn_in(frame), _key_in(frame)
+        with self._access.speaking(self._principal, self._session_id) as counted:
+            submitted = await self._gateway.again(
+                self._session_id, n, key=key,
+                generation=self._principal.generation, owner=self._principal.owner,
+            )  # fmt: skip
+            counted.counts = submitted.created
+
+    async def _judge(self, frame: dict[str, Any]) -> None:
+        message = frame.get("message")
+        if not isinstance(message, str):
+            raise Invalid("feedback must name a message by its id.")
+        body = validated(FeedbackIn, {k: frame[k] for k in ("value", "comment") if k in frame})
+        await self._gateway.judge(self._session_id, message, body.value, body.comment)
 
     async def _submit(self, frame: dict[str, Any]) -> None:
-        key = frame.get("key")
-        if key is not None and not isinstance(key, str):
-            raise Invalid("A key must be a string.")
+        key = _key_in(frame)
         content = {k: v for k, v in frame.items() if k in TurnIn.model_fields}
         with self._access.speaking(self._principal, self._session_id) as counted:
             body = validated(TurnIn, content)
@@ -248,8 +269,23 @@ class Connection:
                 **body.more(),
                 key=key,
                 generation=self._principal.generation,
+                owner=self._principal.owner,
             )
             counted.counts = submitted.created
+
+
+def _turn_in(frame: dict[str, Any]) -> int:
+    n = frame.get("turn")
+    if not isinstance(n, int) or not 1 <= n <= 2**53:
+        raise Invalid("The frame must name a turn by its number.")
+    return n
+
+
+def _key_in(frame: dict[str, Any]) -> str | None:
+    key = frame.get("key")
+    if key is not None and not isinstance(key, str):
+        raise Invalid("A key must be a string.")
+    return key
 
 
 def _close_code(status: int) -> int:

@@ -19,7 +19,8 @@ import typer
 from rich.markup import escape
 
 from turnwise import telemetry
-from turnwise.channels.terminal import LocalLine, RemoteLine, Terminal
+from turnwise.channels.lines import LocalLine, RemoteLine
+from turnwise.channels.terminal import Terminal
 from turnwise.cli import scripts, sessions
 from turnwise.cli.demo import demo_name
 from turnwise.cli.flags import BotTarget, StoreUrl, err, option, out, settings_with
@@ -97,6 +98,18 @@ def serve(
     grace: Annotated[float | None, option("grace", "--grace")] = None,
     api_keys: Annotated[str | None, option("api_keys", "--api-keys")] = None,
     allowed_origins: Annotated[str | None, option("allowed_origins", "--allowed-origins")] = None,
+    jwt_secret: Annotated[str | None, option("jwt_secret", "--jwt-secret")] = None,
+    jwt_jwks_url: Annotated[str | None, option("jwt_jwks_url", "--jwt-jwks-url")] = None,
+    jwt_issuer: Annotated[str | None, option("jwt_issuer", "--jwt-issuer")] = None,
+    jwt_audience: Annotated[str | None, option("jwt_audience", "--jwt-audience")] = None,
+    guests: Annotated[bool | None, option("guests", "--guests")] = None,
+    when_busy: Annotated[str | None, option("when_busy", "--when-busy")] = None,
+    settle: Annotated[float | None, option("settle", "--settle")] = None,
+    owner_running: Annotated[int | None, option("owner_running", "--owner-running")] = None,
+    owner_waiting: Annotated[int | None, option("owner_waiting", "--owner-waiting")] = None,
+    files: Annotated[str | None, option("files", "--files")] = None,
+    max_file: Annotated[int | None, option("max_file", "--max-file")] = None,
+    max_files: Annotated[int | None, option("max_files", "--max-files")] = None,
     session_ttl: Annotated[float | None, option("session_ttl", "--session-ttl")] = None,
     token_ttl: Annotated[float | None, option("token_ttl", "--token-ttl")] = None,
     retention: Annotated[float | None, option("retention", "--retention")] = None,
@@ -128,6 +141,10 @@ def serve(
         "max_streams": max_streams, "sessions_per_minute": sessions_per_minute,
         "messages_per_minute": messages_per_minute, "body_timeout": body_timeout,
         "send_timeout": send_timeout, "log_level": log_level, "debug": debug,
+        "jwt_secret": jwt_secret, "jwt_jwks_url": jwt_jwks_url, "jwt_issuer": jwt_issuer,
+        "jwt_audience": jwt_audience, "guests": guests, "when_busy": when_busy, "settle": settle,
+        "owner_running": owner_running, "owner_waiting": owner_waiting, "files": files,
+        "max_file": max_file, "max_files": max_files,
     }  # fmt: skip
     settings = settings_with(given)
     settings.origins()

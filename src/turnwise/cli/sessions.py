@@ -23,6 +23,8 @@ from turnwise.cli.flags import Json, StoreUrl, err, out, settings_with
 from turnwise.cli.moving import check_all, import_lines, leave_out, wholes, write_whole
 from turnwise.conversation import Session, TurnRecord, iso
 from turnwise.errors import ConfigurationError, Damaged, NotFound, TurnwiseError
+from turnwise.files import open_files
+from turnwise.gateway.listing import listing
 from turnwise.stores.base import Store
 from turnwise.stores.open import open_store
 from turnwise.stores.sqlite.store import SQLiteStore
@@ -54,6 +56,7 @@ def list_sessions(
     text: Annotated[
         str, typer.Option("--filter", help="Only sessions whose id or name contains this.")
     ] = "",
+    owner: Annotated[str | None, typer.Option("--owner", help="Only this owner's.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of sessions to show.")] = 100,
     as_json: Json = False,
 ) -> None:
@@ -61,6 +64,10 @@ def list_sessions(
 
     async def go() -> tuple[list[tuple[float, Session]], int]:
         async with _opened(store) as opened:
+            if owner is not None:
+                page = await listing(opened, owner, limit, None, text)
+                count = len(page.sessions) + page.has_more
+                return [(one.used_at or 0.0, one) for one in page.sessions], count
             found = [one async for one in _every(opened) if _fits(one, text.lower())]
             return await _latest(opened, found, limit), len(found)
 
@@ -333,7 +340,10 @@ def check(
     async def go() -> dict[str, str]:
         async with _opened(url) as opened:
             await opened.ping()
-            return await opened.facts()
+            beside = opened.path if isinstance(opened, SQLiteStore) else None
+            files = open_files(settings_with({}).files, beside)
+            kept = "nowhere: set TURNWISE_FILES" if files is None else await files.prove()
+            return {**await opened.facts(), "files": kept}
 
     facts = asyncio.run(go())
     if as_json:

@@ -34,14 +34,20 @@ ASK_CLOSED = "ask.closed"
 COMPLETED = "turn.completed"
 FAILED = "turn.failed"
 CANCELLED = "turn.cancelled"
+MERGED = "turn.merged"
+CHANGED = "turn.changed"
+CUT = "history.cut"
+FEEDBACK = "feedback"
+SESSION_CHANGED = "session.changed"
 RESET = "session.reset"
 GAP = "gap"
 
 TYPES = (
     QUEUED, STARTED, MESSAGE_STARTED, DELTA, MESSAGE_ENDED, STEP, STEP_DELTA, CUSTOM, MESSAGE, ASK,
-    ASK_CLOSED, COMPLETED, FAILED, CANCELLED, RESET, GAP,
+    ASK_CLOSED, COMPLETED, FAILED, CANCELLED, MERGED, CHANGED, CUT, FEEDBACK, SESSION_CHANGED,
+    RESET, GAP,
 )  # fmt: skip
-TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
+TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED, MERGED})
 
 _ESCAPES = (
     (b"\xe2\x80\xa8", b"\\u2028"),

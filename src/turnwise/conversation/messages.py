@@ -24,7 +24,7 @@ log = logging.getLogger("turnwise.store")
 
 Role = Literal["user", "assistant", "system", "tool"]
 
-Status = Literal["queued", "running", "completed", "failed", "cancelled"]
+Status = Literal["queued", "running", "completed", "failed", "cancelled", "merged"]
 
 
 def new_message_id() -> str:
@@ -66,7 +66,8 @@ class Message:
     `seq` is its position in the session's history and `turn` the turn it belongs to; both are None
     until the store has committed it. `partial` marks the text of a cancelled reply. A user message
     in the history has the result of its turn: its `status`, and the `error` if the turn failed.
-    A message that asks has an `ask`; one that answers has `answers`.
+    A message that asks has an `ask`; one that answers has `answers`. One that was merged of several
+    has them as `parts`: each with its `id` and `text`.
     """
 
     text: str = ""
@@ -82,6 +83,7 @@ class Message:
     error: Failure | None = None
     ask: Asked | None = None
     answers: Sequence[Answer] = ()
+    parts: Sequence[Mapping[str, str]] = ()
 
     def encode(self) -> bytes:
         """JSON as stores keep it: without its position, its turn's result, and what is empty.
@@ -89,13 +91,17 @@ class Message:
         Raises TypeError if metadata is not JSON.
         """
         return b'{%b"role":"%b","id":"%b","text":%b,"created_at":"%b"%b}' % (
-            self._more() if self.attachments or self.metadata or self.ask or self.answers else b"",
+            self._more() if self._is_more else b"",
             self.role.encode(),
             self.id.encode(),
             orjson.dumps(self.text),
             iso(self.created_at).encode(),
             b',"partial":true' if self.partial else b"",
         )
+
+    @property
+    def _is_more(self) -> bool:
+        return bool(self.attachments or self.metadata or self.ask or self.answers or self.parts)
 
     def _more(self) -> bytes:
         attachments = [attachment.as_dict() for attachment in self.attachments]
@@ -104,6 +110,8 @@ class Message:
             more["ask"] = self.ask.as_dict()
         if self.answers:
             more["answers"] = [answer._asdict() for answer in self.answers]
+        if self.parts:
+            more["parts"] = self.parts
         return orjson.dumps(more)[1:-1] + b","
 
     @classmethod
@@ -124,6 +132,25 @@ class Message:
             error=Failure(**body["error"]) if body.get("error") else None,
             ask=Asked.of(body["ask"]) if body.get("ask") else None,
             answers=[Answer(**answer) for answer in body["answers"]] if "answers" in body else (),
+            parts=body.get("parts", ()),
+        )
+
+    @classmethod
+    def merged(cls, messages: Sequence[Message]) -> Message:
+        """One message of several that a person has sent one after another."""
+        first = messages[0]
+        parts: list[Mapping[str, str]] = []
+        for message in messages:
+            parts += message.parts or [{"id": message.id, "text": message.text}]
+        return cls(
+            text="\n\n".join(message.text for message in messages if message.text),
+            attachments=[file for message in messages for file in message.attachments],
+            metadata={name: v for message in messages for name, v in message.metadata.items()},
+            role=first.role,
+            id=first.id,
+            created_at=first.created_at,
+            answers=[answer for message in messages for answer in message.answers],
+            parts=parts,
         )
 
 

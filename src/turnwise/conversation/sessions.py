@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, Literal
+from urllib.parse import quote
 
 from turnwise.conversation.stamps import iso
 from turnwise.errors import Invalid
+
+MAX_NAME = 200
+"""Characters of a session's name, and of its owner."""
 
 
 def new_session_id() -> str:
@@ -16,6 +22,40 @@ def new_session_id() -> str:
     while (made := secrets.token_urlsafe(18)).startswith("-"):
         pass
     return made
+
+
+def named_session_id(owner: str, name: str) -> str:
+    """The id of the session that is called `name` in the owner's space: names of two owners never
+    meet."""
+    return _derived(b"name", owner, checked_session_id(name))
+
+
+def keyed_session_id(scope: str, key: str) -> str:
+    """The id of a session that is created with an idempotency key: the same for the same caller."""
+    return _derived(b"key", scope, key)
+
+
+def _derived(kind: bytes, scope: str, text: str) -> str:
+    parts = (scope.encode("utf-8", "surrogatepass"), text.encode("utf-8", "surrogatepass"))
+    content = b"%d:%b:%b" % (len(parts[0]), *parts)
+    digest = blake2b(content, digest_size=18, person=kind).digest()
+    return "o" + urlsafe_b64encode(digest).decode()
+
+
+def file_path(session_id: str) -> str:
+    """Where the files of a session are found below the routes, percent-encoded."""
+    return f"/sessions/{quote(session_id, safe='')}/files/"
+
+
+def checked_owner(owner: str) -> str:
+    """`owner` itself if it is a text of 1 to 200 characters. Raises Invalid otherwise."""
+    if not isinstance(owner, str) or not 1 <= len(owner) <= MAX_NAME:
+        raise Invalid(f"An owner is a text of 1 to {MAX_NAME} characters.")
+    try:
+        owner.encode()
+    except UnicodeEncodeError:
+        raise Invalid("An owner must be valid Unicode.") from None
+    return owner
 
 
 def checked_session_id(session_id: str) -> str:
@@ -32,7 +72,12 @@ def checked_session_id(session_id: str) -> str:
 
 @dataclass(slots=True)
 class Session:
-    """One conversation as its owner sees it. Times are seconds since 1970, `ttl` is seconds."""
+    """One conversation as its owner sees it. Times are seconds since 1970, `ttl` is seconds.
+
+    `owner` is whose it is, if anybody's. `private` is the host's own JSON, which no client sees.
+    `used_at` is when the last message came, of a session with an owner. `timers` are what the bot
+    will say at a time, each with `at`, `key` and its `reason`.
+    """
 
     id: str
     name: str | None
@@ -45,8 +90,16 @@ class Session:
     messages: int
     last_event: int
     generation: int
+    owner: str | None = None
+    private: dict[str, Any] = field(default_factory=dict)
+    used_at: float | None = None
+    timers: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
+        """What clients see."""
+        more: dict[str, Any] = {} if self.owner is None else {"owner": self.owner}
+        if self.timers:
+            more["timers"] = [{**timer, "at": iso(timer["at"])} for timer in self.timers]
         return {
             "id": self.id,
             "name": self.name,
@@ -57,4 +110,5 @@ class Session:
             "status": self.status,
             "turns": self.turns,
             "messages": self.messages,
+            **more,
         }

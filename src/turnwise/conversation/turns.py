@@ -4,10 +4,11 @@ The state transitions of a turn are a table. Each transition is one atomic act o
 transition that is not in the table is not possible:
 
     queued    -> running     claim: the session's first unfinished turn, no live claim; attempt += 1
-    queued    -> cancelled   cancel (the person withdraws it) or reset
+    queued    -> cancelled   cancel (the person withdraws it), reset, or a cut before it
+    queued    -> merged      merge: the turn before it starts, and answers its message as well
     running   -> completed   finish: reply, state and final event are committed together
     running   -> failed      finish: the handler raised, timed out, or attempts are used up
-    running   -> cancelled   finish after cancel, or reset
+    running   -> cancelled   finish after cancel, reset, or a cut before it
     running   -> queued      release (the attempt is not counted) or an expired lease (it is)
 """
 
@@ -26,18 +27,26 @@ from turnwise.conversation.steps import StepRecord
 from turnwise.errors import Invalid
 
 TRANSITIONS: Mapping[Status, Mapping[str, Status]] = {
-    "queued": {"claim": "running", "cancel": "cancelled", "reset": "cancelled"},
+    "queued": {
+        "claim": "running",
+        "cancel": "cancelled",
+        "reset": "cancelled",
+        "cut": "cancelled",
+        "merge": "merged",
+    },
     "running": {
         "complete": "completed",
         "fail": "failed",
         "stop": "cancelled",
         "reset": "cancelled",
+        "cut": "cancelled",
         "release": "queued",
         "lapse": "queued",
     },
     "completed": {},
     "failed": {},
     "cancelled": {},
+    "merged": {},
 }
 OPEN: frozenset[Status] = frozenset({"queued", "running"})
 
@@ -74,7 +83,9 @@ class TurnRecord:
     Times are seconds since 1970. `position` counts the unfinished turns before a queued one. The
     fields that end in `_json` are encoded, as in the store; `message`, `reply`, `error` and `usage`
     are decoded. `steps` are what the bot did, `data` what `turn.emit(keep=True)` kept: each with a
-    `name` and its `data`.
+    `name` and its `data`. `reason` is set where the bot speaks without a message of a person,
+    `merged_into` is the turn that answers this one's message as well, and `answered` the status of
+    that; `superseded` says that it was taken back.
     """
 
     session: str
@@ -93,6 +104,10 @@ class TurnRecord:
     finished_at: float | None = None
     steps: Sequence[StepRecord] = ()
     data: Sequence[Mapping[str, Any]] = ()
+    reason: str | None = None
+    merged_into: int | None = None
+    superseded: bool = False
+    answered: Status = "completed"
 
     def check(self) -> TurnRecord:
         """The record itself. Raises Damaged if a part of it cannot be read."""
@@ -104,7 +119,7 @@ class TurnRecord:
     @property
     def open(self) -> bool:
         """Whether it is not finished: queued or running."""
-        return self.status in OPEN
+        return self.status in OPEN or self.answered in OPEN
 
     @property
     def message(self) -> Message | None:
@@ -115,7 +130,8 @@ class TurnRecord:
     def reply(self) -> Reply | None:
         """The bot's reply, or None if there is no reply (yet)."""
         if not self.replies_json:
-            if self.status != "completed":
+            status = self.answered if self.status == "merged" else self.status
+            if status != "completed":
                 return None
             return Reply("", [], self.n, self.usage, steps=self.steps)
         messages = [Message.decode(reply) for reply in self.replies_json]
@@ -160,6 +176,12 @@ class TurnRecord:
         if self.position is not None:
             body["position"] = self.position
         body["message"] = orjson.Fragment(self.message_json or b"null")
+        if self.reason is not None:
+            body["reason"] = self.reason
+        if self.merged_into is not None:
+            body["merged_into"] = self.merged_into
+        if self.superseded:
+            body["superseded"] = True
         if self.replies_json:
             body["reply"] = self._reply()
         if self.steps:

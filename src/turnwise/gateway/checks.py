@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from turnwise.conversation import Answer
+from turnwise.conversation import MAX_NAME, Answer, Message, valid_text
 from turnwise.conversation.events import dumps
 from turnwise.errors import Invalid, TooLarge
 
@@ -18,8 +18,12 @@ MAX_ATTACHMENTS = 20
 """Attachments of a message."""
 MAX_ANSWERS = 65_536
 """Maximum bytes of a message's answers as JSON."""
-MAX_NAME = 200
-"""Characters of a session's name."""
+MAX_REASON = 4_000
+"""Characters of the reason for which a bot is woken."""
+MAX_COMMENT = 2_000
+"""Characters of a comment on a message."""
+MAX_HISTORY = 1_000
+"""Messages with which a session begins."""
 MAX_KEY = 255
 """Characters of an idempotency key."""
 MAX_TTL = 10 * 365 * 86400.0
@@ -34,6 +38,44 @@ def checked_name(name: str | None) -> str | None:
     if name is not None and len(name) > MAX_NAME:
         raise TooLarge(f"A name has at most {MAX_NAME} characters.")
     return name
+
+
+def checked_reason(reason: str) -> str:
+    if not isinstance(reason, str) or not reason.strip():
+        raise Invalid("A reason is a text.")
+    if len(reason) > MAX_REASON:
+        raise TooLarge(f"A reason has at most {MAX_REASON} characters.")
+    return valid_text(reason)
+
+
+def checked_key(key: str) -> str:
+    if not 1 <= len(key) <= MAX_KEY:
+        raise Invalid(f"An idempotency key has 1 to {MAX_KEY} characters.")
+    return key
+
+
+def checked_history(messages: Sequence[Message]) -> list[bytes]:
+    """A given history, encoded."""
+    if len(messages) > MAX_HISTORY:
+        raise TooLarge(f"A session begins with at most {MAX_HISTORY} messages.")
+    return encoded_messages(messages)
+
+
+def encoded_messages(messages: Sequence[Message]) -> list[bytes]:
+    for message in messages:
+        message.text = valid_text(message.text)
+    try:
+        return [message.encode() for message in messages]
+    except TypeError as error:
+        raise Invalid(f"A message's metadata must be JSON: {error}") from None
+
+
+def checked_feedback(value: str, comment: str | None) -> dict[str, str]:
+    if value not in ("up", "down"):
+        raise Invalid('Feedback is "up" or "down".')
+    if comment is not None and len(comment) > MAX_COMMENT:
+        raise TooLarge(f"A comment has at most {MAX_COMMENT} characters.")
+    return {"value": value} if comment is None else {"value": value, "comment": comment}
 
 
 def checked_text(text: str, most: int, *, may_be_empty: bool) -> str:

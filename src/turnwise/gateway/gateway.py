@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from turnwise.conversation import (
+    QUEUE,
     Answer,
     Attachment,
     Cursor,
     Message,
-    Session,
+    Policy,
     Status,
     TurnRecord,
+    WhenBusy,
+    checked_policy,
     checked_session_id,
-    new_session_id,
     parsed,
 )
 from turnwise.errors import (
@@ -30,26 +32,29 @@ from turnwise.errors import (
     PerhapsKept,
     StoreUnavailable,
     TooLarge,
-    Unauthorized,
 )
 from turnwise.gateway.checks import (
     MAX_ATTACHMENTS,
-    MAX_KEY,
     checked_answers,
+    checked_key,
     checked_metadata,
-    checked_name,
+    checked_reason,
     checked_text,
-    checked_ttl,
+    encoded_messages,
     fingerprint,
 )
+from turnwise.gateway.files import FileLimits, Files
 from turnwise.gateway.hub import Hub
 from turnwise.gateway.reader import RETRY, Reader
+from turnwise.gateway.sessions import Sessions
 from turnwise.stores.base import History, Store, Submission, Submitted
 from turnwise.stores.claim import Claim, Desk
-from turnwise.tokens import Grant, Signer
+from turnwise.tokens import Signer
 
 CANCEL_PATIENCE = 2.0
 """Seconds that `cancel` waits for a running turn to end."""
+LATEST = 7_258_118_400.0
+"""The year 2200, in seconds since 1970: no timer is later."""
 SOON = 2.0
 """Seconds that a submission waits for its turn's end without following its events."""
 
@@ -59,10 +64,13 @@ Take = Callable[[Claim | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a gateway: characters of text, messages waiting per session."""
+    """The limits of a gateway: characters of text, messages waiting per session, unfinished turns
+    per owner; and what a message does that finds the session busy, if nothing else says it."""
 
     text: int = 100_000
     queue: int = 100
+    owner: int | None = None
+    policy: Policy = QUEUE
 
 
 class Following(NamedTuple):
@@ -80,7 +88,7 @@ class Answered(NamedTuple):
     closed: bool
 
 
-class Gateway:
+class Gateway(Sessions):
     """The channels' only access to the store.
 
     `offer` and `take`, if given, belong to this process's worker: a turn submitted to an idle
@@ -97,77 +105,14 @@ class Gateway:
         session_ttl: float,
         offer: Offer | None = None,
         take: Take | None = None,
+        files: Files | None = None,
     ) -> None:
-        self._store = store
+        files = files or Files(store, None, FileLimits())
+        super().__init__(store, signer, files, session_ttl)
         self.hub = hub
-        self._signer = signer
-        self._limits = limits
-        self._session_ttl = session_ttl
+        self.limits = limits
         self._offer = offer
         self._take = take
-
-    # Tokens
-
-    def token(self, session: Session) -> str:
-        """A token that opens `session` until it expires or a refresh replaces it."""
-        return self._signer.issue(session.id, session.generation, time.time())
-
-    def grant(self, token: str) -> Grant:
-        """What a token grants; its generation is not checked here. Raises Unauthorized."""
-        return self._signer.open(token, time.time())
-
-    async def refresh(self, session_id: str, generation: int | None = None) -> str:
-        """Create a new token; all older tokens become invalid."""
-        await self.session(session_id, generation)
-        fresh = await self._store.rotate(session_id)
-        return self._signer.issue(session_id, fresh, time.time())
-
-    # Sessions
-
-    async def create(
-        self,
-        *,
-        session_id: str | None = None,
-        name: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
-    ) -> Session:
-        """Create a session; if the host gives no id, it gets a random one."""
-        chosen = new_session_id() if session_id is None else checked_session_id(session_id)
-        return await self._store.create(
-            chosen,
-            name=checked_name(name),
-            metadata=checked_metadata(metadata or {}),
-            ttl=checked_ttl(ttl or self._session_ttl),
-        )
-
-    async def session(self, session_id: str, generation: int | None = None) -> Session:
-        """The session. Raises NotFound, or Unauthorized if `generation` is not its current one."""
-        found = await self._store.session(session_id)
-        if found is None:
-            raise NotFound("This session does not exist.")
-        if generation is not None and generation != found.generation:
-            raise Unauthorized()
-        return found
-
-    async def update(self, session_id: str, changes: Mapping[str, Any]) -> Session:
-        """Change `name`, `metadata` or `ttl`; omitted fields keep their values."""
-        checked: dict[str, Any] = {}
-        if "name" in changes:
-            checked["name"] = checked_name(changes["name"])
-        if "metadata" in changes:
-            checked["metadata"] = checked_metadata(changes["metadata"] or {})
-        if "ttl" in changes:
-            checked["ttl"] = checked_ttl(changes["ttl"] or self._session_ttl)
-        return await self._store.update(session_id, checked)
-
-    async def reset(self, session_id: str) -> Session:
-        """Delete messages, state, mailbox and log, and stop the running turn."""
-        return await self._store.reset(session_id)
-
-    async def delete(self, session_id: str) -> bool:
-        """Delete the session and all its data; returns whether it existed."""
-        return await self._store.delete(session_id)
 
     # Turns
 
@@ -182,27 +127,147 @@ class Gateway:
         note: Mapping[str, Any] | None = None,
         key: str | None = None,
         generation: int | None = None,
+        owner: str | None = None,
         create: bool = False,
+        replaces: int | None = None,
+        when_busy: WhenBusy | None = None,
+        settle: float = 0.0,
     ) -> Submitted:
         """Put a message into the session's mailbox; returns when it is durably stored.
 
         `note` is JSON, up to 16 kB, that the submitting channel keeps with the turn: the handler
-        sees it, clients do not, and it is not a part of the message.
+        sees it, clients do not, and it is not a part of the message. `replaces` takes back a turn
+        and all behind it. `when_busy` and `settle`: see Policy.
 
-        Raises Invalid, TooLarge, NotFound, AskClosed, Unauthorized, KeyReused, QueueFull,
-        StoreUnavailable, and PerhapsKept if the store's answer was lost.
+        Raises Invalid, TooLarge, NotFound, AskClosed, Unauthorized, KeyReused, QueueFull, Busy,
+        Superseded, TooFarBack, StoreUnavailable, and PerhapsKept if the store's answer was lost.
         """
-        wish = self._wish(session_id, text, attachments, metadata, answers, key, generation, create)
+        text = checked_text(text, self.limits.text, may_be_empty=bool(attachments or answers))
+        if len(attachments) > MAX_ATTACHMENTS:
+            raise TooLarge(f"A message has at most {MAX_ATTACHMENTS} attachments.")
+        if metadata:
+            checked_metadata(metadata)
+        if answers:
+            checked_answers(answers)
+        attached, files = list(attachments), list[str]()
+        if attachments:
+            attached, files = await self.files.named(session_id, attachments)
+        message = Message(
+            text=text, attachments=attached, metadata=dict(metadata or {}), role="user",
+            answers=answers,
+        )  # fmt: skip
+        wish = self._wish(session_id, key, message.encode(), generation, owner)
+        wish.create, wish.answers, wish.replaces, wish.files = create, answers, replaces, files
+        if when_busy is not None:
+            wish.when_busy, wish.settle = checked_policy(when_busy, settle)
         if note:
             wish.note = checked_metadata(note, "A note")
-        desk = self._offer() if self._offer is not None else None
+        if key is not None:
+            content: list[Any] = [text, [a.as_dict() for a in attached], metadata or {}]
+            content += map(tuple, answers)
+            if replaces is not None:
+                content.append(replaces)
+            wish.fingerprint = fingerprint(content)
+        return await self._submit(wish)
+
+    async def again(
+        self,
+        session_id: str,
+        n: int,
+        *,
+        key: str | None = None,
+        generation: int | None = None,
+        owner: str | None = None,
+    ) -> Submitted:
+        """Answer turn `n` anew: it and all behind it are taken back, and its own message is
+        submitted once more. Raises as `submit` does."""
+        wish = self._wish(session_id, key, b"", generation, owner)
+        wish.replaces, wish.again = n, True
+        wish.fingerprint = fingerprint(["again", n])
+        return await self._submit(wish)
+
+    async def wake(
+        self,
+        session_id: str,
+        reason: str,
+        *,
+        at: float | None = None,
+        key: str | None = None,
+        owner: str | None = None,
+    ) -> TurnRecord | None:
+        """A turn without a message of a person, now or at a time (seconds since 1970).
+
+        Returns its record, or None if its time is still to come. Raises NotFound, KeyReused,
+        QueueFull, Invalid.
+        """
+        wish = self._wish(session_id, key, b"", None, owner)
+        wish.reason = checked_reason(reason)
+        wish.fingerprint = fingerprint(["wake", reason])
+        return await self._begin(wish, at)
+
+    async def say(
+        self,
+        session_id: str,
+        messages: Sequence[Message],
+        *,
+        at: float | None = None,
+        key: str | None = None,
+        owner: str | None = None,
+    ) -> TurnRecord | None:
+        """A turn whose reply is given, now or at a time: no handler runs for it. Returns and raises
+        as `wake` does."""
+        wish = self._wish(session_id, key, b"", None, owner)
+        wish.given = encoded_messages(messages)
+        if not wish.given:
+            raise Invalid("There is nothing to say.")
+        wish.fingerprint = fingerprint(["say", *(message.text for message in messages)])
+        return await self._begin(wish, at)
+
+    async def _begin(self, wish: Submission, at: float | None) -> TurnRecord | None:
+        """Submit what the bot is to say first, now or at a time."""
+        if at is None:
+            record = (await self._submit(wish)).turn
+            return await self.turn(wish.session, record.n) if wish.given else record
+        if not isinstance(at, int | float) or not 0 <= at <= LATEST:
+            raise Invalid("A timer's time is seconds since 1970, before the year 2200.")
+        timer = await self._store.schedule(wish, float(at))
+        if timer is None and wish.key is not None:
+            return await self.turn_by_key(wish.session, wish.key)
+        return None
+
+    async def unwake(self, session_id: str, key: str) -> bool:
+        """Forget what was to be said with this key. Returns whether there was such a timer."""
+        return await self._store.unschedule(session_id, key)
+
+    def _wish(
+        self,
+        session_id: str,
+        key: str | None,
+        message: bytes,
+        generation: int | None,
+        owner: str | None,
+    ) -> Submission:
+        return Submission(
+            session=checked_session_id(session_id),
+            message=message,
+            key=key if key is None else checked_key(key),
+            limit=self.limits.queue,
+            generation=generation,
+            ttl=self.session_ttl,
+            owner=owner,
+            owner_limit=self.limits.owner,
+            policy=self.limits.policy,
+        )
+
+    async def _submit(self, wish: Submission) -> Submitted:
+        desk = self._offer() if self._offer is not None and not wish.given else None
         # From here on the store is responsible for the desk: it calls `take` in every case.
         take = self._take if desk is not None else None
         try:
             return await self._store.submit(wish, desk, take)
         except StoreUnavailable as error:
             if error.perhaps_done:  # repeating it without a key could store it twice
-                raise PerhapsKept(retryable=key is not None) from error
+                raise PerhapsKept(retryable=wish.key is not None) from error
             raise
 
     async def submit_and_follow(self, session_id: str, text: str, **more: Any) -> Following:
@@ -251,46 +316,6 @@ class Gateway:
             record = await self.drain(reader, record, left)
             return Answered(submitted, record, reader.closed is not None)
 
-    def _wish(
-        self,
-        session_id: str,
-        text: str,
-        attachments: Sequence[Attachment],
-        metadata: Mapping[str, Any] | None,
-        answers: Sequence[Answer],
-        key: str | None,
-        generation: int | None,
-        create: bool,
-    ) -> Submission:
-        text = checked_text(text, self._limits.text, may_be_empty=bool(attachments or answers))
-        if len(attachments) > MAX_ATTACHMENTS:
-            raise TooLarge(f"A message has at most {MAX_ATTACHMENTS} attachments.")
-        if metadata:
-            checked_metadata(metadata)
-        if answers:
-            checked_answers(answers)
-        message = Message(
-            text=text, attachments=list(attachments), metadata=dict(metadata or {}), role="user",
-            answers=answers,
-        )  # fmt: skip
-        marked = ""
-        if key is not None:
-            if not 1 <= len(key) <= MAX_KEY:
-                raise Invalid(f"An idempotency key has 1 to {MAX_KEY} characters.")
-            content: list[Any] = [text, [a.as_dict() for a in attachments], metadata or {}]
-            marked = fingerprint([*content, *map(tuple, answers)] if answers else content)
-        return Submission(
-            session=checked_session_id(session_id),
-            message=message.encode(),
-            key=key,
-            fingerprint=marked,
-            limit=self._limits.queue,
-            generation=generation,
-            create=create,
-            ttl=self._session_ttl,
-            answers=answers,
-        )
-
     async def turn(self, session_id: str, n: int) -> TurnRecord:
         """One turn. Raises NotFound."""
         record = await self._store.turn(session_id, n)
@@ -313,11 +338,13 @@ class Gateway:
         before: int | None = None,
         after: int | None = None,
         limit: int = 50,
+        superseded: bool = False,
     ) -> tuple[list[TurnRecord], bool]:
         """Turns in order, and whether there are more. Raises NotFound, Damaged."""
         turns, more = await self._store.turns(
-            session_id, status=status, before=before, after=after, limit=limit
-        )
+            session_id, status=status, before=before, after=after, limit=limit,
+            superseded=superseded,
+        )  # fmt: skip
         return [turn.check() for turn in turns], more
 
     async def wait(self, session_id: str, n: int, timeout: float | None) -> TurnRecord:
@@ -338,6 +365,7 @@ class Gateway:
         While the store is unavailable this waits; if it is still unavailable at the end, the last
         known record of `turn` is returned. An accepted turn is never reported as an error.
         """
+        until = None if timeout is None else time.monotonic() + timeout
         if timeout is None:
             while await reader.read():
                 pass
@@ -350,6 +378,11 @@ class Gateway:
             return record
         while True:
             try:
+                record = await self.turn(reader.session, turn.n)
+                if record.merged_into is None or not record.open or reader.closed:
+                    return record
+                left = None if until is None else max(0.0, until - time.monotonic())
+                await self.wait(reader.session, record.merged_into, left)
                 return await self.turn(reader.session, turn.n)
             except StoreUnavailable:
                 if not reader.ended and (timeout is not None or reader.closed):
@@ -363,6 +396,19 @@ class Gateway:
         record = await self._store.cancel(session_id, n)
         return await self._settled(record, patience) if record.open else record
 
+    async def stop(self, session_id: str, *, patience: float = CANCEL_PATIENCE) -> list[TurnRecord]:
+        """Stop the running turn and withdraw all that wait, in one act; wait `patience` seconds for
+        the end of the running one. Returns the turns that were open."""
+        records = await self._store.stop(session_id)
+        return [
+            await self._settled(record, patience) if record.open else record for record in records
+        ]
+
+    async def change(self, session_id: str, n: int, text: str) -> TurnRecord:
+        """Change the text of a message that waits. Raises NotFound, NotQueued, Invalid."""
+        text = checked_text(text, self.limits.text, may_be_empty=False)
+        return await self._store.change(session_id, n, text)
+
     # Reading
 
     async def history(
@@ -372,9 +418,13 @@ class Gateway:
         before: int | None = None,
         after: int | None = None,
         limit: int = 50,
+        superseded: bool = False,
     ) -> History:
-        """The history and the open turns, as one snapshot. Raises NotFound, Damaged."""
-        found = await self._store.history(session_id, before=before, after=after, limit=limit)
+        """The history and the open turns, as one snapshot; what was taken back only if
+        `superseded`. Raises NotFound, Damaged."""
+        found = await self._store.history(
+            session_id, before=before, after=after, limit=limit, superseded=superseded
+        )
         for message in found.messages_json:
             parsed(message, session_id)
         for turn in found.open:

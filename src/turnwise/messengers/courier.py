@@ -198,5 +198,7 @@ def _messages(record: TurnRecord) -> list[Message]:
     """The messages to send for a finished turn: its replies, or the error."""
     if record.status == "failed":
         return [Message(record.error.message if record.error else "Something went wrong.")]
+    if record.merged_into is not None:  # that turn's own message brings them
+        return []
     replies = record.reply.messages if record.reply else []
     return [reply for reply in replies if reply.text or reply.attachments]

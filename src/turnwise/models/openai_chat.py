@@ -38,6 +38,7 @@ from turnwise.models.reasoning import Reasoning
 from turnwise.models.structured import parsed_output, response_format
 from turnwise.models.tools import Tool, tools_of
 from turnwise.models.transcript import Transcript
+from turnwise.models.uploads import readable
 from turnwise.turn import Turn
 from turnwise.urls import masked
 
@@ -51,6 +52,14 @@ FIRST_PAUSE = 0.5
 
 _END = object()
 _NO_SYSTEM = ("system role", "only user and assistant", "does not support 'system'", "'system'")
+
+
+async def asked(turn: Turn) -> Sequence[Message]:
+    """The messages that the model answers; what woke the bot is the last one, and is not kept."""
+    messages = turn.messages
+    if turn.reason is not None:
+        messages = [*messages[:-1], Message(turn.reason, role="user", turn=turn.n)]
+    return await readable(turn, messages)
 
 
 class OpenAIChat:
@@ -155,7 +164,7 @@ class OpenAIChat:
         length), `filtered`, `cut` (the connection ended) or `error`.
         """
         turn = conversation if isinstance(conversation, Turn) else None
-        messages = conversation.messages if isinstance(conversation, Turn) else conversation
+        messages = await asked(conversation) if isinstance(conversation, Turn) else conversation
         async for piece in self._whole(turn, Answer(), self.prompt(messages)):
             yield piece
 
@@ -164,7 +173,7 @@ class OpenAIChat:
     ) -> AsyncIterator[str]:
         """One request of an agent: the pieces of the text; `answer` holds what was received."""
         calls, asks = transcript.by_turn(), transcript.asked
-        prompt = self.prompt(turn.messages, calls=calls, asks=asks)
+        prompt = self.prompt(await asked(turn), calls=calls, asks=asks)
         # Without tools some servers refuse a prompt with calls in it, so they are forbidden.
         schemas = [tool.schema for tool in self._tools.values()]
         more = {"tools": schemas, **({} if tools else {"tool_choice": "none"})}

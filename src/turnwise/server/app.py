@@ -20,13 +20,15 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from turnwise import telemetry
-from turnwise.channels.access import Access, Authorize, bearer
+from turnwise.channels.access import Access, Authorize
 from turnwise.channels.bodies import JSON, read_body
 from turnwise.channels.fast_path import FastPath
 from turnwise.channels.http import HTTPChannel
+from turnwise.channels.people import PeopleChannel
 from turnwise.channels.problems import ProblemRoute, as_problem
+from turnwise.channels.uploads import UploadChannel
 from turnwise.channels.websocket import WebSocketChannel
-from turnwise.errors import TurnwiseError, Unauthorized
+from turnwise.errors import TurnwiseError
 from turnwise.runtime import Runtime
 from turnwise.server.api_page import api_page
 from turnwise.server.markdown import to_html
@@ -36,7 +38,7 @@ log = logging.getLogger("turnwise.http")
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PAGE_HEADERS = {
     "Cache-Control": "no-cache",
@@ -55,6 +57,8 @@ PAGE_FILES = {
     "page/conversation.js": ("conversation.js", "text/javascript; charset=utf-8"),
     "page/asks.js": ("asks.js", "text/javascript; charset=utf-8"),
     "page/steps.js": ("steps.js", "text/javascript; charset=utf-8"),
+    "page/tools.js": ("tools.js", "text/javascript; charset=utf-8"),
+    "page/uploads.js": ("uploads.js", "text/javascript; charset=utf-8"),
     "page/growing.js": ("growing.js", "text/javascript; charset=utf-8"),
     "page/screen.js": ("screen.js", "text/javascript; charset=utf-8"),
     "page/api.js": ("api.js", "text/javascript; charset=utf-8"),
@@ -69,7 +73,8 @@ def router(runtime: Runtime, *, authorize: Authorize | None = None) -> APIRouter
         app.include_router(turnwise.router(runtime), prefix="/ai")
 
     `authorize(connection, session_id)` returns whether this connection may use that session
-    (`session_id` None: may create one); if it is given, tokens and API keys are not required.
+    (`session_id` None: may create one); a text is an owner, who may use the owner's sessions, list
+    them and create others. If it is given, tokens and API keys are not required.
     """
     routes = APIRouter()
     _add_channels(routes, runtime, authorize)
@@ -80,7 +85,10 @@ def _add_channels(routes: APIRouter, runtime: Runtime, authorize: Authorize | No
     settings = runtime.settings
     access = Access(lambda: runtime.gateway, settings, authorize)
     WebSocketChannel(routes, lambda: runtime.gateway, access, settings)
-    return HTTPChannel(routes, lambda: runtime.gateway, access, settings)
+    channel = HTTPChannel(routes, lambda: runtime.gateway, access, settings)
+    PeopleChannel(routes, lambda: runtime.gateway, access, settings)
+    UploadChannel(routes, lambda: runtime.gateway, access, settings)
+    return channel
 
 
 def install(app: FastAPI) -> None:
@@ -163,7 +171,7 @@ def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
     app.channel = _add_channels(app.router, runtime, None)
     app.origins = runtime.settings.origins()
     app.include_router(_operations(runtime))
-    app.include_router(_page(runtime, ideas))
+    app.include_router(_page(runtime, app.channel.access, ideas))
     app.add_api_route("/docs", _docs, include_in_schema=False, methods=READ)
     app.add_exception_handler(HTTPException, _as_problem)
     app.add_exception_handler(Exception, _as_problem)
@@ -248,7 +256,7 @@ class Texts(BaseModel):
     texts: list[str] = Field(max_length=100)
 
 
-def _page(runtime: Runtime, ideas: Sequence[str]) -> APIRouter:
+def _page(runtime: Runtime, access: Access, ideas: Sequence[str]) -> APIRouter:
     """The chat page and its resources: files, and Markdown as safe HTML."""
     routes = APIRouter(route_class=ProblemRoute, include_in_schema=False)
     folder = resources.files(__package__).joinpath("page")
@@ -262,10 +270,7 @@ def _page(runtime: Runtime, ideas: Sequence[str]) -> APIRouter:
 
     @routes.post("/page/render")
     async def render(request: Request) -> Response:
-        token = bearer(request)
-        if token is None:
-            raise Unauthorized()
-        runtime.gateway.grant(token)
+        await access.anybody(request)
         settings = runtime.settings
         body = await read_body(
             request,

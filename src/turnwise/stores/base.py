@@ -22,12 +22,24 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from turnwise.conversation import Answer, Message, Session, Status, TurnRecord
+from turnwise.conversation import (
+    QUEUE,
+    Answer,
+    Message,
+    Policy,
+    Session,
+    Status,
+    TurnRecord,
+    WhenBusy,
+)
 from turnwise.conversation.events import Draft, Event
 from turnwise.stores.claim import Claim, Desk, Outcome, Renewal
 from turnwise.stores.notices import Listener
 from turnwise.stores.rows import Remembered
 from turnwise.stores.whole import Whole
+
+Place = tuple[float, str]
+"""Where a session stands in the list of its owner's: when it was used last, and its id."""
 
 
 @dataclass(slots=True)
@@ -35,9 +47,14 @@ class Submission:
     """A message to be submitted as a turn. `message` is encoded.
 
     `key` makes the act idempotent: the same key and `fingerprint` return the existing turn.
-    `generation` is the token's, checked inside the act (None: the caller is trusted). `create`:
-    create the session if it does not exist. `limit` is the maximum size of the mailbox. `answers`:
-    what the message answers. `note`: JSON of the door that brings it.
+    `generation` is the token's, checked inside the act (None: the caller is trusted), and `owner`
+    whose session it must be. `create`: create the session if it does not exist. `limit` is the
+    maximum size of the mailbox, `owner_limit` of open turns of one owner. `answers`: what the
+    message answers. `note`: JSON of the door that brings it.
+    `reason` and `given` are for turns without a message; see Question. `replaces`: the turn that is
+    taken back, with all behind it; with `again` its own message is submitted once more.
+    `when_busy` and `settle` (seconds) say what happens if earlier messages are unanswered; without
+    them the session's own policy does, or `policy`. `files`: the session's files that it names.
     """
 
     session: str
@@ -50,6 +67,55 @@ class Submission:
     ttl: float = 0.0
     answers: Sequence[Answer] = ()
     note: bytes | None = None
+    owner: str | None = None
+    owner_limit: int | None = None
+    reason: str | None = None
+    given: Sequence[bytes] = ()
+    replaces: int | None = None
+    again: bool = False
+    when_busy: WhenBusy | None = None
+    settle: float = 0.0
+    policy: Policy = QUEUE
+    files: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class Creation:
+    """A session to be created. `metadata` and `private` are encoded; it expires `ttl` seconds after
+    its last turn. `messages` are its history at the beginning, encoded. `unlisted`: it is in no
+    list. `policy`: its own answer to a message that finds it busy."""
+
+    ttl: float
+    name: str | None = None
+    metadata: bytes = b"{}"
+    owner: str | None = None
+    private: bytes = b"{}"
+    messages: Sequence[bytes] = ()
+    unlisted: bool = False
+    policy: Policy | None = None
+
+
+class Timer(NamedTuple):
+    """What the bot is to say when it is `at` (seconds since 1970): for a `reason`, or what is
+    `given` (messages, encoded)."""
+
+    at: float
+    key: str
+    reason: str | None = None
+    given: Sequence[bytes] = ()
+    fingerprint: str = ""
+
+
+class FileRecord(NamedTuple):
+    """A file of a session: its name, its media type, its bytes, when it came (seconds since 1970),
+    and the first turn that names it."""
+
+    id: str
+    name: str
+    type: str
+    size: int
+    at: float = 0.0
+    turn: int | None = None
 
 
 class Submitted(NamedTuple):
@@ -135,6 +201,14 @@ class Store(ABC):
         """Sign tokens with another store's secret; processes that run already do not."""
 
     @abstractmethod
+    async def publish(self, named: bytes) -> None:
+        """Keep what the bot has named, JSON, for the gateways of all processes."""
+
+    @abstractmethod
+    async def published(self) -> bytes | None:
+        """What the bot has named, or None if no worker has said it."""
+
+    @abstractmethod
     async def sweep(self, *, retention: float, limit: int = 200) -> int:
         """Delete sessions that expired and events older than `retention` seconds.
 
@@ -158,9 +232,20 @@ class Store(ABC):
 
     @abstractmethod
     async def create(
-        self, session: str, *, name: str | None, metadata: bytes, ttl: float
+        self,
+        session: str,
+        *,
+        ttl: float,
+        name: str | None = None,
+        metadata: bytes = b"{}",
+        owner: str | None = None,
+        private: bytes = b"{}",
+        messages: Sequence[bytes] = (),
+        unlisted: bool = False,
+        policy: Policy | None = None,
     ) -> Session:
-        """Create a session, or return the existing one. It expires `ttl` after its last turn."""
+        """Create a session, or return the existing one; see Creation. Raises NotFound if that is
+        another owner's."""
 
     @abstractmethod
     async def session(self, session: str) -> Session | None:
@@ -171,8 +256,23 @@ class Store(ABC):
         """Sessions in order of their ids."""
 
     @abstractmethod
+    async def owned(self, owner: str, *, before: Place | None, limit: int) -> list[Session]:
+        """Sessions of an owner, the last used first, from behind a place on."""
+
+    @abstractmethod
+    async def own(self, session: str, owner: str) -> Session:
+        """Give a session without an owner to `owner`. Raises NotFound, OwnerSet."""
+
+    @abstractmethod
     async def update(self, session: str, changes: Mapping[str, Any]) -> Session:
-        """Change `name`, `metadata` (encoded) or `ttl`. Raises NotFound."""
+        """Change `name`, `metadata`, `private` (encoded), `ttl` or `policy`. Raises NotFound."""
+
+    @abstractmethod
+    async def fork(self, session: str, at: int | None, fresh: str, name: str | None) -> Session:
+        """Make a session `fresh` that is this one up to turn `at` (None: its last one).
+
+        Raises NotFound, Superseded, TooFarBack.
+        """
 
     @abstractmethod
     async def rotate(self, session: str) -> int:
@@ -209,6 +309,21 @@ class Store(ABC):
         the caller was cancelled, or with None. Raises NotFound, Unauthorized (the generation is
         not the session's), KeyReused, QueueFull.
         """
+
+    @abstractmethod
+    async def schedule(self, submission: Submission, at: float) -> Timer | None:
+        """Submit at a time (seconds since 1970); None if this key has been submitted already.
+
+        Raises NotFound, KeyReused, QueueFull.
+        """
+
+    @abstractmethod
+    async def unschedule(self, session: str, key: str) -> bool:
+        """Forget what was to be submitted with this key. Returns whether there was such a timer."""
+
+    @abstractmethod
+    async def timers(self, session: str) -> list[Timer]:
+        """What is to be submitted, in order of the times. Raises NotFound."""
 
     @abstractmethod
     async def claim(self, desk: Desk, limit: int) -> list[Claim]:
@@ -285,6 +400,36 @@ class Store(ABC):
         Raises NotFound.
         """
 
+    @abstractmethod
+    async def stop(self, session: str) -> list[TurnRecord]:
+        """Ask the running turn to stop and withdraw all that wait; returns those turns.
+
+        Raises NotFound.
+        """
+
+    @abstractmethod
+    async def change(self, session: str, turn: int, text: str) -> TurnRecord:
+        """Change the text of a queued turn. Raises NotFound, NotQueued."""
+
+    @abstractmethod
+    async def judge(self, session: str, message: str, feedback: Mapping[str, Any]) -> None:
+        """Keep a person's feedback on a message. Raises NotFound."""
+
+    # Files
+
+    @abstractmethod
+    async def attach(self, session: str, file: FileRecord, limit: int) -> None:
+        """Add a file to a session, whose files have at most `limit` bytes. Raises NotFound,
+        TooLarge."""
+
+    @abstractmethod
+    async def files(self, session: str) -> Mapping[str, FileRecord] | None:
+        """The session's files by their ids, or None: no such session."""
+
+    @abstractmethod
+    async def forget_files(self, session: str, before: float) -> list[str]:
+        """Forget files that no message names and that came before a time; returns their ids."""
+
     # Reading
 
     @abstractmethod
@@ -304,12 +449,22 @@ class Store(ABC):
         before: int | None,
         after: int | None,
         limit: int,
+        superseded: bool = False,
     ) -> tuple[list[TurnRecord], bool]:
-        """Turns in order, and whether there are more (the latest ones unless `after` is given)."""
+        """Turns in order, and whether there are more (the latest ones unless `after` is given).
+
+        Those that were taken back are left out unless `superseded`.
+        """
 
     @abstractmethod
     async def history(
-        self, session: str, *, before: int | None = None, after: int | None = None, limit: int = 50
+        self,
+        session: str,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 50,
+        superseded: bool = False,
     ) -> History:
         """The latest messages (or those around a `seq`) and the open turns, as one snapshot."""
 

@@ -28,9 +28,10 @@ WHOLE: Told = 3
 """No draft belongs to the only reply, which was returned in one piece: its events are derived."""
 UNENDED: Told = 2
 """Drafts contain all but the end of the last message, which is derived."""
-Epoch = tuple[float, int]
-"""A session's period since its creation or last reset; data cached in another is invalid."""
-NO_EPOCH: Epoch = (0.0, 0)
+Epoch = tuple[float, int, int]
+"""A session's period since its creation, its last reset, or the last time that something was taken
+back; data cached in another is invalid."""
+NO_EPOCH: Epoch = (0.0, 0, 0)
 
 
 class Desk(NamedTuple):
@@ -38,6 +39,7 @@ class Desk(NamedTuple):
 
     `lease` is in seconds. `history` is how many messages a handler sees; `known(session)` returns
     the `seq` up to which the worker has cached that session's messages, and their epoch.
+    `owner_limit`: how many turns of one owner may run at once.
     """
 
     worker: str
@@ -45,6 +47,7 @@ class Desk(NamedTuple):
     max_attempts: int
     history: int
     known: Callable[[str], tuple[Epoch, int]]
+    owner_limit: int | None = None
 
 
 @dataclass(slots=True)
@@ -53,10 +56,10 @@ class Claim:
 
     `history` are the session's last messages whose `seq` is above `history_from`, placed and
     encoded, up to `seq`; it is not `whole` if there are more that the worker did not request or may
-    have cached. `asks` are the ids of those that wait for an answer. `memory` is the number of the
-    last memory entry, `base_memory` of the last one that was forgotten. `written` counts the events
-    written under the claim. `incarnation` changes when the store was unreachable: it may have lost
-    the latest data that was read from it.
+    have cached. `message` is empty where there is a `reason` instead. `asks` are the ids of those
+    that wait for an answer. `memory` is the number of the last memory entry, `base_memory` of the
+    last one that was forgotten. `written` counts the events written under the claim. `incarnation`
+    changes when the store was unreachable: it may have lost the latest data that was read from it.
     """
 
     session: str
@@ -64,9 +67,12 @@ class Claim:
     turn: int = 0
     attempt: int = 0
     name: str | None = None
+    owner: str | None = None
     metadata: bytes = b"{}"
+    private: bytes = b"{}"
     message: bytes = b""
     note: bytes | None = None
+    reason: str | None = None
     asks: Sequence[str] = ()
     state: bytes = b"{}"
     memory: int = 0
@@ -90,7 +96,8 @@ class Outcome:
     `told` says which events of the replies are derived, because no draft contains them. `asks`: the
     places of the replies that ask, with the ids of their asks. `steps` and `data` (JSON) are kept
     with the turn.
-    `state` is the new state, or None where it did not change. `next_desk` asks to claim the
+    `state` is the new state, or None where it did not change; `name` the session's new name, which
+    does not take the place of one that a person has given. `next_desk` asks to claim the
     session's next turn in the same act; `keep`: this worker holds the session's `local`.
     An outcome is one operation, however often it is retried; `said` are the turn's messages in the
     history, placed, once it is committed.
@@ -104,6 +111,7 @@ class Outcome:
     steps: Sequence[Any] = ()
     data: Sequence[Any] = ()
     state: bytes | None = None
+    name: str | None = None
     error: Mapping[str, Any] | None = None
     usage: bytes | None = None
     next_desk: Desk | None = None

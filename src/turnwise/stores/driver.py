@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from turnwise.stores.claim import Desk
 from turnwise.stores.header import Header
 from turnwise.stores.rules import Ask, Changes, Rule
 
@@ -23,6 +25,8 @@ class Driver(ABC):
 
     origin: int
     """The number of this process at the store."""
+    counting: Counter[str]
+    """Acts of this process, by the owner, that have counted the owner's turns and go on."""
     incarnation: int = 0
     """It changes whenever the server may hold less than before."""
 
@@ -56,8 +60,9 @@ class Driver(ABC):
         """The answer of a reading that sees one moment of the store, however often it asks."""
 
     @abstractmethod
-    async def take(self, worker: str, limit: int) -> list[str]:
-        """Sessions that are ready, each handed to one worker only for a while."""
+    async def take(self, desk: Desk, limit: int) -> list[str]:
+        """Sessions that are ready, each handed to one worker only for a while, in the order in
+        which owners are served; see PLACED in stores/header.py."""
 
     @abstractmethod
     async def give_back(self, sessions: Sequence[str]) -> None:
@@ -80,6 +85,7 @@ class Attempt:
         self.origin: int | None = None
         self.rounds = 0
         self.body = b""
+        self._counted: list[str] = []
 
     async def run(self, rule: Rule) -> Changes:
         """Run a rule to its changes."""
@@ -101,9 +107,30 @@ class Attempt:
             except StopIteration as end:
                 changes: Changes = end.value
                 return changes
+            if asks and asks[0][0] == "tally":
+                sent = (await self._count(asks[0]),)
+                continue
             _, answers = await self._driver.read(self._session, asks, header=False)
             self.rounds += 1
             sent = tuple(answers)
+
+    async def _count(self, ask: Ask) -> tuple[int, int]:
+        """How many turns of an owner are open and running, with those that other acts of this
+        process are about to add: so that acts side by side do not all see the same room."""
+        owner = ask[1]
+        others = self._driver.counting[owner]
+        self._driver.counting[owner] += 1
+        self._counted.append(owner)
+        _, ((waiting, running),) = await self._driver.read(self._session, (ask,), header=False)
+        return waiting + others, running + others
+
+    def over(self) -> None:
+        """The try has ended."""
+        for owner in self._counted:
+            self._driver.counting[owner] -= 1
+            if not self._driver.counting[owner]:
+                del self._driver.counting[owner]
+        self._counted.clear()
 
     async def commit(self, changes: Changes) -> bool:
         """Commit the changes, if the header is still the one that they were computed from."""

@@ -10,7 +10,7 @@ import orjson
 from turnwise.conversation import Session, Status, parsed
 from turnwise.errors import Damaged, StoreUnavailable
 
-FORMAT = 4
+FORMAT = 5
 """The format of the headers that this version writes; one with a higher number is left alone."""
 
 
@@ -79,10 +79,18 @@ class Header:
     under which it is kept. `parts`: which of the larger parts there are. `asks`: those that wait
     for an answer, each [id, turn, place of its message in the reply]. `memory`: the number of the
     last memory entry; what is at or below `base_memory` was forgotten. `remembered`: bytes of all
-    entries there ever were, `forgotten` of those that are gone.
+    entries there ever were, `forgotten` of those that are gone. `used`: when it was used last, kept
+    where it has an owner. `cuts`: what was taken back, each [first turn, last turn, first seq, last
+    seq] in order; `taken_back` counts the acts that did so. `policy`: what a message does that
+    finds the session busy, [when_busy, settle], if the session has its own. `merging`: the last
+    turn that asks to be merged. `timer`: when the next one is due. `named`: a person has named it.
+    `unlisted`: it is in no list. `answered`: asks that were closed last, each [id, turn, place, by
+    which turn], to be open again if that is taken back. `since`: the entries that end turns up to
+    this one do not say which state was before them, because an older version has written them.
     """
 
     __slots__ = (
+        "answered",
         "asks",
         "base_event",
         "base_memory",
@@ -90,6 +98,7 @@ class Header:
         "base_turn",
         "count",
         "created",
+        "cuts",
         "events",
         "expires",
         "forgotten",
@@ -99,20 +108,28 @@ class Header:
         "keeper",
         "lease",
         "memory",
+        "merging",
         "name",
+        "named",
         "op",
         "open",
         "origin",
         "owner",
         "parts",
+        "policy",
         "ready_at",
         "remembered",
         "reserved",
         "seq",
+        "since",
         "states",
+        "taken_back",
+        "timer",
         "token",
         "ttl",
         "turns",
+        "unlisted",
+        "used",
         "written",
     )
 
@@ -149,6 +166,16 @@ class Header:
         base_memory: int = 0,
         remembered: int = 0,
         forgotten: int = 0,
+        used: float = 0.0,
+        cuts: list[list[int]] | None = None,
+        taken_back: int = 0,
+        policy: list[Any] | None = None,
+        merging: int = 0,
+        timer: float | None = None,
+        named: int = 0,
+        unlisted: int = 0,
+        answered: list[list[Any]] | None = None,
+        since: int = 0,
     ) -> None:
         self.format = format
         self.count = count
@@ -181,11 +208,28 @@ class Header:
         self.base_memory = base_memory
         self.remembered = remembered
         self.forgotten = forgotten
+        self.used = used
+        self.cuts = cuts or []
+        self.taken_back = taken_back
+        self.policy = policy
+        self.merging = merging
+        self.timer = timer
+        self.named = named
+        self.unlisted = unlisted
+        self.answered = answered or []
+        self.since = since
 
     def encode(self) -> bytes:
         """The header as a JSON list, in the order of the constructor; few need the last ones."""
         rare: list[Any] = []
-        if self.asks or self.memory:
+        more = self.taken_back or self.policy or self.merging or self.named or self.unlisted
+        if more or self.owner is not None or self.timer is not None or self.answered or self.since:
+            rare = [
+                self.asks, self.memory, self.base_memory, self.remembered, self.forgotten,
+                self.used, self.cuts, self.taken_back, self.policy, self.merging, self.timer,
+                self.named, self.unlisted, self.answered, self.since,
+            ]  # fmt: skip
+        elif self.asks or self.memory:
             rare = [
                 self.asks, self.memory, self.base_memory, self.remembered, self.forgotten,
             ]  # fmt: skip
@@ -238,12 +282,13 @@ class Header:
         return f"{self.count:x}.{self.op}"
 
     @property
-    def epoch(self) -> tuple[float, int]:
-        """The session's period since it was created or reset."""
-        return self.created, self.base_seq
+    def epoch(self) -> tuple[float, int, int]:
+        """The session's period since it was created or reset, or since something of it was taken
+        back."""
+        return self.created, self.base_seq, self.taken_back
 
-    def view(self, id: str, metadata: bytes | None) -> Session:
-        """The session as its owner sees it."""
+    def view(self, id: str, metadata: bytes | None, private: bytes | None = None) -> Session:
+        """The session as its owner sees it, and what only its host sees."""
         running = self.head is not None and self.head.status == "running"
         return Session(
             id=id,
@@ -253,10 +298,13 @@ class Header:
             expires_at=self.expires,
             ttl=self.ttl,
             status="running" if running else "queued" if self.open else "idle",
-            turns=self.turns - self.base_turn,
-            messages=self.seq - self.base_seq,
+            turns=self.turns - self.base_turn - sum(c[1] - c[0] + 1 for c in self.cuts),
+            messages=self.seq - self.base_seq - sum(c[3] - c[2] + 1 for c in self.cuts),
             last_event=self.events,
             generation=self.generation,
+            owner=self.owner,
+            private=parsed(private, id) if private else {},
+            used_at=self.used or None,
         )
 
 
@@ -281,11 +329,29 @@ def needed_from(body: bytes | None) -> float:
     return math.inf if header.head is None else header.head.first_event
 
 
+PLACED = 1.0
+"""A session that is ready within so many seconds gets a place in the line, and the others when they
+are due. The line is taken in order of places, and within one by the time since when they are ready.
+A session gets the place of the first of the line, but one behind the last of its own owner's. So
+owners are served in turns, a session of each, and a session without an owner as if it were one."""
+
+
+class Owned(NamedTuple):
+    """By what the sessions of an owner are found: when it was used last, and how many turns of it
+    are open and running. used: None for one that is in no list."""
+
+    owner: str
+    used: float | None
+    open: int
+    running: int
+
+
 class Index(NamedTuple):
     """The parts of a header by which a store finds sessions.
 
     ready: from then on any worker may take its next turn; `keeper` at once. lease, origin: when its
-    claim lapses, and the process that holds it. expires: when it may be deleted.
+    claim lapses, and the process that holds it. expires: when it may be deleted. owned: set if it
+    has an owner.
     """
 
     ready: float | None
@@ -293,3 +359,4 @@ class Index(NamedTuple):
     lease: float | None
     origin: int | None
     expires: float
+    owned: Owned | None = None

@@ -98,7 +98,11 @@ class Acts(Readings):
             self._try(session, rules.lapse(ops()))
         for session, process in orphans:
             self._try(session, rules.lapse(ops(), process))
-        claims = [self._try(session, rules.claim(session, desk, ops())) for session in ready()]
+        names = ready()
+        claims = [self._try(session, rules.claim(session, desk, ops())) for session in names]
+        if None in claims:  # those that were due are in the line now
+            again = ready()[: claims.count(None)]
+            claims += [self._try(session, rules.claim(session, desk, ops())) for session in again]
         return [claim for claim in claims if claim is not None]
 
     def _try(self, session: str, rule: Rule) -> Any:

@@ -14,11 +14,12 @@ from typing import Any
 from turnwise.conversation import Session
 from turnwise.identity import operation
 from turnwise.stores import rules
+from turnwise.stores.base import Place
 from turnwise.stores.claim import Claim, Desk
-from turnwise.stores.header import Header, Index, needed_from
+from turnwise.stores.header import PLACED, Header, Index, needed_from
 from turnwise.stores.local import Acts
 from turnwise.stores.notices import Listener, Listeners
-from turnwise.stores.rows import ENDED, Entry, blanked, messages_of
+from turnwise.stores.rows import ACCEPTED, ENDED, Entry, blanked, messages_of
 from turnwise.stores.ruled import Make, RuledStore, Settled
 from turnwise.stores.rules import STATES, Ask, Changes, Op, Rule
 
@@ -32,6 +33,7 @@ class MemoryStore(RuledStore):
         self._acts = MemoryActs(clock)
         self._listeners = Listeners()
         self._secret = secrets.token_bytes(32)
+        self._named: bytes | None = None
 
     async def open(self) -> None:
         pass
@@ -82,11 +84,17 @@ class MemoryStore(RuledStore):
     async def adopt(self, secret: bytes) -> None:
         self._secret = secret
 
+    async def publish(self, named: bytes) -> None:
+        self._named = named
+
+    async def published(self) -> bytes | None:
+        return self._named
+
     async def ping(self) -> None:
         pass
 
     async def waiting(self) -> int:
-        return sum(kept.index.ready is not None for kept in self._acts.sessions.values())
+        return sum(kept.place is not None for kept in self._acts.sessions.values())
 
     async def facts(self) -> dict[str, str]:
         return {"store": "memory", "sessions": str(len(self._acts.sessions))}
@@ -101,10 +109,27 @@ class MemoryStore(RuledStore):
         found = [await self.session(name) for name in sorted(names)[:limit]]
         return [session for session in found if session is not None]
 
+    async def owned(self, owner: str, *, before: Place | None, limit: int) -> list[Session]:
+        acts, now = self._acts, self._acts.now()
+        places = sorted(
+            (
+                (kept.index.owned.used, name)
+                for name, kept in acts.sessions.items()
+                if kept.index.owned is not None
+                and kept.index.owned.owner == owner
+                and kept.index.owned.used is not None
+                and (before is None or (kept.index.owned.used, name) < before)
+                and rules.listed(kept.header, now)
+            ),
+            reverse=True,
+        )
+        found = [await self.session(name) for _, name in places[:limit]]
+        return [session for session in found if session is not None]
+
     async def claim(self, desk: Desk, limit: int) -> list[Claim]:
         def work(_: Op) -> list[Claim]:
             acts, now = self._acts, self._acts.now()
-            ready = partial(acts.ready, desk.worker, now, limit)
+            ready = partial(acts.ready, desk, now, limit)
             return acts.claim(self._op, desk, ready, acts.lapsed(now))
 
         claims: list[Claim] = await self._run(work)
@@ -128,6 +153,8 @@ class _Kept:
     def __init__(self) -> None:
         self.header = b""
         self.index = Index(None, None, None, None, 0.0)
+        self.place: int | None = None
+        """Where it stands in the line of those that are ready."""
         self.entries: list[Entry] = []
         self.keys: dict[str, bytes] = {}
         self.states: dict[int, bytes] = {}
@@ -177,16 +204,20 @@ class MemoryActs(Acts):
                 return kept.horizon
             case ("keys",):
                 return sorted(kept.keys.items())
+            case ("parts",):
+                return sorted(kept.parts.items())
+            case ("tally", owner):
+                return self._tally(owner)
             case ("turn", n):
                 return [e for e in kept.entries if e.turn == n]
             case ("open", first, limit):
                 ended = {e.turn for e in kept.entries if e.kind in ENDED}
-                found = [
-                    e
+                waiting = {
+                    e.turn: e
                     for e in kept.entries
-                    if e.kind == "q" and e.turn not in ended and (e.turn or 0) >= first
-                ]
-                return found[:limit]
+                    if e.kind in ACCEPTED and e.turn not in ended and (e.turn or 0) >= first
+                }
+                return list(waiting.values())[:limit]
             case ("ended", after, before, kinds, limit, latest):
                 found = [
                     e for e in kept.entries if e.kind in kinds and after < (e.turn or 0) < before
@@ -220,12 +251,20 @@ class MemoryActs(Acts):
             self.sessions[session] = _Kept()
         kept = self.sessions[session]
         kept.header, kept.index = changes.header.encode(), rules.index(changes.header)
+        if kept.index.ready is None or kept.index.ready > self.now() + PLACED:
+            kept.place = None
+        elif kept.place is None:
+            kept.place = self._place(kept.index)
         kept.entries += changes.entries
         kept.parts |= changes.parts
         kept.keys |= changes.keys
         for number, state in changes.states.items():
             kept.states[number] = state
             kept.states.pop(number - STATES, None)
+        if changes.unlearned is not None:
+            first, last = changes.unlearned
+            gone = range(first, last + 1)
+            kept.entries = [e for e in kept.entries if e.kind != "m" or e.seq not in gone]
         if changes.forgotten is not None:
             gone = range(changes.forgotten + 1)
             kept.entries = [e for e in kept.entries if e.kind != "m" or e.seq not in gone]
@@ -233,15 +272,35 @@ class MemoryActs(Acts):
             kept.states.clear()
             kept.erase(changes.header.base_event)
 
-    def ready(self, worker: str, now: float, limit: int) -> list[str]:
-        """Sessions that `worker` may take, the longest ready first."""
-        found = [
-            (kept.index.ready, session)
-            for session, kept in self.sessions.items()
-            if kept.index.ready is not None
-            and (kept.index.ready <= now or kept.index.keeper == worker)
+    def _place(self, index: Index) -> int:
+        """The place in the line of a session that gets in there now; see PLACED."""
+        line = [
+            (kept.place, kept.index.owned.owner if kept.index.owned else None)
+            for kept in self.sessions.values()
+            if kept.place is not None
         ]
-        return [session for _, session in sorted(found)[:limit]]
+        place = min((place for place, _ in line), default=1)
+        if index.owned is not None:
+            place = max([place, *(p + 1 for p, owner in line if owner == index.owned.owner)])
+        return place
+
+    def _tally(self, owner: str) -> tuple[int, int]:
+        every = (kept.index.owned for kept in self.sessions.values())
+        owned = [one for one in every if one is not None and one.owner == owner]
+        return sum(one.open for one in owned), sum(one.running for one in owned)
+
+    def ready(self, desk: Desk, now: float, limit: int) -> list[str]:
+        """Sessions that `desk` may take: those that are due, then in order of the line."""
+        found = []
+        for session, kept in self.sessions.items():
+            ready, keeper, *_, owned = kept.index
+            open_ = owned is None or self._may_run(owned.owner, desk)
+            if open_ and ready is not None and (ready <= now or keeper == desk.worker):
+                found.append((kept.place or 0, ready, session))
+        return [session for *_, session in sorted(found)[:limit]]
+
+    def _may_run(self, owner: str, desk: Desk) -> bool:
+        return desk.owner_limit is None or self._tally(owner)[1] < desk.owner_limit
 
     def lapsed(self, now: float) -> list[str]:
         """Sessions whose claims have lapsed."""

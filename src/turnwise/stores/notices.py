@@ -72,7 +72,9 @@ class Ended:
 
 
 class Ready(NamedTuple):
-    """A turn may be waiting for a worker."""
+    """A turn may be waiting for a worker, after `delay` seconds."""
+
+    delay: float = 0.0
 
 
 class Signal(NamedTuple):

@@ -161,6 +161,8 @@ class RemoteStore(RuledStore):
                 if time.monotonic() + PAUSE > until:
                     self._give_up(session, name, sent, error)
                 await asyncio.sleep(PAUSE)
+            finally:
+                attempt.over()
             # What was kept here is old: read it.
             kept = None
             self._kept.pop(session, None)
@@ -280,7 +282,14 @@ class RemoteStore(RuledStore):
         for name, error in zip(lapsed, ended, strict=True):
             if isinstance(error, BaseException):
                 skip(name, error)
-        ready = await self.ask(partial(self.driver.take, desk.worker, limit))
+        claims, refused = await self._claim_ready(desk, limit)
+        if refused:  # those that were due are in the line now
+            claims += (await self._claim_ready(desk, refused))[0]
+        return claims
+
+    async def _claim_ready(self, desk: Desk, limit: int) -> tuple[list[Claim], int]:
+        """Claims on sessions that are ready, and how many of them could not be claimed."""
+        ready = await self.ask(partial(self.driver.take, desk, limit))
         claiming = (self._begin(name, partial(rules.claim, name, desk)) for name in ready)
         found = await asyncio.gather(*claiming, return_exceptions=True)
         claims = [claim for claim in found if isinstance(claim, Claim)]
@@ -291,7 +300,7 @@ class RemoteStore(RuledStore):
         refused = [name for name, claim in zip(ready, found, strict=True) if claim is None]
         if refused:
             await self.ask(partial(self.driver.give_back, refused))
-        return claims
+        return claims, len(refused)
 
 
 class _Line:

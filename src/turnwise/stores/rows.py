@@ -6,17 +6,23 @@ line for each. The session's events are derived from its entries by one function
 replay.
 
     q  a turn was accepted         [n, position, at, op, key, started, closed asks], message, note
-                                   if there is one; of a closed ask: [id, why]
+                                   if there is one, more; of a closed ask: [id, why, turn, place].
+                                   The message is empty where no person sent one; see Question
+    w  a queued turn was changed   [n, position, at, accepting op, key, 0, first event, at, op];
+                                   then as in q, which it replaces
     s  a queued turn was started   [n, at, op, attempt]
     d  drafts of a running attempt [n, at, op], packed events
-    t  a turn was completed, f failed, c cancelled: its whole record
+    t  a turn was completed, f failed, c cancelled, g merged: its whole record
                                    [n, at, op, keyed, attempt, seq, first event, queued at,
-                                   started at, told, waiting], error, usage, message,
+                                   started at, told, waiting, states], error, usage, message,
                                    replies ..., more; see End
     r  the session was reset       [at, op, cancelled turns]
+    x  turns were taken back       [at, op, last seq that stays, first turn, last turn, closed asks]
+    n  the session was changed     [at, op], the changes
+    v  a message was judged        [turn, at, op, message], the feedback
     m  the bot remembers           [n, at, op, bytes of all entries before], the entry's JSON
     o  an act without events       [what, at, op]
-    T  F  C                        what a reset leaves of t, f, c, if the turn had a key or was
+    T  F  C  G                     what a reset leaves of t, f, c, g, if the turn had a key or was
                                    open: neither text nor events
 """
 
@@ -52,11 +58,13 @@ from turnwise.errors import Damaged
 from turnwise.stores.claim import DELTA_ONLY, UNENDED, Told
 from turnwise.stores.header import Header
 
-ENDS: dict[Status, str] = {"completed": "t", "failed": "f", "cancelled": "c"}
+ENDS: dict[Status, str] = {"completed": "t", "failed": "f", "cancelled": "c", "merged": "g"}
 STATUSES: dict[str, Status] = {end: status for status, end in ENDS.items()}
-ENDED = frozenset("tfcTFC")
-DESCRIBED = "m"
-"""The part of a session that is its metadata."""
+ENDED = frozenset("tfcgTFCG")
+ACCEPTED = frozenset("qw")
+DESCRIBED, PRIVATE, JUDGED = "m", "p", "f"
+"""The parts of a session that are its metadata, what only its host sees, and the feedback on the
+messages of a turn: that with the turn's number."""
 
 
 class Entry(NamedTuple):
@@ -104,10 +112,12 @@ def pack(drafts: Iterable[Draft]) -> bytes:
 def operation_of(entry: Entry) -> str:
     """The operation that wrote an entry."""
     match entry.kind:
-        case "r":
+        case "r" | "x" | "n":
             return str(head_of(entry)[1])
         case "q":
             return str(head_of(entry)[3])
+        case "w":
+            return str(head_of(entry)[8])
         case _:
             return str(head_of(entry)[2])
 
@@ -135,16 +145,33 @@ def _drafts(entry: Entry) -> tuple[str, Sequence[Draft]]:
     match entry.kind, orjson.loads(head):
         case "q", [n, position, at, op, key, started, *closed]:
             more = {"position": position} if key is None else {"position": position, "key": key}
-            message = placed(parts[0], n, None)
-            drafts = [message_draft(n, at, message, events.QUEUED, **more)]
-            for id, why in closed[0] if closed else ():
+            if parts[0]:
+                message = placed(parts[0], n, None)
+                drafts = [message_draft(n, at, message, events.QUEUED, **more)]
+            else:
+                reason = question_of(entry).reason
+                drafts = [draft(events.QUEUED, n, at, **more, message=None, reason=reason)]
+            for id, why, *_ in closed[0] if closed else ():
                 drafts.append(draft(events.ASK_CLOSED, n, at, ask={"id": id}, why=why))
             if started:
                 drafts.append(attempt_draft(events.STARTED, n, at, 1))
             return tag_of(op), drafts
         case "s", [n, at, op, attempt]:
             return tag_of(op), [attempt_draft(events.STARTED, n, at, attempt)]
-        case "t" | "f" | "c", [_, _, op, *_]:
+        case "w", [n, _, _, _, _, _, _, at, op]:
+            message = placed(parts[0], n, None)
+            return tag_of(op), [message_draft(n, at, message, events.CHANGED)]
+        case "x", [at, op, seq, first, last, asks]:
+            drafts = [draft(events.CUT, None, at, after=seq, turns=[first, last])]
+            for id in asks:
+                drafts.append(draft(events.ASK_CLOSED, None, at, ask={"id": id}, why="cut"))
+            return tag_of(op), drafts
+        case "n", [at, op]:
+            return tag_of(op), [draft(events.SESSION_CHANGED, None, at, **orjson.loads(parts[0]))]
+        case "v", [n, at, op, message]:
+            judged = orjson.loads(parts[0])
+            return tag_of(op), [draft(events.FEEDBACK, n, at, message=message, **judged)]
+        case "t" | "f" | "c" | "g", [_, _, op, *_]:
             return tag_of(op), _told_by(End.of(entry))
         case "r", [at, op, cancelled, *asks]:
             drafts = [draft(events.CANCELLED, n, at, partial=False, waiting=()) for n in cancelled]
@@ -155,7 +182,7 @@ def _drafts(entry: Entry) -> tuple[str, Sequence[Draft]]:
 
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-_ABSENT: tuple[Any, ...] = (0, ())  # of an end: told, waiting
+_ABSENT: tuple[Any, ...] = (0, (), None)  # of an end: told, waiting, states
 MORE = b"+"
 """What the line that keeps more of a turn begins with; no message does."""
 
@@ -165,9 +192,11 @@ class End(NamedTuple):
 
     seq: None for a turn that was withdrawn, which is in no history. told: which events of its
     replies are derived from this entry, see Told in claim.py. waiting: the turns that were queued
-    then, in order.
+    then, in order. states: how often the state had changed before it. message: empty where no
+    person sent one.
     more: `steps`, `data` and the `note` that are kept with the turn, `asks` the places of the
-    replies that ask, `closed` the asks that were too many.
+    replies that ask, `closed` the asks that were too many, `reason` why the bot spoke, `into` the
+    turn that it was merged into.
     """
 
     status: Status
@@ -180,6 +209,7 @@ class End(NamedTuple):
     started_at: float | None
     told: Told
     waiting: Sequence[int]
+    states: int | None
     error: bytes
     usage: bytes
     message: bytes
@@ -195,14 +225,14 @@ class End(NamedTuple):
             n, at, _, _, attempt, seq, first_event, queued_at, started_at, *rest = orjson.loads(
                 head
             )
-            told, waiting = (*rest, *_ABSENT[len(rest) :])  # type: ignore[misc]
+            told, waiting, states = (*rest, *_ABSENT[len(rest) :])  # type: ignore[misc]
             more = replies.pop()[1:] if replies and replies[-1].startswith(MORE) else None
             kept = orjson.loads(more) if more is not None else _NOTHING
         except ValueError:
             raise Damaged() from None
         return tuple.__new__(cls, (
             STATUSES[entry.kind.lower()], n, at, attempt, seq, first_event, queued_at, started_at,
-            told, waiting, error, usage, message, replies, kept,
+            told, waiting, states, error, usage, message, replies, kept,
         ))  # fmt: skip
 
     def said(self, *, fully: bool = False) -> list[bytes]:
@@ -210,16 +240,17 @@ class End(NamedTuple):
         question includes its turn's steps and data."""
         if self.seq is None:
             return []
-        n, seq = self.n, self.seq
-        question = concluded(self.message, self.status, self.error)
-        if fully and self.more and (self.more.get("steps") or self.more.get("data")):
+        question = concluded(self.message, self.status, self.error) if self.message else b""
+        if fully and question and (self.more.get("steps") or self.more.get("data")):
             more = {key: self.more[key] for key in ("steps", "data") if self.more.get(key)}
             question = question[:-1] + b"," + orjson.dumps(more)[1:]
-        said = [placed(question, n, seq)]
-        for reply in self.replies:
-            seq += 1
-            said.append(placed(reply, n, seq))
-        return said
+        said = (question, *self.replies) if question else self.replies
+        return [placed(message, self.n, i) for i, message in enumerate(said, self.seq)]
+
+    def replied(self) -> list[bytes]:
+        """The turn's replies, placed."""
+        said = self.said()
+        return said[1:] if self.message else said
 
 
 def _told_by(end: End) -> list[Draft]:
@@ -237,7 +268,7 @@ def _told_by(end: End) -> list[Draft]:
         if end.told == DELTA_ONLY:
             drafts = drafts[1:2]
     asks = end.more.get("asks", ())
-    for i, reply in enumerate(end.said()[1:]):
+    for i, reply in enumerate(end.replied()):
         drafts.append(message_draft(n, at, reply))
         if i in asks:
             message = orjson.loads(reply)
@@ -249,6 +280,8 @@ def _told_by(end: End) -> list[Draft]:
         more["error"] = orjson.Fragment(end.error)
     if end.usage:
         more["usage"] = orjson.Fragment(end.usage)
+    if "into" in end.more:
+        more["merged_into"] = end.more["into"]
     partial = bool(end.replies) and end.status != "completed"
     drafts.append(draft(f"turn.{end.status}", n, at, **more, partial=partial, waiting=end.waiting))
     return drafts
@@ -265,15 +298,16 @@ def is_waiting(entry: Entry) -> bool:
 def accepted(session: str, entry: Entry, header: Header, position: int) -> TurnRecord:
     """The record of an open turn, from its acceptance and the session's header."""
     n, first, at = acceptance(entry)
-    _, message, *note = entry.parts()
+    question, message = question_of(entry), entry.parts()[1]
     record = TurnRecord(
         session=session,
         n=n,
         status="queued",
         attempt=0,
         position=position,
-        message_json=placed(message, n, None),
-        note_json=note[0] if note else None,
+        message_json=placed(message, n, None) if message else None,
+        note_json=question.note,
+        reason=question.reason,
         queued_at=at,
         first_event=first,
     )
@@ -288,6 +322,8 @@ def accepted(session: str, entry: Entry, header: Header, position: int) -> TurnR
 def acceptance(entry: Entry) -> tuple[int, int, float]:
     """Of an accepted turn: its number, the number of its first event, and when that was."""
     n, _, at, _, _, started, *closed = head_of(entry)
+    if entry.kind == "w":
+        return n, closed[0], at
     return n, entry.last - int(started) - (len(closed[0]) if closed else 0), at
 
 
@@ -295,10 +331,9 @@ def ended(session: str, entry: Entry) -> TurnRecord:
     """The record of a turn that has ended."""
     end = End.of(entry)
     messages = end.said()
-    if messages:
-        question: bytes | None = messages.pop(0)
-    else:
-        question = placed(end.message, end.n, None) if end.message else None
+    question = None
+    if end.message:
+        question = messages.pop(0) if messages else placed(end.message, end.n, None)
     record = TurnRecord(
         session=session,
         n=end.n,
@@ -314,6 +349,7 @@ def ended(session: str, entry: Entry) -> TurnRecord:
         first_event=end.first_event,
     )
     if end.more:
+        record.reason, record.merged_into = end.more.get("reason"), end.more.get("into")
         record.note_json = orjson.dumps(end.more["note"]) if "note" in end.more else None
         record.steps = tuple(StepRecord.of(step) for step in end.more.get("steps", ()))
         record.data = end.more.get("data", ())
@@ -336,8 +372,14 @@ def messages_of(entry: Entry, *, fully: bool = False) -> list[bytes]:
     _, error, _, question, *replies = entry.parts()  # a claim reads many of them
     if replies and replies[-1].startswith(MORE):
         replies.pop()
-    said = (concluded(question, STATUSES[entry.kind], error), *replies)
+    said = (concluded(question, STATUSES[entry.kind], error), *replies) if question else replies
     return [placed(message, entry.turn, i) for i, message in enumerate(said, entry.seq)]
+
+
+def turn_of(message: bytes) -> int:
+    """The turn of a message that is placed."""
+    found: int = orjson.loads(message)["turn"]
+    return found
 
 
 class Remembered(NamedTuple):
@@ -362,13 +404,37 @@ def blanked(entry: Entry) -> Entry | None:
 
 
 class Question(NamedTuple):
-    """What a turn answers: its message, encoded, and the note of the door that brought it."""
+    """What a turn answers: its message, encoded, and the note of the door that brought it.
+
+    The message is empty where no person sent one: then there is a `reason` for which the bot
+    speaks, or it says what is `given`. `merge`: it asked to be merged into the turn before it.
+    """
 
     message: bytes
     note: bytes | None = None
+    reason: str | None = None
+    given: Sequence[bytes] = ()
+    merge: bool = False
+
+    def parts(self) -> list[bytes]:
+        """What an entry of acceptance keeps of it."""
+        kept = [self.message] if self.note is None else [self.message, self.note]
+        more: dict[str, Any] = {}
+        if self.reason is not None:
+            more["reason"] = self.reason
+        if self.given:
+            more["given"] = [orjson.Fragment(message) for message in self.given]
+        if self.merge:
+            more["merge"] = True
+        return [*kept, MORE + orjson.dumps(more)] if more else kept
 
 
 def question_of(entry: Entry) -> Question:
     """The question of an accepted turn."""
-    _, message, *note = entry.parts()
-    return Question(renewed(message), note[0] if note else None)
+    _, message, *rest = entry.parts()
+    if not rest:
+        return Question(renewed(message))
+    more = orjson.loads(rest.pop()[1:]) if rest[-1].startswith(MORE) else {}
+    given = [orjson.dumps(one) for one in more.get("given", ())]
+    note = rest[0] if rest else None
+    return Question(renewed(message), note, more.get("reason"), given, "merge" in more)

@@ -14,10 +14,19 @@ from typing import Any
 
 from turnwise.conversation import Session, Status, TurnRecord
 from turnwise.conversation.events import Draft
-from turnwise.errors import ClaimLost
+from turnwise.errors import ClaimLost, NotFound
 from turnwise.identity import operation
 from turnwise.stores import rules
-from turnwise.stores.base import History, Log, Store, Submission, Submitted
+from turnwise.stores.base import (
+    Creation,
+    FileRecord,
+    History,
+    Log,
+    Store,
+    Submission,
+    Submitted,
+    Timer,
+)
 from turnwise.stores.claim import Claim, Desk, Outcome, Renewal
 from turnwise.stores.rows import Remembered
 from turnwise.stores.rules import Op, Rule
@@ -81,13 +90,21 @@ class RuledStore(Store):
 
     # Sessions
 
-    async def create(
-        self, session: str, *, name: str | None, metadata: bytes, ttl: float
-    ) -> Session:
-        made: Session = await self._begin(
-            session, partial(rules.create, session, name, metadata, ttl)
-        )
+    async def create(self, session: str, **wish: Any) -> Session:
+        made: Session = await self._begin(session, partial(rules.create, session, Creation(**wish)))
         return made
+
+    async def own(self, session: str, owner: str) -> Session:
+        found: Session = await self._begin(session, partial(rules.own, session, owner))
+        return found
+
+    async def fork(self, session: str, at: int | None, fresh: str, name: str | None) -> Session:
+        copy: Whole = await self._read(session, partial(rules.fork, session, at, fresh, name))
+        await self.put(copy)
+        found = await self.session(fresh)
+        if found is None:
+            raise NotFound("This session does not exist.")
+        return found
 
     async def session(self, session: str) -> Session | None:
         found: Session | None = await self._read(session, partial(rules.view, session))
@@ -137,6 +154,19 @@ class RuledStore(Store):
         settled = None if take is None else _HandingOver(take)
         submitted: Submitted = (await self._begin(submission.session, make, None, settled))[0]
         return submitted
+
+    async def schedule(self, submission: Submission, at: float) -> Timer | None:
+        make = partial(rules.schedule, submission, at)
+        timer: Timer | None = await self._begin(submission.session, make)
+        return timer
+
+    async def unschedule(self, session: str, key: str) -> bool:
+        existed: bool = await self._begin(session, partial(rules.unschedule, session, key))
+        return existed
+
+    async def timers(self, session: str) -> list[Timer]:
+        found: list[Timer] = await self._read(session, partial(rules.timers, session))
+        return found
 
     async def append(self, claim: Claim, drafts: Sequence[Draft]) -> bool:
         make = partial(rules.append, claim, drafts, claim.written)
@@ -207,6 +237,32 @@ class RuledStore(Store):
         record: TurnRecord = await self._begin(session, partial(rules.cancel, session, turn))
         return record
 
+    async def stop(self, session: str) -> list[TurnRecord]:
+        records: list[TurnRecord] = await self._begin(session, partial(rules.stop, session))
+        return records
+
+    async def change(self, session: str, turn: int, text: str) -> TurnRecord:
+        make = partial(rules.change, session, turn, text)
+        record: TurnRecord = await self._begin(session, make)
+        return record
+
+    async def judge(self, session: str, message: str, feedback: Mapping[str, Any]) -> None:
+        await self._begin(session, partial(rules.judge, session, message, feedback))
+
+    # Files
+
+    async def attach(self, session: str, file: FileRecord, limit: int) -> None:
+        await self._begin(session, partial(rules.attach, session, file, limit))
+
+    async def files(self, session: str) -> Mapping[str, FileRecord] | None:
+        make = partial(rules.files, session)
+        found: Mapping[str, FileRecord] | None = await self._read(session, make)
+        return found
+
+    async def forget_files(self, session: str, before: float) -> list[str]:
+        gone: list[str] = await self._begin(session, partial(rules.forget_files, session, before))
+        return gone
+
     # Reading
 
     async def turn(self, session: str, n: int) -> TurnRecord | None:
@@ -226,15 +282,22 @@ class RuledStore(Store):
         before: int | None,
         after: int | None,
         limit: int,
+        superseded: bool = False,
     ) -> tuple[list[TurnRecord], bool]:
-        make = partial(rules.turns, session, status, before, after, limit)
+        make = partial(rules.turns, session, status, before, after, limit, superseded)
         page: tuple[list[TurnRecord], bool] = await self._read(session, make)
         return page
 
     async def history(
-        self, session: str, *, before: int | None = None, after: int | None = None, limit: int = 50
+        self,
+        session: str,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 50,
+        superseded: bool = False,
     ) -> History:
-        make = partial(rules.history, session, before, after, limit)
+        make = partial(rules.history, session, before, after, limit, superseded)
         return History(*await self._read(session, make))
 
     async def state(self, session: str) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from turnwise.asking import answered
 from turnwise.bot import Bot, Handler
 from turnwise.conversation import Asked, Message, Reply, TurnRecord, new_message_id
 from turnwise.conversation.events import Event
@@ -27,12 +28,26 @@ class Say:
         self.session_id = session_id
         self.events: list[Event] = []
 
-    async def __call__(self, text: str, *, session: str | None = None) -> Reply:
-        """The reply to `text`, in this conversation or in another `session`.
+    async def __call__(self, text: str, *, session: str | None = None, **more: Any) -> Reply:
+        """The reply to `text`, in this conversation or in another `session`; takes what
+        `runtime.ask` takes: `replaces=2` edits the message of turn 2.
 
         Raises TurnError when the turn failed, ReplyTimeout after 30 seconds.
         """
-        return await self._ask(session or self.session_id, text)
+        return await self._ask(session or self.session_id, text, **more)
+
+    async def again(self, n: int) -> Reply:
+        """Another reply to the message of turn `n`."""
+        return await self.runtime.again(self.session_id, n, timeout=30.0)
+
+    async def wake(self, reason: str) -> Reply:
+        """What the bot says without a message, for this reason. Raises as a message does."""
+        key = new_message_id()
+        record = await self.runtime.wake(self.session_id, reason, key=key)
+        assert record is not None
+        ended = await self.runtime.gateway.wait(self.session_id, record.n, 30.0)
+        await self._listen(ended)
+        return answered(ended)
 
     async def answer(self, ask: Asked, value: Any, text: str = "") -> Reply:
         """The reply to an answer: `await say.answer(reply.asks[0], "yes")`.

@@ -19,14 +19,24 @@ from typing import Any, Literal, Protocol, TypeVar
 import orjson
 
 from turnwise import telemetry
-from turnwise.conversation import Message, concluded, not_json, placed
+from turnwise.conversation import (
+    MAX_NAME,
+    Message,
+    concluded,
+    file_path,
+    not_json,
+    placed,
+    valid_text,
+)
 from turnwise.conversation.events import Draft
 from turnwise.conversation.steps import StepKind
 from turnwise.errors import (
     BadOutput,
     ClaimLost,
+    NotFound,
     StoreUnavailable,
 )
+from turnwise.files import FileStore
 from turnwise.memory import Entry
 from turnwise.stores.base import Store
 from turnwise.stores.claim import BEFORE, Claim, Desk, Outcome
@@ -62,6 +72,7 @@ class Host(Protocol):
     options: Options
     lease: float
     earlier: int
+    files: FileStore | None
 
     def check(self, attempt: Attempt) -> None: ...
 
@@ -160,10 +171,11 @@ class Attempt:
                 claim.session, before=claim.seq + 1, limit=limit
             )
             self._worker.cache.fill(self.kept, found.messages_json)
-        message = Message.decode(claim.message)
+        message = Message.decode(claim.message) if claim.message else Message(role="system")
         message.turn = claim.turn
+        metadata, private = orjson.loads(claim.metadata), orjson.loads(claim.private)
         self._turn_given = Turn(
-            TurnSession(claim.session, claim.name, orjson.loads(claim.metadata)),
+            TurnSession(claim.session, claim.name, metadata, claim.owner, private),
             claim.turn,
             claim.attempt,
             message,
@@ -173,6 +185,7 @@ class Attempt:
             tools=self,
             note=orjson.loads(claim.note) if claim.note else None,
             asks=claim.asks,
+            reason=claim.reason,
         )
         return self._turn_given
 
@@ -229,8 +242,10 @@ class Attempt:
         if outcome.said:
             return outcome.said
         # It was committed by a try whose answer was lost.
-        question = concluded(self.claim.message, outcome.status, outcome.error_json)
-        bodies = [question, *outcome.replies]
+        bodies = list(outcome.replies)
+        if self.claim.message:
+            error = outcome.error_json
+            bodies.insert(0, concluded(self.claim.message, outcome.status, error))
         first = self.claim.seq + 1
         return [placed(body, self.claim.turn, first + i) for i, body in enumerate(bodies)]
 
@@ -307,7 +322,10 @@ class Attempt:
         changed = None if state == self.claim.state else state
         if changed is not None:
             check_state(changed, self._worker.options.max_state)
-        outcome = self._ended(turn, "completed", partial=False, state=changed, usage=usage)
+        name = None if turn.session.name == self.claim.name else checked_name(turn.session.name)
+        outcome = self._ended(
+            turn, "completed", partial=False, state=changed, usage=usage, name=name
+        )
         if not outcome.replies:
             log.info("session %s turn %d: the handler returned nothing to say", *self._where())
         return outcome
@@ -375,10 +393,28 @@ class Attempt:
         read = partial(self._worker.store.history, self.claim.session, before=last, limit=limit)
         return (await self._remembering().insist(read)).messages
 
+    async def file(self, url: str) -> bytes:
+        _, found, id = url.rpartition(file_path(self.claim.session))
+        files = self._worker.files
+        if not found or files is None:
+            raise NotFound("This is not a file of the session.")
+        read = partial(files.get, self.claim.session, id)
+        content = await self._remembering().insist(read)
+        if content is None:
+            raise NotFound("This file does not exist.")
+        return content
+
     def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]:
         if self.kept.thread is None:
             self.kept.thread = Threads(f"turnwise-{self.claim.session[:40]}")
         return self.kept.thread.run(fn, *args)
+
+
+def checked_name(name: Any) -> str | None:
+    """A name that a handler has given to its session. Raises BadOutput."""
+    if name is not None and (not isinstance(name, str) or len(name) > MAX_NAME):
+        raise BadOutput(f"A session's name is a text of at most {MAX_NAME} characters.")
+    return None if name is None else valid_text(name)
 
 
 def check_state(state: bytes, most: int) -> None:

@@ -80,9 +80,11 @@ class Recollection:
             return []
         claim, kept = self._claim, self._kept
         async with self._lock:
-            if not kept.recalls(claim.memory, max(claim.base_memory, claim.memory - last)):
+            if not kept.recalls(claim.memory, claim.base_memory, last):
                 read = partial(self._store.memory, claim.session, limit=last)
-                self._cache.recall(kept, await self.insist(read), claim.memory)
+                found = await self.insist(read)
+                every = claim.base_memory if len(found) < last else None
+                self._cache.recall(kept, found, claim.memory, every)
         known = [one for one in kept.memory or () if one.n > claim.base_memory]
         return [Entry(one.n, one.turn, orjson.loads(one.body)) for one in known[-last:]]
 

@@ -49,11 +49,11 @@ class CachedSession:
             self.thread.end()
             self.thread, self.local = None, {}
 
-    def recalls(self, last: int, after: int) -> bool:
-        """Whether all memory entries above `after`, up to `last`, are known."""
-        return last <= after or (
-            self.memory is not None and self.memory_last == last and self.memory_from <= after
-        )
+    def recalls(self, last: int, base: int, count: int) -> bool:
+        """Whether the last `count` memory entries above `base` are known, up to number `last`."""
+        if self.memory is None or self.memory_last != last:
+            return last <= base
+        return self.memory_from <= base or len(self.memory) >= count
 
     @property
     def sticky(self) -> bool:
@@ -103,11 +103,13 @@ class SessionCache:
         self._count(kept, -sum(len(one.body) for one in kept.memory or ()))
         kept.memory, kept.memory_last = None, 0
 
-    def recall(self, kept: CachedSession, found: Sequence[Remembered], last: int) -> None:
-        """The last memory entries of a session, read; the last one has the number `last`."""
+    def recall(
+        self, kept: CachedSession, found: Sequence[Remembered], last: int, after: int | None
+    ) -> None:
+        """The last memory entries of a session, up to the number `last`; `after`: all above it."""
         self._forget_memory(kept)
         kept.memory, kept.memory_last = list(found), last
-        kept.memory_from = found[0].n - 1 if found else last
+        kept.memory_from = found[0].n - 1 if after is None and found else after or 0
         self._count(kept, sum(len(one.body) for one in found))
 
     def remember(self, kept: CachedSession, added: Sequence[Remembered]) -> None:

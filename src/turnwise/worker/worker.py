@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from turnwise import telemetry
 from turnwise.errors import StoreUnavailable
+from turnwise.files import FileStore
 from turnwise.stores.base import Store
 from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.notices import Notice, Ready, Signal
@@ -42,7 +43,8 @@ LOOK = 0.5
 
 
 class Worker:
-    """Answers turns with `answer`, up to `concurrency` at a time; a lease is `lease` seconds."""
+    """Answers turns with `answer`, up to `concurrency` at a time, and `owner_limit` of one owner in
+    all processes; a lease is `lease` seconds."""
 
     def __init__(
         self,
@@ -54,8 +56,11 @@ class Worker:
         lease: float = 30.0,
         name: str | None = None,
         debug: bool = False,
+        owner_limit: int | None = None,
+        files: FileStore | None = None,
     ) -> None:
         self.debug = debug
+        self.files = files
         self.name = name or f"w{secrets.token_hex(6)}"
         self.store = store
         self.answer = answer
@@ -77,8 +82,9 @@ class Worker:
         self.earlier = max(1, options.history - 1)  # the message itself is the last of them
         self.cache = SessionCache(history=options.history - 1)
         self._desk = Desk(
-            self.name, lease, options.max_attempts, options.history - 1, self.cache.known
-        )
+            self.name, lease, options.max_attempts, options.history - 1, self.cache.known,
+            owner_limit,
+        )  # fmt: skip
 
     # Life
 
@@ -148,7 +154,8 @@ class Worker:
 
     def offer(self) -> Desk | None:
         """A desk for one more turn, or None if no slot is free; `take` follows each offer."""
-        if self._draining or len(self._attempts) + self._offered >= self._concurrency:
+        full = len(self._attempts) + self._offered >= self._concurrency
+        if self._draining or self._backlog or full:  # those that wait go first
             return None
         self._offered += 1
         return self._desk
@@ -210,7 +217,10 @@ class Worker:
 
     def _hear(self, notice: Notice) -> None:
         if isinstance(notice, Ready):
-            self._wake.set()
+            if notice.delay:
+                asyncio.get_running_loop().call_later(notice.delay, self._wake.set)
+            else:
+                self._wake.set()
         elif isinstance(notice, Signal):
             # It may concern an attempt that has not started yet: its claim is still arriving.
             self._early = {s: at for s, at in self._early.items() if at > time.monotonic() - EARLY}
@@ -287,6 +297,8 @@ class Worker:
         dropped = self.cache.shrink()
         if dropped:
             self._beside(self._forget(dropped))
+        if self._desk.owner_limit is not None and claim.owner is not None:
+            self._wake.set()  # another turn of the same owner may run now
         self._free()
 
     async def _hand_back(self, claim: Claim) -> None:

@@ -41,14 +41,34 @@ export const reset = (s) => call("POST", path(s, "/reset"), { token: s.token });
 export const remove = (s) => call("DELETE", path(s), { token: s.token });
 export const cancel = (s, n) => call("POST", path(s, `/turns/${n}/cancel`), { token: s.token });
 export const refresh = (s) => call("POST", path(s, "/token"), { token: s.token });
+export const change = (s, n, text) => call("PATCH", path(s, `/turns/${n}`), { token: s.token, body: { text } });
+export const again = (s, n) =>
+  call("POST", path(s, `/turns/${n}/again`), { token: s.token, headers: { "Idempotency-Key": crypto.randomUUID() } });
+export const fork = (s, at, name) => call("POST", path(s, "/fork"), { token: s.token, body: { at, name } });
 export const failures = (s) => call("GET", path(s, "/turns?status=failed&limit=50"), { token: s.token });
 export const messages = (s, before) =>
   call("GET", path(s, `/messages?limit=40${before ? `&before=${before}` : ""}`), { token: s.token });
 export const render = (s, texts) =>
   call("POST", "page/render", { token: s.token, body: { texts } }).then((answer) => answer.html);
+export async function upload(s, file) {
+  const form = new FormData();
+  form.append("file", file, file.name || "file");
+  let response;
+  try {
+    response = await fetch(here(path(s, "/files")), { method: "POST", body: form, headers: { Authorization: `Bearer ${s.token}` } });
+  } catch { throw new Problem(0); }
+  const content = await response.json().catch(() => null);
+  if (!response.ok) throw new Problem(response.status, content);
+  return content;
+}
+export async function content(s, url) {
+  const response = await fetch(url, { headers: { Authorization: `Bearer ${s.token}` } });
+  if (!response.ok) throw new Problem(response.status, null);
+  return response.blob();
+}
 /** The same key is one turn, however often the request is repeated. */
-export const submit = (s, { text, answers, key }) =>
-  call("POST", path(s, "/turns"), { token: s.token, body: { text, answers }, headers: { "Idempotency-Key": key } });
+export const submit = (s, { text, answers, attachments, replaces, key }) =>
+  call("POST", path(s, "/turns"), { token: s.token, body: { text, answers, attachments, replaces }, headers: { "Idempotency-Key": key } });
 
 const QUIET = 25_000; // ms without data from the server after which the page sends a ping
 const PATIENCE = 8_000; // ms to wait for the answer to the ping

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { told } from "./asks.js";
 import { Conversation } from "./conversation.js";
 import { $, element, explain, notify, showLink, toEnd } from "./screen.js";
+import * as uploads from "./uploads.js";
 
 // What this browser remembers: its sessions, which one is open, and the unsent messages.
 
@@ -32,17 +33,58 @@ function settle(sentKey) {
   memory.write("outbox", outbox);
 }
 
+// A message that is being edited, or changed while it waits; the field is for its new text.
+let editing = null;
+function edit(turn) {
+  if (!editing) drafts[conversation.session.id] = $("text").value;
+  editing = turn;
+  $("editing").hidden = !turn;
+  $("editing-text").textContent = turn?.waits ? "Changing a message that waits."
+    : "Editing: the new message takes the place of the old one and of all behind it.";
+  $("text").value = turn ? turn.text : drafts[conversation?.session.id] || "";
+  grow();
+  $("text").focus();
+}
+
+async function sendEdited(text) {
+  const turn = editing;
+  edit(null);
+  if (turn.waits) return api.change(conversation.session, turn.n, text).catch(explain);
+  put(conversation.session, { text, replaces: turn.n });
+  conversation.show();
+  toEnd();
+  return flush();
+}
+
+// Goes on in a new conversation, which is the same up to a turn.
+async function branch(n) {
+  const from = conversation.session;
+  try {
+    const made = await api.fork(from, n, `${from.name || "Conversation"} · branch`.slice(0, 200));
+    const session = { id: made.id, token: made.token, name: made.name };
+    sessions.unshift(session);
+    remember();
+    await enter(session);
+  } catch (problem) { explain(problem); }
+}
+
+function named(name) {
+  conversation.session.name = name;
+  remember();
+  showTitle();
+}
+
 async function send(text) {
   // Several messages may be sent before the session of the first one is created.
-  const session = conversation?.session
-    ?? await (beginning ??= begin().finally(() => { beginning = null; }));
+  const session = await here();
   if (!session) {
     $("text").value ||= text;
     return grow();
   }
-  put(session, { text });
+  const attachments = uploads.take();
+  put(session, attachments.length ? { text, attachments } : { text });
   if (!session.name) {
-    session.name = text.split("\n")[0].slice(0, 60);
+    session.name = text.split("\n")[0].slice(0, 60) || attachments[0].name;
     api.rename(session, session.name).catch(() => {});
     remember();
     showTitle();
@@ -65,6 +107,9 @@ async function answer(answers) {
 }
 
 let beginning = null;
+// The session that is open, or a new one.
+const here = async () => conversation?.session
+  ?? await (beginning ??= begin().finally(() => { beginning = null; }));
 let flushing = false;
 async function flush() {
   if (flushing) return;
@@ -126,10 +171,13 @@ async function begin() {
 
 async function enter(session) {
   conversation?.close();
-  if (conversation) drafts[conversation.session.id] = $("text").value;
-  conversation = new Conversation(session, { arrived: settle, connected: flush, gone, again: send, answer, changed: showPending });
+  if (conversation && !editing) drafts[conversation.session.id] = $("text").value;
+  conversation = new Conversation(session, { arrived: settle, connected: flush, gone, again: send, answer, edit, branch, named, changed: showPending });
+  editing = null;
+  $("editing").hidden = true;
   memory.write("current", session.id);
   $("text").value = drafts[session.id] || "";
+  if (!beginning) uploads.clear();
   grow();
   notify("");
   blank();
@@ -161,6 +209,8 @@ function blank() {
 function fresh() {
   conversation?.close();
   conversation = null;
+  editing = null;
+  $("editing").hidden = true;
   memory.write("current", null);
   document.body.classList.remove("sidebar-open");
   notify("");
@@ -220,7 +270,7 @@ function grow() {
   const field = $("text");
   field.style.height = "auto";
   field.style.height = `${field.scrollHeight}px`;
-  $("send").disabled = !field.value.trim();
+  $("send").disabled = uploads.waiting() || (!field.value.trim() && (editing || !uploads.count()));
 }
 
 function ask(text, yes) {
@@ -244,11 +294,13 @@ function askKey() {
 $("composer").onsubmit = (event) => {
   event.preventDefault();
   const text = $("text").value;
-  if (!text.trim()) return;
+  if (uploads.waiting() || (!text.trim() && (editing || !uploads.count()))) return;
+  if (editing) return sendEdited(text);
   $("text").value = "";
   grow();
   send(text);
 };
+$("cancel-edit").onclick = () => edit(null);
 $("text").oninput = grow;
 addEventListener("resize", grow);
 $("text").onkeydown = (event) => {
@@ -260,6 +312,7 @@ $("text").onkeydown = (event) => {
 document.onkeydown = (event) => {
   if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
   if (document.body.classList.contains("sidebar-open")) document.body.classList.remove("sidebar-open");
+  else if (editing) edit(null);
   else conversation?.stop();
 };
 $("stop").onclick = () => conversation?.stop();
@@ -283,6 +336,7 @@ $("delete").onclick = async () => {
   }
   forget(session);
 };
+uploads.start(here, grow);
 api.about().then(({ ideas }) => $("ideas").append(...ideas.map((idea) => {
   const button = element("button", "", idea);
   button.type = "button";

@@ -5,6 +5,8 @@ import { askFor, told } from "./asks.js";
 import { Growing } from "./growing.js";
 import { $, atEnd, element, explain, keepSelection, notify, say, showLink, toEnd, whenNotSelected } from "./screen.js";
 import { Steps } from "./steps.js";
+import { tools } from "./tools.js";
+import { shown } from "./uploads.js";
 
 // Why an answer is incomplete, in words.
 const ENDED = {
@@ -14,6 +16,7 @@ const ENDED = {
   error: "The answer was cut off by an error.",
 };
 const TERMINAL = ["turn.completed", "turn.failed", "turn.cancelled"];
+const ofTurn = (item, n) => { item.dataset.turn = n; return item; };
 
 // The server renders the reply's text as safe HTML. Plain text is shown until the HTML arrives, or if
 // rendering fails.
@@ -66,7 +69,8 @@ function drawn(target) {
 
 export class Conversation {
   // `on` is notified: arrived(key), connected() and gone(deleted) by the connection, again(text) if a person
-  // asks again, answer(answers) if one answers, changed() after drawing.
+  // asks again, answer(answers) if one answers, edit(turn) and branch(n) if one wants to, named(name) if the
+  // session has another name, changed() after drawing.
   constructor(session, on) {
     this.session = session;
     this.on = on;
@@ -99,11 +103,12 @@ export class Conversation {
   }
 
   prepend({ messages, has_more }) {
-    const items = messages.flatMap((message) => {
+    const items = messages.flatMap((message, place) => {
       const error = this.errors.get(message.turn);
       const item = this.item(message, null, error);
       if (error && message.role === "user") item.append(this.failure(error, message.text));
-      return message.steps ? [item, this.steps(new Steps(message.steps))] : [item];
+      this.offer(item, message, messages[place + 1]?.turn !== message.turn);
+      return message.steps ? [item, ofTurn(this.steps(new Steps(message.steps)), message.turn)] : [item];
     });
     $("messages").prepend(...items);
     this.first = messages[0]?.seq ?? this.first;
@@ -139,6 +144,10 @@ export class Conversation {
     else if (event.type === "ask") this.asks.add(event.ask.id);
     else if (event.type === "ask.closed") this.closeAsk(event.ask.id);
     else if (TERMINAL.includes(event.type)) this.end(event);
+    else if (event.type === "turn.changed") this.reword(turn, event.message);
+    else if (event.type === "turn.merged") this.drop(turn);
+    else if (event.type === "history.cut") this.cut(event.turns);
+    else if (event.type === "session.changed" && event.name !== undefined) this.on.named(event.name);
     else if (event.type === "session.reset" || event.type === "gap") this.load().catch(explain);
     this.show();
     if (stay) toEnd();
@@ -147,11 +156,49 @@ export class Conversation {
   begin(n, message, status, sentKey) {
     if (sentKey) this.on.arrived(sentKey);
     if (this.open.has(n)) return;
-    const turn = { n, message, status, replies: [], item: this.item(message) };
+    // What the bot says by itself has no message of a person.
+    const item = ofTurn(message ? this.item(message) : element("li", "unasked"), n);
+    const turn = { n, message, status, replies: [], item };
     turn.meta = element("div", "meta");
-    turn.item.append(turn.meta);
+    if (message) turn.item.append(turn.meta);
     this.open.set(n, turn);
     $("open").append(turn.item);
+  }
+
+  // A message that waits has another text.
+  reword(turn, message) {
+    if (!turn?.message) return;
+    turn.message = message;
+    turn.item.querySelector(".bubble").textContent = told(message);
+  }
+
+  // A turn that has no place of its own any more.
+  drop(turn) {
+    if (!turn) return;
+    this.open.delete(turn.n);
+    turn.item.remove();
+    turn.answer?.remove();
+  }
+
+  // These turns were taken back.
+  cut([first, last]) {
+    for (const item of document.querySelectorAll("#messages [data-turn]")) {
+      if (item.dataset.turn >= first && item.dataset.turn <= last) item.remove();
+    }
+  }
+
+  // What can be done with a message; with the last one of a turn also what concerns its answer.
+  offer(item, message, last) {
+    const n = message.turn;
+    const all = [];
+    if (message.role === "user" && !message.answers) {
+      all.push(["edit", "Edit", () => this.on.edit({ n, text: message.text })]);
+    }
+    if (last) {
+      all.push(["again", "Answer again", () => api.again(this.session, n).catch(explain)]);
+      all.push(["branch", "Branch from here", () => this.on.branch(n)]);
+    }
+    if (all.length) item.append(tools(all));
   }
 
   start({ turn: n, attempt }) {
@@ -159,7 +206,7 @@ export class Conversation {
     if (!turn) return;
     Object.assign(turn, { status: "running", replies: [], parts: new Map(), steps: new Steps() });
     turn.answer?.remove();
-    turn.answer = element("li", "message assistant");
+    turn.answer = ofTurn(element("li", "message assistant"), n);
     turn.answer.setAttribute("aria-busy", "true");
     turn.busy = element("div", "busy");
     const dots = element("span", "dots");
@@ -207,15 +254,19 @@ export class Conversation {
       turn.item.remove();
       return say("The message was withdrawn.");
     }
-    if (error) turn.item.append(this.failure(error, turn.message.text));
+    if (error && turn.message) turn.item.append(this.failure(error, turn.message.text));
+    if (turn.message) this.offer(turn.item, { ...turn.message, turn: n }, !turn.replies.length);
     turn.parts?.forEach(({ growing }) => growing.finish());
     keepSelection(() => {
-      $("messages").append(turn.item);
-      if (turn.steps?.drawn.size) $("messages").append(this.steps(turn.steps));
+      if (turn.message) $("messages").append(turn.item);
+      else turn.item.remove();
+      if (turn.steps?.drawn.size) $("messages").append(ofTurn(this.steps(turn.steps), n));
       turn.replies.forEach((reply, place) => {
         // What was drawn while streaming stays until the whole text is rendered, so that nothing jumps.
         const part = turn.parts?.get(place);
-        $("messages").append(this.item(reply, part?.growing.tail ? part.bubble : null, error));
+        const item = this.item(reply, part?.growing.tail ? part.bubble : null, error);
+        this.offer(item, reply, place === turn.replies.length - 1);
+        $("messages").append(item);
       });
       turn.answer?.remove();
     });
@@ -232,16 +283,13 @@ export class Conversation {
   }
 
   item(message, drawn = null, failed = null) {
-    const item = element("li", `message ${message.role}`);
+    const item = ofTurn(element("li", `message ${message.role}`), message.turn);
     const who = element("span", "hidden", message.role === "user" ? "You said:" : "The answer:");
     const bubble = drawn ?? element("div", "bubble plain", told(message));
     bubble.dir = "auto";
     item.append(who, bubble);
-    for (const attachment of message.attachments) {
-      const link = element("a", "", attachment.name || attachment.type);
-      if (/^https?:/.test(attachment.url)) Object.assign(link, { href: attachment.url, target: "_blank", rel: "noopener noreferrer" });
-      item.append(link);
-    }
+    for (const attachment of message.attachments) item.append(shown(this.session, attachment));
+    bubble.hidden = !message.text && !message.answers && message.attachments.length > 0;
     if (message.role !== "user") this.markdown.show(bubble, message.text);
     const ended = message.partial ? (failed ? "Not finished" : "Stopped") : ENDED[message.metadata.ended];
     if (ended) item.append(element("div", "meta", ended));
@@ -265,7 +313,10 @@ export class Conversation {
       const withdraw = element("button", "", "Withdraw");
       withdraw.type = "button";
       withdraw.onclick = () => api.cancel(this.session, turn.n).catch(explain);
-      turn.meta.append(element("span", "", place ? `Waiting, ${ahead}` : "Waiting"), withdraw);
+      const change = element("button", "", "Change");
+      change.type = "button";
+      change.onclick = () => this.on.edit({ n: turn.n, text: turn.message.text, waits: true });
+      turn.meta.append(element("span", "", place ? `Waiting, ${ahead}` : "Waiting"), change, withdraw);
     });
     $("stop").hidden = !turns.some((turn) => turn.status === "running");
     this.on.changed();

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any
 
 from turnwise.batching import Batch, Batcher
 from turnwise.stores import rules
+from turnwise.stores.base import Place
+from turnwise.stores.claim import Desk
 from turnwise.stores.driver import Attempt, Driver, Lost
 from turnwise.stores.header import needed_from
 from turnwise.stores.postgres.connections import Address, Connection
@@ -30,8 +34,11 @@ def _statements(schema: str) -> dict[str, str]:
     for part in re.split(r"^-- name: ", text, flags=re.M)[1:]:
         name, body = part.split("\n", 1)
         if name == "commit":
-            plain = re.sub(r"-- rare.*-- end of rare\n", "", body, flags=re.S)
+            plain = re.sub(r"-- rare.*?-- end of rare\n", "", body, flags=re.S)
+            plain = plain.replace("{place}", "f.place").replace("{places}", "")
             statements["commit_plain"] = _one_line(plain, schema)
+            body = body.replace("{places}", "LEFT JOIN b USING (id)")
+            body = body.replace("{place}", "coalesce(b.place, f.place)")
         statements[name] = _one_line(body, schema)
     return statements
 
@@ -65,6 +72,7 @@ class PostgresDriver(Driver):
         self._next = 0
         self._observe = observe
         self.origin = 0
+        self.counting = Counter()
 
     async def open(self) -> None:
         """Know the server's time."""
@@ -136,6 +144,11 @@ class PostgresDriver(Driver):
                 return await self.value(kind, id, *values)
             case "horizon":
                 return await self.value("horizon", id) or 0
+            case "parts":
+                return [(name, value) for name, value in await self.fetch("parts", id)]
+            case "tally":
+                ((waiting, running),) = await self.fetch("tally", encoded(values[0]))
+                return int(waiting), int(running)
             case "keys":
                 return [(_text(key), value) for key, value in await self.fetch("keys", id)]
             case "ended":
@@ -221,12 +234,19 @@ class PostgresDriver(Driver):
 
     # Finding work
 
-    async def take(self, worker: str, limit: int) -> list[str]:
-        now = self.now()
-        if not await self.fetch("any_ready", worker, now):
-            return []  # without a write: every idle worker asks twice a second
-        rows = await self.writer.fetch(self.sql["take"], worker, now, limit)
-        return [_text(id) for id, _ in sorted(rows, key=lambda row: row[1])]
+    async def take(self, desk: Desk, limit: int) -> list[str]:
+        now, rows = self.now(), []
+        ((ready, due),) = await self.fetch("any_ready", desk.worker, now)
+        if due:
+            rows = await self.writer.fetch(self.sql["take_due"], now, limit)
+        if ready and len(rows) < limit:  # otherwise no write: every idle worker asks twice a second
+            wanted = (desk.worker, now, limit - len(rows))
+            if desk.owner_limit is None:
+                rows += await self.writer.fetch(self.sql["take"], *wanted)
+            else:
+                limited = self.sql["take_limited"]
+                rows += await self.writer.fetch(limited, *wanted, desk.owner_limit)
+        return [_text(row[0]) for row in sorted(rows, key=lambda row: tuple(row[1:]))]
 
     async def give_back(self, sessions: Sequence[str]) -> None:
         await self.writer.fetch(self.sql["give_back"], [encoded(name) for name in sessions])
@@ -237,6 +257,19 @@ class PostgresDriver(Driver):
     async def expired(self, limit: int) -> list[str]:
         """Sessions whose life has ended."""
         return [_text(id) for (id,) in await self.fetch("expired", self.now(), limit)]
+
+    async def owned(self, owner: str, before: Place | None, limit: int) -> list[str]:
+        """Ids of an owner's sessions that have not expired, the last used first."""
+        found: list[str] = []
+        used, id = (math.inf, b"") if before is None else (before[0], encoded(before[1]))
+        while len(found) < limit:
+            page = await self.fetch("owners_sessions", encoded(owner), used, id, limit)
+            now = self.now()
+            found += [_text(row[0]) for row in page if rules.listed(row[2], now)]
+            if len(page) < limit:
+                break
+            id, used, _ = page[-1]
+        return found[:limit]
 
     async def listed(self, start: str, limit: int) -> list[str]:
         """Ids of sessions that have not expired, in order."""
@@ -337,15 +370,18 @@ Rows = list[tuple[Any, ...]]
 
 def _arguments(
     acts: Sequence[tuple[bytes, Changes, bytes]], now: float
-) -> tuple[list[Any], tuple[Rows, Rows, Rows, Rows]]:
+) -> tuple[list[Any], tuple[Rows, ...]]:
     """The arguments of the statement that commits a group of acts, and what few acts have: keys,
-    states, parts, and up to where a session is emptied."""
+    states, parts, up to where a session is emptied, owners, and what the memory forgets."""
     sessions: Rows = []
     entries: Rows = []
     keys: Rows = []
     states: Rows = []
     parts: Rows = []
     erased: Rows = []
+    owned: Rows = []
+    unlearned: Rows = []
+    of_owner: Counter[str] = Counter()
     for id, changes, body in acts:
         header = changes.header
         assert header is not None
@@ -360,17 +396,27 @@ def _arguments(
         if changes.erase:
             erased.append((id, header.base_event))
         parts += [(id, name, part) for name, part in changes.parts.items()]
+        if index.owned is not None and (changes.fresh or index != changes.was):
+            owner, *counts = index.owned
+            owned.append((id, encoded(owner), *counts, of_owner[owner]))
+            of_owner[owner] += 1
+        if changes.unlearned is not None:
+            unlearned.append((id, *changes.unlearned))
     common = [*_columns(sessions, 9), *_columns(entries, 7), now]
-    return common, (keys, states, parts, erased)
+    return common, (keys, states, parts, erased, owned, unlearned)
 
 
-def _rare_columns(keys: Rows, states: Rows, parts: Rows, erased: Rows) -> list[Any]:
+def _rare_columns(
+    keys: Rows, states: Rows, parts: Rows, erased: Rows, owned: Rows, unlearned: Rows
+) -> list[Any]:
     return [
         *_columns(keys, 3),
         *_columns(states, 3),
         STATES,
         *_columns(parts, 3),
         *_columns(erased, 2),
+        *_columns(owned, 6),
+        *_columns(unlearned, 3),
     ]
 
 

@@ -13,6 +13,12 @@ SELECT t.body FROM {s}.header h JOIN {s}.state t ON t.num = h.num AND t.number =
     WHERE h.id = $1;
 -- name: part
 SELECT p.body FROM {s}.header h JOIN {s}.part p ON p.num = h.num AND p.name = $2 WHERE h.id = $1;
+-- name: parts
+SELECT p.name, p.body FROM {s}.header h JOIN {s}.part p ON p.num = h.num WHERE h.id = $1
+    ORDER BY p.name;
+-- name: tally
+SELECT coalesce(sum(open), 0)::bigint, coalesce(sum(running), 0)::bigint FROM {s}.owned
+    WHERE owner = $1 AND open > 0;
 -- name: keys
 SELECT k.key, k.body FROM {s}.header h JOIN {s}.key k ON k.num = h.num WHERE h.id = $1
     ORDER BY k.key;
@@ -23,9 +29,9 @@ SELECT e.last, e.kind, e.turn, e.seq, e.at, e.body FROM {s}.entry e
     WHERE num = (SELECT num FROM {s}.header WHERE id = $1) AND turn = $2 ORDER BY last, pos;
 -- name: open
 SELECT q.last, q.kind, q.turn, q.seq, q.at, q.body FROM {s}.entry q
-    WHERE q.num = (SELECT num FROM {s}.header WHERE id = $1) AND q.turn >= $2 AND q.kind = 'q'
-    AND NOT EXISTS (
-        SELECT FROM {s}.entry e WHERE e.num = q.num AND e.turn = q.turn AND e.kind <> 'q'
+    WHERE q.num = (SELECT num FROM {s}.header WHERE id = $1) AND q.turn >= $2
+    AND q.kind IN ('q', 'w') AND NOT EXISTS (
+        SELECT FROM {s}.entry e WHERE e.num = q.num AND e.turn = q.turn AND e.pos > q.pos
     ) ORDER BY q.turn LIMIT $3;
 -- name: ended
 SELECT last, kind, turn, seq, at, body FROM {s}.entry
@@ -86,16 +92,32 @@ WITH w AS MATERIALIZED (
         FROM w, (SELECT count(*) FROM l) AS locked
         WHERE h.id = w.id AND h.version = w.was RETURNING h.id, h.num),
     t AS (SELECT id, num FROM n UNION ALL SELECT id, num FROM u),
+    -- Where a session gets into the line; see PLACED in stores/header.py.
+    f AS MATERIALIZED (
+        SELECT coalesce(min(place), 1) AS place FROM {s}.look WHERE place IS NOT NULL),
+    -- rare
+    o AS MATERIALIZED (
+        SELECT o.*, f.place AS first FROM unnest($30::bytea[], $31::bytea[], $32::float8[],
+            $33::bigint[], $34::bigint[], $35::bigint[])
+        AS o(id, owner, used, open, running, nth), f),
+    b AS MATERIALIZED (
+        SELECT o.id, greatest(o.first, 1 + coalesce((
+            SELECT max(e.place) FROM {s}.owned e WHERE e.owner = o.owner AND e.place IS NOT NULL
+        ), 0)) + o.nth AS place FROM o),
+    -- end of rare
     i AS (
-        INSERT INTO {s}.look (num, ready, keeper, lease, expires)
-        SELECT n.num, w.ready, w.keeper, w.lease, w.expires FROM n JOIN w USING (id)),
+        INSERT INTO {s}.look (num, ready, place, keeper, lease, expires)
+        SELECT n.num, w.ready, CASE WHEN w.ready <= $17 + 1 THEN {place} END, w.keeper, w.lease,
+            w.expires
+        FROM n JOIN w USING (id) CROSS JOIN f {places} RETURNING num, place),
     m AS (
         UPDATE {s}.look k SET ready = w.ready, keeper = w.keeper, expires = w.expires, taken = 0,
+            place = CASE WHEN w.ready <= $17 + 1 THEN coalesce(k.place, {place}) END,
             lease = CASE WHEN k.lease <= $17 THEN w.lease ELSE least(k.lease, w.lease) END
-        FROM u JOIN w USING (id) WHERE w.moved AND k.num = u.num AND (
+        FROM u JOIN w USING (id) CROSS JOIN f {places} WHERE w.moved AND k.num = u.num AND (
             k.ready IS DISTINCT FROM w.ready OR k.keeper IS DISTINCT FROM w.keeper
             OR k.expires <> w.expires OR w.lease < coalesce(k.lease, 'infinity')
-            OR k.lease <= $17)),
+            OR k.lease <= $17) RETURNING k.num, k.place),
     e AS (
         INSERT INTO {s}.entry (num, last, kind, turn, seq, at, body)
         SELECT t.num, x.last, x.kind, x.turn, x.seq, x.at, x.body
@@ -124,12 +146,26 @@ WITH w AS MATERIALIZED (
         INSERT INTO {s}.erasing (num, last) SELECT t.num, y.last
         FROM unnest($28::bytea[], $29::bigint[]) AS y(id, last) JOIN t USING (id)
         ON CONFLICT (num) DO UPDATE SET last = excluded.last RETURNING num),
-    z AS (DELETE FROM {s}.state o USING x WHERE o.num = x.num)
+    z AS (DELETE FROM {s}.state c USING x WHERE c.num = x.num),
+    g AS (
+        DELETE FROM {s}.entry e
+        USING unnest($36::bytea[], $37::bigint[], $38::bigint[]) AS y(id, first, last)
+        JOIN t USING (id)
+        WHERE e.num = t.num AND e.turn <= -y.first AND e.turn >= -y.last),
+    q AS (
+        INSERT INTO {s}.owned AS old (num, id, owner, used, open, running, place)
+        SELECT t.num, o.id, o.owner, o.used, o.open, o.running, c.place
+        FROM o JOIN t USING (id)
+        LEFT JOIN (SELECT num, place FROM i UNION ALL SELECT num, place FROM m) AS c USING (num)
+        ON CONFLICT (num) DO UPDATE SET owner = excluded.owner, used = excluded.used,
+            open = excluded.open, running = excluded.running,
+            place = CASE WHEN old.num IN (SELECT num FROM m) THEN excluded.place ELSE old.place END)
     -- end of rare
 SELECT id FROM t;
 -- name: delete
 WITH h AS (DELETE FROM {s}.header WHERE id = $1 AND version = $2 RETURNING num),
     l AS (DELETE FROM {s}.look WHERE num = (SELECT num FROM h)),
+    o AS (DELETE FROM {s}.owned WHERE num = (SELECT num FROM h)),
     e AS (INSERT INTO {s}.erasing (num, last) SELECT num, NULL FROM h
         ON CONFLICT (num) DO UPDATE SET last = NULL)
 SELECT num FROM h;
@@ -139,13 +175,45 @@ SELECT num FROM h;
 UPDATE {s}.look k SET taken = $2::float8 + 2
     FROM (
         SELECT num FROM {s}.look
-        WHERE ready IS NOT NULL AND (ready <= $2 OR keeper = $1) AND taken <= $2
-        ORDER BY ready LIMIT $3 FOR UPDATE SKIP LOCKED
+        WHERE place IS NOT NULL AND (ready <= $2 OR keeper = $1) AND taken <= $2
+        ORDER BY place, ready LIMIT $3 FOR UPDATE SKIP LOCKED
     ) AS f JOIN {s}.header h ON h.num = f.num
-    WHERE k.num = f.num RETURNING h.id, k.ready;
+    WHERE k.num = f.num RETURNING h.id, k.place, k.ready;
+-- name: take_limited
+-- The same, without owners of whose turns enough are running.
+UPDATE {s}.look k SET taken = $2::float8 + 2
+    FROM (
+        SELECT l.num FROM {s}.look l
+        WHERE l.place IS NOT NULL AND (l.ready <= $2 OR l.keeper = $1) AND l.taken <= $2
+        AND coalesce((
+            SELECT (
+                SELECT coalesce(sum(r.running), 0) + count(*) FILTER (
+                    WHERE r.place < l.place OR g.taken > $2)
+                FROM {s}.owned r LEFT JOIN {s}.look g ON g.num = r.num AND g.place IS NOT NULL
+                WHERE r.owner = o.owner AND r.open > 0
+            ) < $4
+            FROM {s}.owned o WHERE o.num = l.num), true)
+        ORDER BY l.place, l.ready LIMIT $3 FOR UPDATE SKIP LOCKED
+    ) AS f JOIN {s}.header h ON h.num = f.num
+    WHERE k.num = f.num RETURNING h.id, k.place, k.ready;
+-- name: take_due
+-- Those that are not in the line, because they were to be ready later.
+UPDATE {s}.look k SET taken = $1::float8 + 2
+    FROM (
+        SELECT num FROM {s}.look
+        WHERE ready IS NOT NULL AND place IS NULL AND ready <= $1 AND taken <= $1
+        ORDER BY ready LIMIT $2 FOR UPDATE SKIP LOCKED
+    ) AS f JOIN {s}.header h ON h.num = f.num
+    WHERE k.num = f.num RETURNING h.id, 0::bigint, k.ready;
 -- name: any_ready
-SELECT 1 FROM {s}.look
-    WHERE ready IS NOT NULL AND (ready <= $2 OR keeper = $1) AND taken <= $2 LIMIT 1;
+SELECT EXISTS (SELECT FROM {s}.look
+        WHERE place IS NOT NULL AND (ready <= $2 OR keeper = $1) AND taken <= $2),
+    EXISTS (SELECT FROM {s}.look
+        WHERE ready IS NOT NULL AND place IS NULL AND ready <= $2 AND taken <= $2);
+-- name: owners_sessions
+SELECT o.id, o.used, h.body FROM {s}.owned o JOIN {s}.header h USING (num)
+    WHERE o.owner = $1 AND o.used IS NOT NULL AND (o.used, o.id) < ($2, $3)
+    ORDER BY o.used DESC, o.id DESC LIMIT $4;
 -- name: give_back
 UPDATE {s}.look k SET taken = 0 FROM {s}.header h WHERE h.num = k.num AND h.id = ANY($1::bytea[]);
 -- name: lapsed
@@ -153,7 +221,7 @@ SELECT h.id FROM {s}.look l JOIN {s}.header h USING (num) WHERE l.lease <= $1 LI
 -- name: expired
 SELECT h.id FROM {s}.look l JOIN {s}.header h USING (num) WHERE l.expires <= $1 LIMIT $2;
 -- name: waiting
-SELECT count(*) FROM {s}.look WHERE ready IS NOT NULL;
+SELECT count(*) FROM {s}.look WHERE place IS NOT NULL;
 -- name: sessions
 SELECT id, body FROM {s}.header WHERE id > $1 ORDER BY id LIMIT $2;
 -- name: versions
@@ -186,7 +254,7 @@ WITH s AS (DELETE FROM {s}.state WHERE num = $1), z AS (DELETE FROM {s}.horizon 
 DELETE FROM {s}.part WHERE num = $1;
 -- name: emptied
 SELECT pos, last, kind, turn, seq, at, body FROM {s}.entry
-    WHERE num = $1 AND last <= $2 AND kind NOT IN ('T', 'F', 'C') LIMIT $3;
+    WHERE num = $1 AND last <= $2 AND kind NOT IN ('T', 'F', 'C', 'G') LIMIT $3;
 -- name: empty
 WITH d AS (DELETE FROM {s}.entry WHERE num = $1 AND pos = ANY($2::bigint[]))
 UPDATE {s}.entry e SET kind = x.kind, seq = NULL, at = NULL, body = x.body

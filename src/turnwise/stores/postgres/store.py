@@ -17,6 +17,7 @@ import asyncpg
 from turnwise.batching import Batch
 from turnwise.conversation import Session
 from turnwise.errors import ConfigurationError, StoreUnavailable
+from turnwise.stores.base import Place
 from turnwise.stores.driver import Lost
 from turnwise.stores.notices import Ready
 from turnwise.stores.postgres import diagnostics
@@ -85,6 +86,9 @@ class PostgresStore(RemoteStore):
                 if await connection.fetchval(exists, f"{schema}.fact") is None:
                     text = resources.files(__package__).joinpath("schema.sql").read_text()
                     await connection.execute(text.replace("{s}", schema))
+                if await connection.fetchval(exists, f"{schema}.owned") is None:
+                    text = resources.files(__package__).joinpath("extension.sql").read_text()
+                    await connection.execute(text.replace("{s}", schema))
                 fact = self.driver.sql["add_fact"]
                 await connection.execute(fact, "schema", b"%d" % SCHEMA)
                 await connection.execute(fact, "secret", secrets.token_bytes(32))
@@ -139,6 +143,19 @@ class PostgresStore(RemoteStore):
         names = await self.ask(lambda: self.driver.listed(after, limit))
         found = await asyncio.gather(*(self.session(name) for name in names))
         return [session for session in found if session is not None]
+
+    async def owned(self, owner: str, *, before: Place | None, limit: int) -> list[Session]:
+        names = await self.ask(lambda: self.driver.owned(owner, before, limit))
+        found = await asyncio.gather(*(self.session(name) for name in names))
+        return [session for session in found if session is not None]
+
+    async def publish(self, named: bytes) -> None:
+        sql = self.driver.sql["set_fact"]
+        await self.ask(lambda: self.driver.writer.fetch(sql, "named", named))
+
+    async def published(self) -> bytes | None:
+        found: bytes | None = await self.ask(lambda: self.driver.value("fact", "named"))
+        return found
 
     async def ping(self) -> None:
         sql, proof = self.driver.sql["set_fact"], secrets.token_bytes(PROOF)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from turnwise.stores import rules
-from turnwise.stores.claim import AFFINITY
+from turnwise.stores.base import Place
+from turnwise.stores.claim import AFFINITY, Desk
 from turnwise.stores.driver import Attempt, Driver, Lost
-from turnwise.stores.header import Header, Index, readable
+from turnwise.stores.header import Header, Index, Owned, readable
 from turnwise.stores.notices import Ready, Signal
 from turnwise.stores.redis.keys import (
     PLACES,
@@ -26,7 +28,7 @@ from turnwise.stores.redis.keys import (
 from turnwise.stores.redis.link import Link, Script
 from turnwise.stores.redis.pages import Pages
 from turnwise.stores.redis.routes import Routes
-from turnwise.stores.rows import ENDED, Entry
+from turnwise.stores.rows import ACCEPTED, ENDED, Entry
 from turnwise.stores.rules import STATES, Ask, Changes, Rule
 from turnwise.stores.steady_clock import ServerClock
 
@@ -35,8 +37,23 @@ FULL_LOOK = 0.4
 """Seconds after which a worker looks for work in all partitions, announced or not."""
 MOMENT = 1.4
 """Seconds until a reading gives up that finds another header each time."""
+LOOKED = 64
+"""Sessions of a partition that are looked at at once, at least."""
+SERVED = 10_000
+"""Owners of whom it is known when they were served."""
 COMMIT, TAKE, PROVE = Script("commit"), Script("take"), Script("prove")
 NO_INDEX = Index(None, None, None, None, 0.0)
+
+
+class Waiting(NamedTuple):
+    """A session that is ready: whose it is, its place in the line, since when, and in which
+    partition."""
+
+    id: bytes
+    owner: bytes | None
+    place: float
+    since: float
+    partition: int
 
 
 class RedisDriver(Driver):
@@ -55,9 +72,15 @@ class RedisDriver(Driver):
         self.links = links
         self.clock = ServerClock(shift)
         self.origin = secrets.randbits(31)
+        self.counting = Counter()
         self._publish = publish
         self._hinted: set[int] = set()
         self._full_look = 0.0
+        self.limited = False
+        """Whether the workers of this process limit the turns of an owner."""
+        self._services = 0
+        self._served: dict[bytes, int] = {}
+        """When owners were served, in the order in which they were first."""
 
     def close(self) -> None:
         """Disconnect."""
@@ -94,7 +117,17 @@ class RedisDriver(Driver):
         self, session: str, asks: Sequence[Ask], *, header: bool
     ) -> tuple[bytes | None, Sequence[Any]]:
         link, base, id = self.of(session)
-        return await Pages(link, base, id).read(asks)
+        return await Pages(link, base, id, self.tally).read(asks)
+
+    async def tally(self, owner: str) -> tuple[int, int]:
+        """How many turns of an owner's sessions are open, and running."""
+
+        async def ask(link: Link, base: bytes) -> list[Any]:
+            (found,) = await link.call(("HMGET", base + b"n:" + encoded(owner), "open", "running"))
+            return list(found)
+
+        counts = await self.each(ask)
+        return tuple(sum(int(one[i] or 0) for one in counts) for i in (0, 1))  # type: ignore[return-value]
 
     async def at_one_moment(self, session: str, make: Callable[[], Rule]) -> Any:
         """Redis has no snapshots: it reads until nothing has changed meanwhile."""
@@ -121,7 +154,8 @@ class RedisDriver(Driver):
         """Forget a session that is found by its indexes, but of which there is nothing more."""
         link, _, id = self.of(session)
         nothing = ["", "", "", "gone", *[""] * 5, 0, ""]
-        await link.run(COMMIT, id, *nothing, self._publish, self.origin, "", "", "", 0, 0)
+        tail = self._publish, self.origin, "", "", "", 0, *[""] * 4, 0
+        await link.run(COMMIT, id, *nothing, *tail)
 
     async def prove(self, proof: str) -> None:
         """Write something in every partition. Raises Lost."""
@@ -132,6 +166,10 @@ class RedisDriver(Driver):
         await link.call(("SET", base + b"proof", "1", "PX", 60_000), writes=True)
 
     # Finding work
+
+    def hint_all(self) -> None:
+        """An owner may run another turn, in whichever partition it waits."""
+        self._hinted.update(range(self.names.partitions))
 
     def hint(self, number: int) -> None:
         """There may be a turn that waits for a worker in this partition."""
@@ -157,32 +195,99 @@ class RedisDriver(Driver):
 
         return [decoded(id) for some in await self.each(ask) for id in some]
 
-    async def take(self, worker: str, limit: int) -> list[str]:
+    async def take(self, desk: Desk, limit: int) -> list[str]:
         numbers, self._hinted = sorted(self._hinted), set()
-        shares = {number: limit for number in numbers}
-        if len(numbers) > 1:
-            # The longest waiting session comes first, in whichever partition it is.
-            some = await those_that_answer(self._waiting(number, limit) for number in numbers)
-            every = [pair for pairs in some for pair in pairs]
-            shares = Counter(number for _, number in heapq.nsmallest(limit, every))
-            if len(every) > limit:
-                self._hinted.update(number for _, number in every)
-        taken = await those_that_answer(
-            self._take(number, worker, share) for number, share in shares.items()
-        )
+        self.limited = desk.owner_limit is not None
+        if len(numbers) <= 1:
+            asked = [self._take(number, desk, limit) for number in numbers]
+        else:
+            chosen: dict[int, list[bytes]] = defaultdict(list)
+            for one in await self._next(numbers, desk, limit):
+                chosen[one.partition].append(one.id)
+            asked = [self._take(number, desk, limit, ids) for number, ids in chosen.items()]
+        taken = await those_that_answer(asked)
         return [decoded(id) for _, id in sorted(pair for pairs in taken for pair in pairs)]
 
-    async def _waiting(self, number: int, limit: int) -> list[tuple[float, int]]:
-        base, until = self.names.bases[number], self.now() + AFFINITY
-        look = ("ZRANGEBYSCORE", base + b"ready", "-inf", until, "WITHSCORES", "LIMIT", 0, limit)
-        (found,) = await self.links[number].call(look)
-        return [(float(since), number) for since in found[1::2]]
+    async def _next(self, numbers: Sequence[int], desk: Desk, limit: int) -> list[Waiting]:
+        """Which of the sessions of several partitions are next."""
+        size = max(limit, LOOKED)
+        for first in itertools.count(0, size):
+            some = await those_that_answer(self._line(number, first, size) for number in numbers)
+            every = [one for found in some for one in found]
+            chosen = await self._in_turns(every, desk, limit)
+            more = any(len(found) >= size for found in some)
+            if len(every) > limit or more:
+                self._hinted.update(numbers)
+            if chosen or not more:
+                return chosen
+        raise AssertionError
 
-    async def _take(self, number: int, worker: str, limit: int) -> list[tuple[float, bytes]]:
-        found = await self.links[number].run(TAKE, worker, limit, self.now(), AFFINITY)
+    async def _line(self, number: int, first: int, size: int) -> list[Waiting]:
+        """A part of a partition's line, and what is not in it yet although it is due."""
+        link, base, now = self.links[number], self.names.bases[number], self.now()
+        line, later, ready = await link.call(
+            ("ZRANGE", base + b"line", first, first + size - 1, "WITHSCORES"),
+            ("ZRANGEBYSCORE", base + b"later", "-inf", now, "LIMIT", first, size),
+            ("ZCARD", base + b"ready"),
+        )
+        if not line and ready and not first:  # made ready by an older version
+            line = [one for id in await self._ready(link, base, now) for one in (id, b"1")]
+        places = [
+            *zip(line[::2], map(float, line[1::2]), strict=True),
+            *((id, 0.0) for id in later),
+        ]
+        look = [
+            command
+            for id, _ in places
+            for command in (("HGET", base + b"h:" + id, "o"), ("ZSCORE", base + b"ready", id))
+        ]
+        known = await link.call(*look) if look else []
+        return [
+            Waiting(id, owner, place, float(since or 0.0), number)
+            for (id, place), owner, since in zip(places, known[::2], known[1::2], strict=True)
+            if float(since or 0.0) <= now + AFFINITY
+        ]
+
+    async def _ready(self, link: Link, base: bytes, now: float) -> list[bytes]:
+        due = ("ZRANGEBYSCORE", base + b"ready", "-inf", now, "LIMIT", 0, LOOKED)
+        (found,) = await link.call(due)
+        return list(found)
+
+    async def _in_turns(self, every: list[Waiting], desk: Desk, limit: int) -> list[Waiting]:
+        """The next sessions: one of each owner in turn, first of those whom this process has not
+        served for the longest time; see PLACED."""
+        every.sort(key=lambda one: (int(one.place), one.since))
+        owners = {one.owner for one in every if one.owner is not None}
+        ranks: Counter[bytes | None] = Counter()
+        if desk.owner_limit is not None:
+            for owner in owners:
+                ranks[owner] = (await self.tally(decoded(owner)))[1]
+        ordered = []
+        for one in every:
+            ranks[one.owner] += one.owner is not None
+            if desk.owner_limit is None or ranks[one.owner] <= desk.owner_limit:
+                served = 0 if one.owner is None else self._served.get(one.owner, 0)
+                ordered.append((max(1, ranks[one.owner]), served, one))
+        ordered.sort(key=lambda place: place[:2])
+        chosen = [one for *_, one in ordered[:limit]]
+        for one in chosen:
+            if one.owner is not None:
+                self._services += 1
+                self._served[one.owner] = self._services
+        while len(self._served) > SERVED:
+            del self._served[next(iter(self._served))]
+        return chosen
+
+    async def _take(
+        self, number: int, desk: Desk, limit: int, ids: Sequence[bytes] = ()
+    ) -> list[tuple[float, bytes]]:
+        """Take sessions of one partition: these, or those that are next in its line."""
+        most = "" if desk.owner_limit is None else desk.owner_limit
+        args = (desk.worker, limit, self.now(), AFFINITY, most, *ids)
+        found = await self.links[number].run(TAKE, *args)
         if len(found) == 2 * limit:  # there may be more
             self._hinted.add(number)
-        return [(float(since), id) for id, since in zip(found[::2], found[1::2], strict=True)]
+        return [(float(place), id) for id, place in zip(found[::2], found[1::2], strict=True)]
 
     async def give_back(self, sessions: Sequence[str]) -> None:
         await asyncio.gather(*map(self._give_back, sessions))
@@ -193,13 +298,14 @@ class RedisDriver(Driver):
         header = readable(body)
         ready = None if header is None else rules.index(header).ready
         if ready is not None:
-            await link.call(("ZADD", base + b"ready", "XX", ready, id), writes=True)
+            again = (("ZADD", base + name, "XX", ready, id) for name in (b"ready", b"later"))
+            await link.call(*again, writes=True)
 
     async def waiting(self) -> int:
         """The number of sessions that are ready."""
 
         async def ask(link: Link, base: bytes) -> int:
-            (found,) = await link.call(("ZCARD", base + b"ready"))
+            (found,) = await link.call(("ZCARD", base + b"line"))
             return int(found)
 
         return sum(await self.each(ask))
@@ -222,6 +328,29 @@ class RedisDriver(Driver):
 
         every = heapq.merge(*await self.each(ask))
         return [decoded(id) for id, _ in zip(every, range(limit), strict=False)]
+
+    async def owned(self, owner: str, before: Place | None, limit: int) -> list[str]:
+        """Ids of an owner's sessions that have not expired, the last used first."""
+
+        async def ask(link: Link, base: bytes) -> list[tuple[float, bytes]]:
+            found: list[tuple[float, bytes]] = []
+            name, top = base + b"o:" + encoded(owner), "+inf" if before is None else before[0]
+            last = None if before is None else (before[0], encoded(before[1]))
+            skipped = 0
+            while len(found) < limit:
+                span = (top, "-inf", "WITHSCORES", "LIMIT", skipped, limit)
+                (rows,) = await link.call(("ZREVRANGEBYSCORE", name, *span))
+                page = [(float(at), id) for id, at in zip(rows[::2], rows[1::2], strict=True)]
+                skipped += len(page)
+                wanted = [one for one in page if last is None or one < last]
+                alive = set(await self._alive(link, base, [id for _, id in wanted]))
+                found += [one for one in wanted if one[1] in alive]
+                if len(page) < limit:
+                    break
+            return found[:limit]
+
+        every = heapq.merge(*await self.each(ask), reverse=True)
+        return [decoded(id) for (_, id), _ in zip(every, range(limit), strict=False)]
 
     async def _alive(self, link: Link, base: bytes, ids: Sequence[bytes]) -> list[bytes]:
         headers = await link.call(*(("HGET", base + b"h:" + id, "h") for id in ids)) if ids else []
@@ -258,6 +387,7 @@ def _arguments(
     header = changes.header
     assert header is not None
     was, is_ = changes.was or NO_INDEX, rules.index(header)
+    owned = _owned(was.owned, NO_INDEX.owned if changes.delete else is_.owned, changes.fresh)
     signal = next((n for n in changes.notices if isinstance(n, Signal)), None)
     ready = any(isinstance(n, Ready) for n in changes.notices)
     fields: list[Any] = []
@@ -268,6 +398,8 @@ def _arguments(
         fields += (b"k" + encoded(key), value)
     for name, part in changes.parts.items():
         fields += ("p" + name, part)
+    if is_.owned is not None and (changes.fresh or was.owned is None):
+        fields += ("o", encoded(is_.owned.owner))
     return [
         id,
         changes.last_version or "",
@@ -287,11 +419,27 @@ def _arguments(
         ("keeper" if is_.keeper else "any") if ready else "",
         "1" if any(entry.kind not in "om" for entry in changes.entries) else "",
         now,
+        *owned,
+        b"%d %d" % changes.unlearned if changes.unlearned is not None else "",
         len(fields),
         *fields,
         *(value for pair in changes.states.items() for value in pair),
         *_entries(header, changes.entries),
     ]
+
+
+def _owned(was: Owned | None, is_: Owned | None, fresh: bool) -> tuple[Any, ...]:
+    """Whose session it is, when it was used last, and how the numbers of open and running turns
+    change: all empty if nothing of it does."""
+    if was == is_ and not fresh:
+        return ("" if is_ is None else encoded(is_.owner)), "", "", ""
+    one = is_ or was
+    if one is None:
+        return "", "", "", ""
+    before = (0, 0) if was is None else was[2:]
+    after = (0, 0) if is_ is None else is_[2:]
+    used = "-" if is_ is None or is_.used is None else is_.used
+    return encoded(one.owner), used, after[0] - before[0], after[1] - before[1]
 
 
 def _changed(was: Any, is_: Any) -> Any:
@@ -305,7 +453,7 @@ def _entries(header: Header, entries: Sequence[Entry]) -> Iterable[Any]:
         if stream == "m":
             place = b"%d-0" % (entry.seq or 0)
         yield from (stream, place, pack(entry))
-        if entry.kind == "q":
+        if entry.kind in ACCEPTED:
             yield from (f"t{entry.turn}", "")
         elif entry.kind in ENDED:
             yield from (f"t{entry.turn}", pack_place(place, entry))

@@ -3,16 +3,17 @@
 Of a session, in its partition:
 
     h:<id>   a hash: v its version, h its header, b its birth (the version with which it was
-             created), z its horizon, p<name> a larger part, k<key> an idempotency key, t<n> a turn:
-             the whole entry of its acceptance while it is open, then where its end is
+             created), z its horizon, o its owner, p<name> a larger part, k<key> an idempotency key,
+             t<n> a turn: the whole entry of its acceptance while it is open, then where its end is
     s:<id>   a hash: its states, by their numbers
     e:<id>   a stream: its entries, but those of running attempts
     d:<id>   a stream: what its attempts wrote while they ran
     m:<id>   a stream: its memory, by the numbers of the entries
 
 An entry's id in a stream is the number of its last event, and then what orders entries of one
-number. Of a partition: ids, ready, leases, expiry, trim (sorted sets of sessions), keepers and
-erasing (hashes).
+number. Of a partition: ids, ready, line (places), later (not yet in the line), leases, expiry, trim
+(sorted sets of sessions), keepers and erasing (hashes). Of an owner: o:<owner> the sessions by
+their last use, r:<owner> those in the line, n:<owner> the numbers of open and running turns.
 """
 
 from __future__ import annotations

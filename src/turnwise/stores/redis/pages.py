@@ -6,13 +6,13 @@ else takes a second. Turns have numbers without gaps, so they are found by count
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from turnwise.stores.header import Header
 from turnwise.stores.redis.keys import Place, decoded, encoded, unpack, unpack_turn
 from turnwise.stores.redis.link import Link
-from turnwise.stores.rows import Entry, head_of
+from turnwise.stores.rows import ACCEPTED, Entry, head_of
 from turnwise.stores.rules import Ask
 
 PROBES = 64
@@ -25,10 +25,17 @@ PAGE = 256
 
 
 class Pages:
-    """One session's data: keys begin with `base`, and end with its `id`."""
+    """One session's data: keys begin with `base`, and end with its `id`. `tally` counts an owner's
+    turns."""
 
-    def __init__(self, link: Link, base: bytes, id: bytes) -> None:
-        self._link = link
+    def __init__(
+        self,
+        link: Link,
+        base: bytes,
+        id: bytes,
+        tally: Callable[[str], Awaitable[tuple[int, int]]],
+    ) -> None:
+        self._link, self._tally = link, tally
         self._h, self._s = base + b"h:" + id, base + b"s:" + id
         self._e, self._d = base + b"e:" + id, base + b"d:" + id
         self._m = base + b"m:" + id
@@ -74,7 +81,11 @@ class Pages:
             case "state", _:
                 return rows.pop(0)
             case ("keys",):
-                return await self._keys()
+                return await self._fields("k")
+            case ("parts",):
+                return await self._fields("p")
+            case "tally", owner:
+                return await self._tally(owner)
             case "turn", _:
                 return await self._turn(values.pop(0))
             case "open", first, limit:
@@ -90,12 +101,13 @@ class Pages:
                 return await self._messages(body, after, before, limit, latest)
         raise ValueError(ask)
 
-    async def _keys(self) -> list[tuple[str, bytes]]:
+    async def _fields(self, first: str) -> list[tuple[str, bytes]]:
+        """The fields of the header's hash whose names begin so, without that, and their values."""
         found: dict[bytes, bytes] = {}
         cursor: Any = 0
         while True:
             ((cursor, page),) = await self._link.call(
-                ("HSCAN", self._h, cursor, "MATCH", "k*", "COUNT", PAGE)
+                ("HSCAN", self._h, cursor, "MATCH", f"{first}*", "COUNT", PAGE)
             )
             found |= zip(page[::2], page[1::2], strict=True)
             if not int(cursor):
@@ -122,7 +134,7 @@ class Pages:
     ) -> list[Entry]:
         if limit == 1 and (value := values.pop(0)) is not None:
             kept = unpack_turn(value)
-            if isinstance(kept, Entry) and kept.kind == "q":
+            if isinstance(kept, Entry) and kept.kind in ACCEPTED:
                 return [kept]
         header = None if body is None else Header.decode(body)
         if header is None or header.head is None:
@@ -130,7 +142,7 @@ class Pages:
         found: list[Entry] = []
         first = max(first, header.head.n)
         async for page in self._turns(first, header.turns, limit or PAGE, latest=False):
-            found += [kept for _, kept in page if isinstance(kept, Entry) and kept.kind == "q"]
+            found += [k for _, k in page if isinstance(k, Entry) and k.kind in ACCEPTED]
             if limit is not None and len(found) >= limit:
                 break
         return found[:limit]

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from turnwise.batching import Batch
 from turnwise.conversation import Session
 from turnwise.errors import ConfigurationError, StoreUnavailable
-from turnwise.stores.base import Submission, Submitted
+from turnwise.stores.base import Place, Submission, Submitted
 from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.driver import Lost
 from turnwise.stores.header import readable
@@ -192,6 +192,9 @@ class RedisStore(RemoteStore):
     def _tell(self, session: str, changes: Changes) -> None:
         if any(isinstance(notice, Ready) for notice in changes.notices):
             self.driver.hint(self.driver.names.partition(session))
+        header = changes.header
+        if self.driver.limited and header is not None and header.owner is not None:
+            self.driver.hint_all()
         super()._tell(session, changes)
 
     def told_nobody(self, session: str) -> None:
@@ -264,6 +267,20 @@ class RedisStore(RemoteStore):
         names = await self.ask(lambda: self.driver.listed(after, limit))
         found = await asyncio.gather(*(self.session(name) for name in names))
         return [session for session in found if session is not None]
+
+    async def owned(self, owner: str, *, before: Place | None, limit: int) -> list[Session]:
+        names = await self.ask(lambda: self.driver.owned(owner, before, limit))
+        found = await asyncio.gather(*(self.session(name) for name in names))
+        return [session for session in found if session is not None and session.owner == owner]
+
+    async def publish(self, named: bytes) -> None:
+        link, meta = self.driver.links[0], self.driver.names.meta
+        await self.ask(lambda: link.call(("HSET", meta, "named", named), writes=True))
+
+    async def published(self) -> bytes | None:
+        link, meta = self.driver.links[0], self.driver.names.meta
+        (found,) = await self.ask(lambda: link.call(("HGET", meta, "named")))
+        return None if found is None else bytes(found)
 
     async def ping(self) -> None:
         proof = secrets.token_hex(6)

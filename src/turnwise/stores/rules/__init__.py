@@ -9,6 +9,8 @@ header that is decoded anew, because an act changes the header it was given.
 The asks, and their answers:
 
     ("key", key)                      what an idempotency key stands for, or None
+    ("parts",)                        all larger parts, by their names, in order
+    ("tally", owner)                  how many turns of an owner's sessions are open, and running
     ("state", number)                 the state that was the session's `number`-th, or None
     ("part", name)                    a larger part of the session, or None
     ("open", first, limit)            entries of acceptance of turns that have not ended, in order
@@ -27,12 +29,36 @@ The asks, and their answers:
 Each status changes in `move`, by the table of a turn's states, and nowhere else.
 """
 
-from turnwise.stores.rules.claims import cancel, fence, forget, hold, lapse, release, renew, save
+from turnwise.stores.rules.claims import (
+    cancel,
+    change,
+    fence,
+    forget,
+    hold,
+    lapse,
+    release,
+    renew,
+    save,
+    stop,
+)
+from turnwise.stores.rules.files import attach, files, forget_files
+from turnwise.stores.rules.finishing import append, finish
 from turnwise.stores.rules.memory import forget_memory, memory, remember
-from turnwise.stores.rules.moving import put, whole
+from turnwise.stores.rules.moving import fork, put, whole
 from turnwise.stores.rules.readings import history, log, state, turn, turns, view
-from turnwise.stores.rules.sessions import create, delete, expire, reset, rotate, update
-from turnwise.stores.rules.turns import append, claim, finish, submit
+from turnwise.stores.rules.scheduling import schedule, timers, unschedule
+from turnwise.stores.rules.sessions import (
+    create,
+    delete,
+    expire,
+    judge,
+    own,
+    reset,
+    rotate,
+    update,
+)
+from turnwise.stores.rules.starting import claim
+from turnwise.stores.rules.submitting import submit
 from turnwise.stores.rules.work import NOTHING, STATES, Ask, Changes, Op, Rule, index, listed
 
 __all__ = [
@@ -43,22 +69,29 @@ __all__ = [
     "Op",
     "Rule",
     "append",
+    "attach",
     "cancel",
+    "change",
     "claim",
     "create",
     "delete",
     "expire",
     "fence",
+    "files",
     "finish",
     "forget",
+    "forget_files",
     "forget_memory",
+    "fork",
     "history",
     "hold",
     "index",
+    "judge",
     "lapse",
     "listed",
     "log",
     "memory",
+    "own",
     "put",
     "release",
     "remember",
@@ -66,10 +99,14 @@ __all__ = [
     "reset",
     "rotate",
     "save",
+    "schedule",
     "state",
+    "stop",
     "submit",
+    "timers",
     "turn",
     "turns",
+    "unschedule",
     "update",
     "view",
     "whole",

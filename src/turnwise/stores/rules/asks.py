@@ -13,6 +13,9 @@ from turnwise.stores.header import Header
 from turnwise.stores.rows import ENDED, End
 from turnwise.stores.rules.work import Part
 
+ANSWERED = 20
+"""Closed asks that can be open again after what closed them was taken back."""
+
 Closed = Sequence[tuple[str, str]]
 """Asks that a message closes: their ids, and why."""
 
@@ -39,7 +42,9 @@ def closed_by(wish: Submission, header: Header) -> Part:
     return [(answer.ask, "answered") for answer in wish.answers]
 
 
-def close_asks(header: Header, closed: Closed) -> None:
-    """These asks are open no longer."""
+def close_asks(header: Header, closed: Closed, by: int) -> None:
+    """These asks are open no longer, because of turn `by`."""
     gone = {id for id, _ in closed}
+    header.answered += [[*ask, by] for ask in header.asks if ask[0] in gone]
+    header.answered = header.answered[-ANSWERED:]
     header.asks = [ask for ask in header.asks if ask[0] not in gone]

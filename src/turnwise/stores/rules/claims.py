@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from turnwise.errors import ClaimLost
+from turnwise.conversation import Message, placed
+from turnwise.errors import ClaimLost, NotQueued
 from turnwise.stores.claim import NO_EPOCH, RESERVATION, Claim, Desk, Outcome
 from turnwise.stores.header import Header
 from turnwise.stores.notices import Signal
 from turnwise.stores.rows import ENDED, Entry, Question, accepted, ended, question_of
-from turnwise.stores.rules.readings import record_at
+from turnwise.stores.rules.cuts import withdraw_begun
+from turnwise.stores.rules.readings import open_turns, record_at
 from turnwise.stores.rules.remains import remains
-from turnwise.stores.rules.turns import claim_of
+from turnwise.stores.rules.starting import claim_of, reword
+from turnwise.stores.rules.submitting import stop_all
 from turnwise.stores.rules.work import (
     LINE,
     NOTHING,
@@ -75,7 +78,7 @@ def release(claim: Claim, op: Op) -> Rule:
     if header is None or header.token != claim.token:
         return NOTHING
     work = Work(header, op, now)
-    yield from _back(work, "release", Question(claim.message, claim.note))
+    yield from _back(work, "release", Question(claim.message, claim.note, claim.reason))
     header.keeper = None
     work.line_up()
     work.note("release")
@@ -154,32 +157,76 @@ def cancel(session: str, n: int, op: Op) -> Rule:
         return Changes(record)
     head = header.head
     if entries[-1].kind in ENDED:
-        return Changes(ended(session, entries[-1]))
+        return Changes((yield from record_at(session, header, n)))
     if head is not None and head.n == n and head.status == "running":
-        record = accepted(session, entries[0], header, 0)
+        record = accepted(session, entries[-1], header, 0)
         if head.stop:
             return Changes(record)
         work = Work(header, op, now)
         head.stop = 1
         work.notices.append(Signal("cancel", session, n))
         return work.done(record)
-    return (yield from _withdraw(Work(header, op, now), session, entries[0]))
+    return (yield from _withdraw(Work(header, op, now), session, entries[-1]))
+
+
+def stop(session: str, op: Op) -> Rule:
+    """Answer: the records of the turns that were open. The running one is asked to stop, and all
+    that wait are withdrawn."""
+    header, now = yield ()
+    header = found(header, now)
+    if op.since is not None and header.head is None:
+        return Changes([])
+    records = yield from open_turns(session, header)
+    if not records:
+        return Changes([])
+    work = Work(header, op, now)
+    ends = yield from stop_all(work, session)
+    done = {entry.turn: ended(session, entry) for entry in ends}
+    work.slide()
+    return work.done([done.get(record.n, record) for record in records])
+
+
+def change(session: str, n: int, text: str, op: Op) -> Rule:
+    """Answer: the record of a queued turn, whose message has another text from now on. Raises
+    NotQueued."""
+    header, now, entries = yield (("turn", n),)
+    header = found(header, now)
+    record = yield from record_at(session, header, n)
+    if op.since is not None and (yield from done_before(op)):
+        return Changes(record)
+    if record.status != "queued" or not record.message_json:
+        raise NotQueued()
+    question = question_of(entries[-1])
+    message = Message.decode(question.message)
+    message.text, message.parts = text, ()
+    work = Work(header, op, now)
+    reword(work, entries[-1], question._replace(message=message.encode()))
+    record.message_json = placed(message.encode(), n, None)
+    return work.done(record)
 
 
 def _withdraw(work: Work, session: str, entry: Entry) -> Rule:
     header = work.header
     first = header.head is not None and header.head.n == entry.turn
+    if first and header.head is not None and header.head.attempt:
+        end = yield from withdraw_begun(work, "cancel")
+        work.line_up()
+        return work.done(ended(session, end), ended=end)
     turn = header.head if first and header.head is not None else queued(entry)
     move(turn, "cancel")
     work.slide()
     if first:
         waiting = yield from next_head(work)
+        if not header.open:
+            header.reserved = 0
         work.line_up()
     else:
         header.open -= 1
         (queue,) = yield (("open", header.head.n if header.head else 0, LINE),)
         waiting = [e.turn for e in queue if e.turn != turn.n and not _runs(header, e)]
-    text = record_of(work, turn, None, b"", b"", question_of(entry).message, waiting=waiting)
+    question = question_of(entry)
+    more = {} if question.reason is None else {"reason": question.reason}
+    text = record_of(work, turn, None, b"", b"", question.message, waiting=waiting, more=more)
     work.add("c", 1, text, turn=turn.n)
     return work.done(ended(session, work.entries[-1]))
 

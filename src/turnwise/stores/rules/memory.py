@@ -19,8 +19,10 @@ def remember(claim: Claim, bodies: Sequence[bytes], limit: int, again: bool, op:
     header, now = yield ()
     header = held(header, claim)
     if (again or op.since is not None) and header.memory > header.base_memory:
-        ((last,),) = yield (("memory", header.memory - 1, header.memory + 1, 1, True),)
-        if operation_of(last) == op.id:  # only the holder of the claim writes here, one at a time
+        (last,) = yield (("memory", header.memory - 1, header.memory + 1, 1, True),)
+        if (
+            last and operation_of(last[0]) == op.id
+        ):  # only the holder of the claim writes here, one at a time
             return Changes(header.memory)
     if header.remembered - header.forgotten + sum(map(len, bodies)) > limit:
         raise MemoryFull(f"The session's memory holds at most {limit:,} bytes: forget some of it.")
@@ -42,8 +44,8 @@ def forget_memory(claim: Claim, before: int, op: Op) -> Rule:
         return Changes(base)
     forgotten = header.remembered
     if end < header.memory:
-        ((first, *_),) = yield (("memory", end, end + 2, 1, False),)
-        forgotten = head_of(first)[3]
+        (kept,) = yield (("memory", end, header.memory + 1, 1, False),)
+        forgotten = head_of(kept[0])[3] if kept else forgotten
     work = Work(header, op, now)
     header.base_memory, header.forgotten = end, forgotten
     work.note("forget")

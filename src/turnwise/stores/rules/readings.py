@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import orjson
 
 from turnwise.conversation import Status, TurnRecord
@@ -12,14 +14,18 @@ from turnwise.stores.rows import (
     DESCRIBED,
     ENDED,
     ENDS,
+    JUDGED,
+    PRIVATE,
     STATUSES,
     accepted,
     blank,
     ended,
     events_of,
     head_of,
-    messages_of,
+    turn_of,
 )
+from turnwise.stores.rules.scheduling import TIMERS, timers_in
+from turnwise.stores.rules.visible import is_cut, messages_in, seqs_between, turns_between
 from turnwise.stores.rules.work import NOTHING, Changes, Part, Rule, alive, found
 
 
@@ -38,10 +44,21 @@ def record_at(session: str, header: Header, n: int) -> Part:
             position = sum(1 for entry in ahead if (entry.turn or 0) < n)
         record = accepted(session, last, header, position)
     if n > header.base_turn:
+        record.superseded = is_cut(header, n)
+        if record.merged_into is not None:
+            yield from _follow(record, session, header)
         return record
     if not (last.kind in ENDED and head_of(last)[3]):
         raise NotFound("This turn does not exist.")
     return blank(record)
+
+
+def _follow(record: TurnRecord, session: str, header: Header) -> Part:
+    """What answers a merged turn is the reply of the turn that it was merged into."""
+    assert record.merged_into is not None
+    answering = yield from record_at(session, header, record.merged_into)
+    record.replies_json, record.error_json = answering.replies_json, answering.error_json
+    record.usage_json, record.answered = answering.usage_json, answering.status
 
 
 def view(session: str) -> Rule:
@@ -49,8 +66,16 @@ def view(session: str) -> Rule:
     header, now = yield ()
     if header is None or not alive(header, now):
         return NOTHING
-    described = (yield (("part", DESCRIBED),))[0] if header.parts else None
-    return Changes(header.view(session, described))
+    kept: Sequence[bytes | None] = (None, None)
+    if header.parts:
+        kept = yield (("part", DESCRIBED), ("part", PRIVATE))
+    seen = header.view(session, *kept)
+    if header.timer is not None:
+        seen.timers = [
+            {"at": timer.at, "key": timer.key, "reason": timer.reason}
+            for timer in timers_in((yield (("part", TIMERS),))[0])
+        ]
+    return Changes(seen)
 
 
 def turn(session: str, n: int | None, key: str | None = None) -> Rule:
@@ -82,18 +107,30 @@ def open_turns(session: str, header: Header) -> Part:
 
 
 def turns(
-    session: str, status: Status | None, before: int | None, start: int | None, limit: int
+    session: str,
+    status: Status | None,
+    before: int | None,
+    start: int | None,
+    limit: int,
+    superseded: bool = False,
 ) -> Rule:
-    """Answer: a page of turns in order, and whether there are more."""
+    """Answer: a page of turns in order, and whether there are more; those that were taken back only
+    if `superseded`."""
     header, now = yield ()
     header = found(header, now)
     low, high = max(start or 0, header.base_turn), before or header.turns + 1
     latest = start is None
     records: list[TurnRecord] = []
     if status not in ("queued", "running"):
-        kinds = "tfc" if status is None else ENDS[status]
-        (entries,) = yield (("ended", low, high, kinds, limit + 1, latest),)
-        records = [ended(session, entry) for entry in entries]
+        kinds = "tfcg" if status is None else ENDS[status]
+        spans = [(low, high)] if superseded else turns_between(header, low, high)
+        for first, last in spans[:: -1 if latest else 1]:
+            left = limit + 1 - len(records)
+            if left > 0:
+                (entries,) = yield (("ended", first, last, kinds, left, latest),)
+                records += [ended(session, entry) for entry in entries]
+        for record in records:
+            record.superseded = is_cut(header, record.n)
     if status in (None, "queued", "running"):
         waiting = yield from open_turns(session, header)
         records += [
@@ -101,31 +138,51 @@ def turns(
             for record in waiting
             if low < record.n < high and status in (None, record.status)
         ]
-        records.sort(key=lambda record: record.n)
+    records.sort(key=lambda record: record.n)
     has_more = len(records) > limit
     page = records[-limit:] if latest else records[:limit]
     return Changes((page, has_more))
 
 
-def history(session: str, before: int | None, start: int | None, limit: int) -> Rule:
-    """Answer: (messages, whether there are more, open turns, cursor's number and tag, asks)."""
+def history(
+    session: str, before: int | None, start: int | None, limit: int, superseded: bool = False
+) -> Rule:
+    """Answer: (messages, whether there are more, open turns, cursor's number and tag, asks); what
+    was taken back only if `superseded`."""
     header, now = yield ()
     header = found(header, now)
     low, high = max(start or 0, header.base_seq), min(before or header.seq + 1, header.seq + 1)
     latest = start is None
-    (entries,) = yield (("messages", low, high, limit + 1, latest),)
-    messages = [
-        message
-        for entry in entries
-        for i, message in enumerate(messages_of(entry, fully=True), entry.seq or 0)
-        if low < i < high
-    ]
-    has_more = len(messages) > limit
-    messages = messages[-limit:] if latest else messages[:limit]
+    spans = [(low, high)] if superseded else seqs_between(header, low, high)
+    page = yield from messages_in(spans, limit + 1, latest, fully=True)
+    has_more = len(page) > limit
+    page = page[-limit:] if latest else page[:limit]
+    messages = yield from _judged(header, page)
+    if superseded and header.cuts:
+        gone = [(first, last) for _, _, first, last in header.cuts]
+        messages = [
+            message[:-1] + b',"superseded":true}' if any(a <= i <= b for a, b in gone) else message
+            for (i, _), message in zip(page, messages, strict=True)
+        ]
     waiting = yield from open_turns(session, header)
     number = _before_running(header)
     asks = [id for id, *_ in header.asks]
     return Changes((messages, has_more, waiting, number, (yield from _tag_at(number)), asks))
+
+
+def _judged(header: Header, page: Sequence[tuple[int, bytes]]) -> Part:
+    """The messages of a page, with the feedback that people have given to them."""
+    messages = [message for _, message in page]
+    if JUDGED not in header.parts or not messages:
+        return messages
+    numbers = [turn_of(message) for message in messages]
+    wanted = sorted(set(numbers))
+    kept = yield tuple(("part", f"{JUDGED}{n}") for n in wanted)
+    judged = {n: orjson.loads(body) for n, body in zip(wanted, kept, strict=True) if body}
+    for i, (n, message) in enumerate(zip(numbers, messages, strict=True)):
+        if n in judged and (found := judged[n].get(orjson.loads(message)["id"])):
+            messages[i] = message[:-1] + b',"feedback":' + orjson.dumps(found) + b"}"
+    return messages
 
 
 def _before_running(header: Header) -> int:

@@ -12,9 +12,11 @@ from turnwise.conversation import after, concluded, placed
 from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost, NotFound
 from turnwise.stores.claim import AFFINITY, BEFORE, UNENDED, WHOLE, Claim, Outcome, Told
-from turnwise.stores.header import FORMAT, Head, Header, Index, readable
+from turnwise.stores.header import FORMAT, Head, Header, Index, Owned, readable
 from turnwise.stores.notices import Notice, Ready
 from turnwise.stores.rows import (
+    ACCEPTED,
+    ENDED,
     ENDS,
     MORE,
     Entry,
@@ -45,7 +47,7 @@ class Changes:
     is found. keys: what idempotency keys stand for. states: new states, by their numbers. fresh:
     whatever the session had is removed first, and `last_version` is None for one that did not
     exist. erase: entries up to this event are removed, in slices; forgotten: memory entries up to
-    this number. delete: all of it.
+    this number; unlearned: memory entries from one number to another. delete: all of it.
     """
 
     answer: Any = None
@@ -61,6 +63,7 @@ class Changes:
     fresh: bool = False
     erase: bool = False
     forgotten: int | None = None
+    unlearned: tuple[int, int] | None = None
     delete: bool = False
 
 
@@ -95,8 +98,14 @@ def index(header: Header) -> Index:
         if header.keeper is not None:
             ready += AFFINITY
         ready = max(ready, header.reserved)
+    elif header.timer is not None and header.token is None:
+        ready = max(header.timer, header.reserved)
     keeper = header.keeper if header.ready_at is not None else None
-    return Index(ready, keeper, header.lease, header.origin, header.expires)
+    if header.owner is None:
+        return Index(ready, keeper, header.lease, header.origin, header.expires)
+    runs = int(header.head is not None and header.head.status == "running")
+    owned = Owned(header.owner, None if header.unlisted else header.used, header.open, runs)
+    return Index(ready, keeper, header.lease, header.origin, header.expires, owned)
 
 
 def alive(header: Header | None, now: float) -> bool:
@@ -108,7 +117,8 @@ def alive(header: Header | None, now: float) -> bool:
 
 def listed(body: bytes | None, now: float) -> bool:
     """Whether a session with this header is in the list; one that cannot be read is not."""
-    return alive(readable(body), now)
+    header = readable(body)
+    return header is not None and alive(header, now) and not header.unlisted
 
 
 def found(header: Header | None, now: float) -> Header:
@@ -121,7 +131,7 @@ def found(header: Header | None, now: float) -> Header:
 class Work:
     """One act's changes to one header, as they come together."""
 
-    __slots__ = ("entries", "header", "last_version", "notices", "now", "op", "was")
+    __slots__ = ("entries", "header", "last_version", "more", "notices", "now", "op", "was")
 
     def __init__(self, header: Header, op: Op, now: float) -> None:
         self.header = header
@@ -131,6 +141,9 @@ class Work:
         self.last_version: str | None = header.version
         self.entries: list[Entry] = []
         self.notices: list[Notice] = []
+        self.more: dict[str, Any] | None = None
+        if header.format < FORMAT and header.states:
+            header.since = header.turns
         header.format, header.count, header.op = FORMAT, header.count + 1, op.id
 
     def add(
@@ -147,14 +160,28 @@ class Work:
         self.header.events += events
         self.entries.append(Entry(self.header.events, kind, turn, seq, at, text))
 
+    def also(self, name: str) -> Any:
+        """What few acts change besides, to be added to: `keys`, `states`, `parts`."""
+        if self.more is None:
+            self.more = {"keys": [], "states": {}, "parts": {}}
+        return self.more[name]
+
+    def unlearn(self, first: int, last: int) -> None:
+        """Remove these entries of the memory."""
+        self.also("keys")
+        assert self.more is not None
+        self.more["unlearned"] = first, last
+
     def note(self, what: str) -> None:
         """Append an entry without events: other processes' repetitions find it by its operation."""
         self.add("o", 0, body([what, self.now, self.op.id]))
 
     def slide(self) -> None:
-        """The session's life counts from now; a move by less than a hundredth is not worth it."""
+        """The session's life counts from now; a move by less than a hundredth is not worth it.
+        While a timer is set, it only gets longer."""
         header = self.header
-        if abs(self.now + header.ttl - header.expires) > header.ttl / 100:
+        longer = self.now + header.ttl - header.expires
+        if longer > header.ttl / 100 or (header.timer is None and -longer > header.ttl / 100):
             header.expires = self.now + header.ttl
 
     def let_go(self) -> None:
@@ -172,9 +199,11 @@ class Work:
         header = self.header
         header.ready_at = self.now if header.head is not None and header.token is None else None
         if header.ready_at is not None:
-            self.notices.append(Ready())
+            self.notices.append(Ready(max(0.0, header.reserved - self.now)))
 
     def done(self, answer: Any = None, **more: Any) -> Changes:
+        if self.more is not None:
+            more = {**self.more, **more}
         return Changes(
             answer,
             self.header,
@@ -217,10 +246,19 @@ def first_generation(now: float) -> int:
     return int(now * 1000)
 
 
-def born(now: float, ttl: float, op: Op, last: Header | None, name: str | None = None) -> Work:
+def born(
+    now: float,
+    ttl: float,
+    op: Op,
+    last: Header | None,
+    name: str | None = None,
+    owner: str | None = None,
+) -> Work:
     """The header of a new session. Its numbers go on from those of the last session with this id,
     so that none is used twice."""
-    made = Header(FORMAT, 0, op.id, now, ttl, now + ttl, first_generation(now), name)
+    made = Header(FORMAT, 0, op.id, now, ttl, now + ttl, first_generation(now), name, owner)
+    if owner is not None:
+        made.used = now
     if last is not None:
         made.count = last.count
         made.generation = max(made.generation, last.generation + 1)
@@ -233,16 +271,19 @@ def born(now: float, ttl: float, op: Op, last: Header | None, name: str | None =
     return work
 
 
-def done_before(op: Op) -> Part:
-    """The entry that this operation wrote, if it was done and its answer was lost."""
-    first, limit = op.since or 0, 200
+def done_before(op: Op, kind: str = "") -> Part:
+    """The entry that this operation wrote, if it was done and its answer was lost: any, or the last
+    one of a `kind`."""
+    first, limit, found = op.since or 0, 200, None
     while True:
         (entries,) = yield (("log", first, limit),)
         for entry in entries:
-            if operation_of(entry) == op.id:
-                return entry
+            if operation_of(entry) == op.id and entry.kind in (kind or entry.kind):
+                found = entry
+                if not kind:
+                    return entry
         if len(entries) < limit:
-            return None
+            return found
         if entries[-1].last == first:  # so many acts without an event
             limit *= 2
         first = entries[-1].last
@@ -255,6 +296,7 @@ def record_of(
     *parts: bytes,
     told: Told = BEFORE,
     waiting: Sequence[int] = (),
+    states: int = 0,
     more: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The body of the entry that ends a turn."""
@@ -264,7 +306,9 @@ def record_of(
     ]  # fmt: skip
     if more:
         parts = (*parts, MORE + orjson.dumps(more))
-    if waiting:
+    if states:
+        head += (told, waiting, states)
+    elif waiting:
         head += (told, waiting)
     elif told:
         head.append(told)
@@ -284,6 +328,21 @@ def queued(entry: Entry) -> Head:
     return Head(n, "queued", 0, 0, int(head_of(entry)[4] is not None), first, at)
 
 
+def waiting(work: Work, first: int, limit: int | None) -> Part:
+    """Entries of acceptance of open turns from `first` on, with what this act has written itself:
+    the store does not have that yet."""
+    (entries,) = yield (("open", first, limit),)
+    if not work.entries:
+        return entries
+    found = {entry.turn: entry for entry in entries}
+    for entry in work.entries:
+        if entry.kind in ACCEPTED and (entry.turn or 0) >= first:
+            found[entry.turn] = entry
+        elif entry.kind in ENDED:
+            found.pop(entry.turn, None)
+    return list(found.values())[:limit]
+
+
 def next_head(work: Work) -> Part:
     """The head has ended: the next open turn takes its place. Returns the turns that wait."""
     header = work.header
@@ -293,9 +352,9 @@ def next_head(work: Work) -> Part:
     header.head = None
     if not header.open:
         return []
-    (waiting,) = yield (("open", last.n + 1, LINE),)
-    header.head = queued(waiting[0])
-    return [entry.turn for entry in waiting]
+    others = yield from waiting(work, last.n + 1, LINE)
+    header.head = queued(others[0])
+    return [entry.turn for entry in others]
 
 
 _ENDS = {"complete": "completed", "fail": "failed", "stop": "cancelled"}
@@ -308,9 +367,13 @@ _TELLING: Mapping[Told, int] = {BEFORE: 0, WHOLE: 3, UNENDED: 1}
 """Number of events that are derived from the end of a turn before those of its messages."""
 
 
-def _more(outcome: Outcome, note: bytes | None) -> dict[str, Any]:
+def _more(outcome: Outcome, question: Question) -> dict[str, Any]:
     """What the entry that ends a turn keeps besides."""
-    more: dict[str, Any] = {} if note is None else {"note": orjson.Fragment(note)}
+    more: dict[str, Any] = {}
+    if question.note is not None:
+        more["note"] = orjson.Fragment(question.note)
+    if question.reason is not None:
+        more["reason"] = question.reason
     if outcome.steps:
         more["steps"] = outcome.steps
     if outcome.data:
@@ -331,18 +394,22 @@ def close(
     head = header.head
     assert head is not None
     move(head, act)
+    said = list(outcome.replies)
+    error, replies = outcome.error_json or b"", outcome.replies
+    if question.message:
+        said.insert(0, concluded(question.message, head.status, error))
     first = header.seq + 1
-    header.seq += 1 + len(outcome.replies)
+    header.seq += len(said)
     work.slide()
     if drafts:
         write(work, drafts)
-    error, replies = outcome.error_json or b"", outcome.replies
     parts = (error, outcome.usage or b"", question.message, *replies)
-    waiting = yield from next_head(work)
+    others = yield from next_head(work)
     more: dict[str, Any] = {}
     closed: list[str] = []
-    if outcome.asks or outcome.steps or outcome.data or question.note is not None:
-        more = _more(outcome, question.note)
+    kept = question.note is not None or question.reason is not None
+    if kept or outcome.asks or outcome.steps or outcome.data:
+        more = _more(outcome, question)
         header.asks += [[id, head.n, place] for place, id in outcome.asks]
         if len(header.asks) > ASKS:
             more["closed"] = closed = [id for id, *_ in header.asks[:-ASKS]]
@@ -350,13 +417,12 @@ def close(
     work.add(
         ENDS[head.status],
         1 + len(replies) + len(outcome.asks) + len(closed) + _TELLING[outcome.told],
-        record_of(work, head, first, *parts, told=outcome.told, waiting=waiting, more=more),
+        record_of(
+            work, head, first if said else None, *parts,
+            told=outcome.told, waiting=others, states=header.states, more=more,
+        ),
         turn=head.n,
-        seq=first,
-    )
-    said = [placed(concluded(question.message, head.status, error), head.n, first)]
-    for reply in replies:
-        first += 1
-        said.append(placed(reply, head.n, first))
-    outcome.said = said
-    return said
+        seq=first if said else None,
+    )  # fmt: skip
+    outcome.said = [placed(message, head.n, first + i) for i, message in enumerate(said)]
+    return outcome.said

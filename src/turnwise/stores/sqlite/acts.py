@@ -12,7 +12,9 @@ from typing import Any
 import apsw
 
 from turnwise.stores import local, rules
-from turnwise.stores.header import Header, needed_from
+from turnwise.stores.base import Place
+from turnwise.stores.claim import Desk
+from turnwise.stores.header import PLACED, Header, Index, needed_from
 from turnwise.stores.notices import Ready, Signal
 from turnwise.stores.rows import Entry, blanked
 from turnwise.stores.rules import STATES, Ask, Changes
@@ -65,6 +67,10 @@ class SQLiteReadings(local.Readings):
                 return self._value(kind, self._num, *values)
             case "horizon":
                 return self._value(kind, self._num) or 0
+            case "tally":
+                return tuple(map(int, self._one("tally", *values)))
+            case "parts":
+                return self._all("parts", self._num)
             case "keys":
                 return self._all(kind, self._num)
             case "open":
@@ -106,8 +112,20 @@ class SQLiteReadings(local.Readings):
     # Sessions that wait for something
 
     def ready(self, worker: str, limit: int) -> list[str]:
-        """Sessions that `worker` may take, the longest ready first."""
-        return [name for (name,) in self._all("ready", self.now(), worker, limit)]
+        """Sessions that `worker` may take, in order of the line, and those that are due."""
+        now = self.now()
+        due = [name for (name,) in self._all("due", now, limit)]
+        return [*due, *(name for (name,) in self._all("ready", now, worker, limit))][:limit]
+
+    def allowed(self, desk: Desk, limit: int) -> list[str]:
+        """The same, without sessions of an owner of whose turns enough are running."""
+        most = desk.owner_limit
+        if most is None:
+            return self.ready(desk.worker, limit)
+        now = self.now()
+        due = [name for (name,) in self._all("due", now, limit)]
+        line = self._all("ready_limited", now, desk.worker, most, limit)
+        return [*due, *(name for (name,) in line)][:limit]
 
     def lapsed(self) -> list[str]:
         """Sessions whose claims have lapsed."""
@@ -125,10 +143,27 @@ class SQLiteReadings(local.Readings):
         """Sessions whose life has ended."""
         return [name for (name,) in self._all("expired", self.now(), limit)]
 
+    def known(self, name: str) -> bytes | None:
+        """The value of a fact, if it has one."""
+        found: bytes | None = self._value("fact", name)
+        return found
+
     def waiting(self) -> int:
         """How many sessions wait for a worker."""
         found: int = self._value("waiting")
         return found
+
+    def owned(self, owner: str, before: Place, limit: int) -> list[tuple[Place, str]]:
+        """Sessions of an owner, the last used first: where each stands in the list, and its id."""
+        found: list[tuple[Place, str]] = []
+        while len(found) < limit:
+            page = self._all("owners_sessions", owner, *before, limit)
+            now = self.now()
+            found += [((used, id), id) for id, used, body in page if rules.listed(body, now)]
+            if len(page) < limit:
+                break
+            before = page[-1][1], page[-1][0]
+        return found[:limit]
 
     def listed(self, start: str, limit: int) -> list[str]:
         """Ids of sessions that have not expired, in order."""
@@ -199,13 +234,16 @@ class SQLiteActs(SQLiteReadings, local.Acts):
             return
         body = header.encode()
         if changes.fresh:
-            self._do("insert", session, body, *now)
+            self._do("insert", session, body, *now[:5], self._place(now))
             self._num = self._rowid()
         elif now == changes.was:
             self._execute(self._sql["save"], (body, self._num))
         else:
-            self._execute(self._sql["save_index"], (body, *now, self._num))
+            place = self._place(now)
+            self._execute(self._sql["save_index"], (body, *now[:5], place, self._num))
         num, origin = self._num, self.origin
+        if now.owned is not None and (changes.fresh or now != changes.was):
+            self._do("own", num, session, *now.owned)
         self._kept[session] = num, header
         for entry in changes.entries:
             self._execute(self._sql["add_entry"], (num, *entry, origin))
@@ -218,6 +256,8 @@ class SQLiteActs(SQLiteReadings, local.Acts):
             self._do("drop_state", num, number - STATES)
         for name, part in changes.parts.items():
             self._do("save_part", num, name, part)
+        if changes.unlearned is not None:
+            self._do("unlearn", num, *changes.unlearned)
         if changes.forgotten is not None:
             self._do("forget_memory", num, changes.forgotten)
         if changes.erase:
@@ -226,6 +266,15 @@ class SQLiteActs(SQLiteReadings, local.Acts):
             self.erase()
         if changes.notices:
             self._tell(changes, session)
+
+    def _place(self, index: Index) -> int | None:
+        """Where a session stands in the line that gets in there now."""
+        if index.ready is None or index.ready > self.now() + PLACED:
+            return None
+        place: int = self._value("first_place") or 1
+        if index.owned is not None:
+            place = max(place, 1 + (self._value("last_place", index.owned.owner) or 0))
+        return place
 
     def _tell(self, changes: Changes, session: str) -> None:
         """Leave a signal for other processes of what no entry shows."""
@@ -243,6 +292,7 @@ class SQLiteActs(SQLiteReadings, local.Acts):
     def _remove(self, num: int) -> None:
         """Delete a session's header now; what it had follows in slices."""
         self._do("delete", num)
+        self._do("disown", num)
         self._do("erase", num, None)
         self.erase()
 

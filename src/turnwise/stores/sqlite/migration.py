@@ -47,7 +47,7 @@ def _move_session(db: apsw.Connection, row: Any) -> None:
     db.execute(
         "INSERT INTO header (id, body, ready, keeper, lease, origin, expires, horizon)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (whole.session, whole.header, *rules.index(header), floor),
+        (whole.session, whole.header, *rules.index(header)[:5], floor),
     )
     num = db.last_insert_rowid()
     for name, part in whole.parts.items():

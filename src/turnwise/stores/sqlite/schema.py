@@ -59,6 +59,7 @@ def prepare(db: apsw.Connection, shared: Callable[[], bool] = lambda: False) -> 
     db.execute("PRAGMA cache_size = -65536")
     db.execute(f"PRAGMA journal_size_limit = {LOG_SIZE}")
     _upgrade(db, shared)
+    _extend(db)
 
 
 def _check_owner(db: apsw.Connection) -> None:
@@ -66,6 +67,21 @@ def _check_owner(db: apsw.Connection) -> None:
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
     if tables and not any(tables >= ours for ours in OURS):
         raise ConfigurationError(f"{db.filename} is the database of another application.")
+
+
+def _extend(db: apsw.Connection) -> None:
+    """Add what version 3 has been given since."""
+    known = "SELECT count(*) FROM sqlite_master WHERE name = 'owned'"
+    if db.execute(known).get:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if not db.execute(known).get:  # else another process was faster
+            db.execute(_text("extension.sql"))
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
 
 
 def _upgrade(db: apsw.Connection, shared: Callable[[], bool]) -> None:

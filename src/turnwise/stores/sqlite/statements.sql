@@ -3,12 +3,14 @@
 -- name: header
 SELECT num, body FROM header WHERE id = ?;
 -- name: insert
-INSERT INTO header (id, body, ready, keeper, lease, origin, expires) VALUES (?, ?, ?, ?, ?, ?, ?);
+INSERT INTO header (id, body, ready, keeper, lease, origin, expires, place)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 -- name: save
 UPDATE header SET body = ? WHERE num = ?;
 -- name: save_index
-UPDATE header SET body = ?, ready = ?, keeper = ?, lease = ?, origin = ?, expires = ?
-    WHERE num = ?;
+-- Who stands in the line keeps the place.
+UPDATE header SET body = ?, ready = ?, keeper = ?, lease = ?, origin = ?, expires = ?,
+    place = CASE WHEN ?7 IS NULL THEN NULL ELSE coalesce(place, ?7) END WHERE num = ?;
 -- name: delete
 DELETE FROM header WHERE num = ?;
 -- name: sessions
@@ -17,11 +19,37 @@ SELECT id, body FROM header WHERE id > ? ORDER BY id LIMIT ?;
 SELECT count(*) FROM header;
 
 -- name: ready
--- First come, first served over all sessions; a worker's own it may take at once.
-SELECT id FROM header WHERE ready IS NOT NULL AND (ready <= ? OR keeper = ?)
+-- In order of the line; what a worker has cached it may take at once.
+SELECT id FROM header WHERE place IS NOT NULL AND (ready <= ? OR keeper = ?)
+    ORDER BY place, ready LIMIT ?;
+-- name: ready_limited
+-- The same, without owners of whose turns enough are running.
+SELECT h.id FROM header AS h LEFT JOIN owned AS o ON o.num = h.num
+    WHERE h.place IS NOT NULL AND (h.ready <= ?1 OR h.keeper = ?2) AND (o.owner IS NULL OR
+        (SELECT total(running) FROM owned WHERE owner = o.owner AND open > 0) < ?3)
+    ORDER BY h.place, h.ready LIMIT ?4;
+-- name: due
+SELECT id FROM header WHERE ready IS NOT NULL AND place IS NULL AND ready <= ?
     ORDER BY ready LIMIT ?;
 -- name: waiting
-SELECT count(*) FROM header WHERE ready IS NOT NULL;
+SELECT count(*) FROM header WHERE place IS NOT NULL;
+-- name: first_place
+SELECT min(place) FROM header WHERE place IS NOT NULL;
+-- name: last_place
+SELECT max(place) FROM owned WHERE owner = ? AND place IS NOT NULL;
+-- name: own
+INSERT OR REPLACE INTO owned (num, id, owner, used, open, running, place)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, (SELECT place FROM header WHERE num = ?1));
+-- name: disown
+DELETE FROM owned WHERE num = ?;
+-- name: owners_sessions
+SELECT o.id, o.used, h.body FROM owned AS o JOIN header AS h ON h.num = o.num
+    WHERE o.owner = ? AND o.used IS NOT NULL AND (o.used, o.id) < (?, ?)
+    ORDER BY o.used DESC, o.id DESC LIMIT ?;
+-- name: tally
+SELECT total(open), total(running) FROM owned WHERE owner = ? AND open > 0;
+-- name: owner_of
+SELECT owner FROM owned JOIN header USING (num) WHERE header.id = ?;
 -- name: lapsed
 SELECT id FROM header WHERE lease <= ? LIMIT 100;
 -- name: holders
@@ -54,8 +82,8 @@ INSERT INTO entry (num, last, kind, turn, seq, at, body, origin) VALUES (?, ?, ?
 SELECT last, kind, turn, seq, at, body FROM entry WHERE num = ? AND turn = ? ORDER BY pos;
 -- name: open
 SELECT last, kind, turn, seq, at, body FROM entry AS q
-    WHERE num = ? AND turn >= ? AND kind = 'q' AND NOT EXISTS (
-        SELECT 1 FROM entry AS e WHERE e.num = q.num AND e.turn = q.turn AND e.kind <> 'q'
+    WHERE num = ? AND turn >= ? AND kind IN ('q', 'w') AND NOT EXISTS (
+        SELECT 1 FROM entry AS e WHERE e.num = q.num AND e.turn = q.turn AND e.pos > q.pos
     ) ORDER BY turn LIMIT ?;
 -- name: ended
 SELECT last, kind, turn, seq, at, body FROM entry
@@ -85,6 +113,10 @@ SELECT last, kind, turn, seq, at, body FROM entry
     WHERE num = ? AND turn < -? AND turn > -? ORDER BY turn LIMIT ?;
 -- name: forget_memory
 DELETE FROM entry WHERE num = ? AND turn < 0 AND turn >= -?;
+-- name: unlearn
+DELETE FROM entry WHERE num = ? AND turn <= -? AND turn >= -?;
+-- name: parts
+SELECT name, body FROM part WHERE num = ? ORDER BY name;
 -- name: keys
 SELECT key, body FROM key WHERE num = ? ORDER BY key;
 -- name: horizon
@@ -119,7 +151,7 @@ DELETE FROM part WHERE num = ?;
 -- name: emptied
 -- Entries that a reset has removed; those that are left of turns with a key are in capitals.
 SELECT pos, last, kind, turn, seq, at, body FROM entry
-    WHERE num = ? AND last <= ? AND kind NOT IN ('T', 'F', 'C') LIMIT ?;
+    WHERE num = ? AND last <= ? AND kind NOT IN ('T', 'F', 'C', 'G') LIMIT ?;
 -- name: blank_entry
 UPDATE entry SET kind = ?, seq = NULL, at = NULL, body = ? WHERE pos = ?;
 

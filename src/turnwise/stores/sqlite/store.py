@@ -6,6 +6,7 @@ Acts and readings are the rules' (stores/rules/), which engine.py runs in transa
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,7 @@ from turnwise.batching import Batch
 from turnwise.conversation import Session
 from turnwise.identity import operation
 from turnwise.stores import rules
+from turnwise.stores.base import Place
 from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.notices import Listener
 from turnwise.stores.ruled import Make, RuledStore, Settled
@@ -102,7 +104,7 @@ class SQLiteStore(RuledStore):
 
         def work(acts: SQLiteActs) -> list[Claim]:
             orphans = [(name, process) for process in dead for name in acts.orphans(process)]
-            ready = partial(acts.ready, desk.worker, limit)
+            ready = partial(acts.allowed, desk, limit)
 
             def op() -> Op:
                 return Op(operation(), acts.origin, incarnation=acts.incarnation)
@@ -121,12 +123,26 @@ class SQLiteStore(RuledStore):
 
         return self._engine.read(listed)
 
+    async def owned(self, owner: str, *, before: Place | None, limit: int) -> list[Session]:
+        def listed(rows: Any) -> list[Session]:
+            found = rows.owned(owner, before or (math.inf, ""), limit)
+            return [rows.run(name, rules.view(name)).answer for _, name in found]
+
+        return self._engine.read(listed)
+
     async def secret(self) -> bytes:
         fresh = secrets.token_bytes(32)
         return await self._engine.act(lambda acts: acts.fact("secret", fresh))
 
     async def adopt(self, secret: bytes) -> None:
         await self._engine.act(lambda acts: acts.set_fact("secret", secret))
+
+    async def publish(self, named: bytes) -> None:
+        await self._engine.act(lambda acts: acts.set_fact("named", named))
+
+    async def published(self) -> bytes | None:
+        found: bytes | None = self._engine.read(lambda rows: rows.known("named"), together=False)
+        return found
 
     async def ping(self) -> None:
         self._engine.read(lambda rows: rows.header(""))

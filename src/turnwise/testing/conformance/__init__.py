@@ -12,12 +12,18 @@ transition is made with the store's acts, and all other transitions are refused.
 
 from turnwise.testing.conformance.agents import AgentConformance
 from turnwise.testing.conformance.claims import ClaimConformance
+from turnwise.testing.conformance.people import PeopleConformance
 from turnwise.testing.conformance.readings import ReadingConformance
 from turnwise.testing.conformance.sessions import SessionConformance
 from turnwise.testing.conformance.turns import TurnConformance
 
 
 class StoreConformance(
-    TurnConformance, ClaimConformance, SessionConformance, ReadingConformance, AgentConformance
+    TurnConformance,
+    ClaimConformance,
+    SessionConformance,
+    ReadingConformance,
+    AgentConformance,
+    PeopleConformance,
 ):
     """Subclass it, add a `store` fixture, and define how time passes (`pass_time`)."""

@@ -54,10 +54,10 @@ class Acting:
         return submitted.turn
 
     async def say_and_take(
-        self, store: Store, text: str, at: Desk, session: str = "s"
+        self, store: Store, text: str, at: Desk, session: str = "s", **more: Any
     ) -> tuple[Submitted, Claim | None]:
         taken: list[Claim | None] = []
-        wish = Submission(session, question(text))
+        wish = Submission(session, question(text), **more)
         submitted = await store.submit(wish, at, taken.append)
         assert len(taken) == 1
         return submitted, taken[0]

@@ -1,0 +1,229 @@
+"""Rules: a message enters the mailbox, or something else that the bot is to say something about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from turnwise.conversation import TurnRecord, placed
+from turnwise.errors import Busy, KeyReused, NotFound, QueueFull, Superseded, Unauthorized
+from turnwise.stores.base import Submission, Submitted
+from turnwise.stores.claim import Desk
+from turnwise.stores.header import Head, Header
+from turnwise.stores.notices import Signal
+from turnwise.stores.rows import End, Entry, Question, body, head_of, question_of
+from turnwise.stores.rules.asks import Closed, close_asks, closed_by
+from turnwise.stores.rules.cuts import cut, withdraw_from
+from turnwise.stores.rules.files import name_files
+from turnwise.stores.rules.readings import record_at
+from turnwise.stores.rules.scheduling import is_timed, ring
+from turnwise.stores.rules.starting import claim_of, conclude, lease, may_run
+from turnwise.stores.rules.work import (
+    Changes,
+    Op,
+    Part,
+    Rule,
+    Work,
+    alive,
+    born,
+    done_before,
+    free,
+    token_of,
+)
+
+SETTLE = 5.0
+"""Seconds that a turn waits for more messages, in all."""
+
+
+def submit(wish: Submission, desk: Desk | None, op: Op) -> Rule:
+    """Answer: (Submitted, the claim or None)."""
+    asks = (("key", wish.key),) if wish.key is not None else ()
+    header, now, *known = yield asks
+    if header is not None and alive(header, now):
+        work, fresh = None, False
+        if wish.owner is not None and header.owner != wish.owner:
+            raise NotFound("This session does not exist.")
+    elif wish.create:
+        work, fresh, known = born(now, wish.ttl, op, header, owner=wish.owner), True, [None]
+        header = work.header
+    else:
+        raise NotFound("This session does not exist.")
+    if wish.generation is not None and wish.generation != header.generation:
+        raise Unauthorized()
+    if op.since is not None and not fresh:
+        entry = yield from done_before(op, "q")
+        if entry is not None:
+            return (yield from _submitted_before(wish, desk, op, header, entry))
+    if known and known[0] is not None:
+        n, fingerprint = orjson.loads(known[0])
+        if fingerprint != wish.fingerprint:
+            raise KeyReused()
+        record = yield from record_at(wish.session, header, n)
+        return Changes((Submitted(record, False), None))
+    if wish.key is not None and header.timer is not None and (yield from is_timed(wish.key)):
+        raise KeyReused()
+    if work is None:
+        work = Work(header, op, now)
+    question = Question(wish.message, wish.note, wish.reason, wish.given)
+    if wish.replaces is not None:
+        question = yield from _instead(work, wish, question)
+    else:
+        question = yield from _make_way(work, wish, question)
+    closed: Closed = ()
+    if question.message and (header.asks or wish.answers):
+        closed = yield from closed_by(wish, header)
+    return (yield from _enter(work, wish, question, desk, fresh, closed))
+
+
+def _instead(work: Work, wish: Submission, question: Question) -> Part:
+    """The message takes the place of a turn and of all behind it, or that turn's own message does
+    so again. Raises Superseded, TooFarBack."""
+    assert wish.replaces is not None
+    if wish.again:
+        (entries,) = yield (("turn", wish.replaces),)
+        if not entries:
+            raise Superseded()
+        last = entries[-1]
+        if last.kind in "qw":
+            question = question_of(last)
+        else:
+            end = End.of(last)
+            note = orjson.dumps(end.more["note"]) if "note" in end.more else None
+            question = Question(end.message, note, end.more.get("reason"))
+        if not question.message and question.reason is None:
+            raise Superseded("What the bot was given to say cannot be said again.")
+    yield from cut(work, wish.session, wish.replaces)
+    return question._replace(merge=False)
+
+
+def _make_way(work: Work, wish: Submission, question: Question) -> Part:
+    """What a message does that finds earlier ones unanswered. Raises Busy, QueueFull."""
+    header = work.header
+    policy, settle = wish.policy
+    if not question.message:
+        policy = "queue"
+    elif wish.when_busy is not None:
+        policy, settle = wish.when_busy, wish.settle
+    elif header.policy is not None:
+        policy, settle = header.policy
+    if header.open and policy == "reject":
+        raise Busy()
+    before = header.open
+    if policy == "interrupt":
+        yield from stop_all(work, wish.session)
+        header.reserved = 0
+    elif before >= wish.limit:
+        raise QueueFull(retry_after=(yield from _seconds_a_turn(header)))
+    if wish.owner_limit is not None and header.owner is not None:
+        ((waiting, _),) = yield (("tally", header.owner),)
+        if waiting - (before - header.open) >= wish.owner_limit:
+            words = "Too many of your messages are waiting; try again when some are answered."
+            raise QueueFull(words, (yield from _seconds_a_turn(header)))
+    # A timer that is due comes first; a message that interrupts goes before it, and ends it not.
+    if policy != "interrupt" and header.timer is not None and header.timer <= work.now:
+        yield from ring(work)
+    if policy == "merge":
+        if settle > 0:
+            waits = header.head is not None and header.head.status == "queued"
+            since = header.head.queued_at if waits and header.head is not None else work.now
+            header.reserved = max(header.reserved, min(work.now + settle, since + SETTLE))
+        return question._replace(merge=True)
+    return question
+
+
+def stop_all(work: Work, session: str) -> Part:
+    """The running turn is asked to stop, and all others are withdrawn. Returns the entries that end
+    them."""
+    header = work.header
+    head = header.head
+    if head is not None and head.status == "running" and not head.stop:
+        head.stop = 1
+        work.notices.append(Signal("cancel", session, head.n))
+    ended: list[Entry] = yield from withdraw_from(work, 0, "cancel")
+    return ended
+
+
+def _seconds_a_turn(header: Header) -> Part:
+    """How long a turn of the session takes, as it was measured, between 1 and 60 seconds."""
+    (last,) = yield (("ended", header.base_turn, header.turns + 1, "tfc", 10, True),)
+    ends = [end for end in map(End.of, last) if end.started_at is not None]
+    if not ends:
+        return 1.0
+    took = sum(end.at - (end.started_at or end.at) for end in ends) / len(ends)
+    return min(60.0, max(1.0, took))
+
+
+def _enter(
+    work: Work,
+    wish: Submission,
+    question: Question,
+    desk: Desk | None,
+    fresh: bool,
+    closed: Closed,
+) -> Rule:
+    """Queue the message; if the session is idle and the desk suitable, also start its turn."""
+    header, now = work.header, work.now
+    header.turns = n = header.turns + 1
+    position, first = header.open, header.events + 1
+    header.open += 1
+    work.slide()
+    if header.owner is not None:
+        header.used = now
+    if closed:
+        close_asks(header, closed, n)
+    if question.merge:
+        header.merging = n
+    if wish.files:
+        yield from name_files(work, wish.files, n)
+    claim, at_once = None, False
+    if position == 0:
+        header.head = Head(n, "queued", 0, 0, int(wish.key is not None), first, now)
+        if question.given:
+            at_once = header.token is None and header.reserved <= now
+        elif (
+            desk is not None
+            and free(header, desk.worker, now)
+            and (yield from may_run(header, desk))
+        ):
+            started = first + 1 + len(closed)
+            # The store does not have yet what a cut has restored.
+            state = work.also("states").get(header.states) if work.more is not None else None
+            claim = yield from lease(work, wish.session, desk, question, started, (), state)
+        if claim is None and not at_once:
+            work.line_up()
+    begun = int(claim is not None)
+    head: list[Any] = [n, position, now, work.op.id, wish.key, begun]
+    if closed:
+        head.append(closed)
+    work.add("q", 1 + len(closed) + begun, body(head, *question.parts()), turn=n)
+    if at_once:
+        yield from conclude(work, question)
+    record = TurnRecord(
+        session=wish.session,
+        n=n,
+        status="running" if begun else "queued",
+        attempt=begun,
+        position=None if begun else position,
+        message_json=placed(question.message, n, None) if question.message else None,
+        note_json=question.note,
+        reason=question.reason,
+        queued_at=now,
+        started_at=now if begun else None,
+        first_event=first,
+    )
+    if wish.key is not None:
+        work.also("keys").append((wish.key, orjson.dumps([n, wish.fingerprint])))
+    return work.done((Submitted(record, True), claim), fresh=fresh)
+
+
+def _submitted_before(
+    wish: Submission, desk: Desk | None, op: Op, header: Header, entry: Entry
+) -> Rule:
+    """The submission was done, but its answer was lost: the same answer again, with its claim."""
+    n = head_of(entry)[0]
+    record = yield from record_at(wish.session, header, n)
+    claim = None
+    if desk is not None and header.token == token_of(desk.worker, op):
+        claim = yield from claim_of(op, wish.session, header, desk, question_of(entry), (), None)
+    return Changes((Submitted(record, True), claim))
