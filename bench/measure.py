@@ -32,10 +32,13 @@ class Served(NamedTuple):
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that a node of a Redis Cluster can use, which needs the one 10,000 above as well."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port <= 55_535:
+            return port
 
 
 @contextlib.contextmanager

@@ -464,3 +464,44 @@ async def test_two_processes_never_overwrite_each_other(store_url: str) -> None:
     assert session.last_event == 93
     for store in stores:
         await store.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_what_changes_while_an_act_reads_never_breaks_it(
+    postgres_server: PostgresServer, redis_server: RedisServer, seed: int
+) -> None:
+    """An act that asks more than once may see two moments of a session, because others act between
+    its questions. It is tried again, whether it came to changes, an answer or an error."""
+    name = f"t{uuid.uuid4().hex}"
+    for url in (f"{postgres_server.url}?schema={name}", f"{redis_server.url}?prefix={name}"):
+        stores: list[RemoteStore] = []
+        now, between = [START], 0
+        for _ in range(2):
+            store = open_store(url)
+            assert isinstance(store, RemoteStore)
+            stores.append(store)
+            await store.open()
+            store.driver.now = lambda: now[0]  # type: ignore[method-assign] # noqa: B023
+        mine, other = Player(stores[0], seed), Player(stores[1], seed + 100)
+        other.claims, other.count = mine.claims, 10_000
+        read = stores[0].driver.read
+
+        async def slowly(session: str, asks: Any, *, header: bool) -> Any:
+            """Before the second question of an act somebody else acts."""
+            nonlocal between
+            if not header and mine.chance.random() < 0.5:  # noqa: B023
+                between += 1
+                await other.play(now, 2)  # noqa: B023
+            return await read(session, asks, header=header)  # noqa: B023
+
+        stores[0].driver.read = slowly  # type: ignore[method-assign]
+        await mine.play(now, 600)
+        assert between > 50
+        stores[0].driver.read = read  # type: ignore[method-assign]
+        for session in SESSIONS:
+            log = await stores[0].log(session, 0, limit=10_000)
+            assert log is not None
+            ids = [event.id for event in log.events]
+            assert ids == list(range(log.floor + 1, log.last + 1))
+        for store in stores:
+            await store.close()

@@ -129,11 +129,48 @@ async def server_killed_in_mid_stream(scene: Scene) -> None:
     await _web_dies(scene, "streaming")
 
 
-@fault()
-async def any_process_killed(scene: Scene) -> None:
+async def _anybody_killed(scene: Scene) -> None:
     before = scene.restarts
     chance.choice(scene.servers).kill()
     await scene.until(lambda: scene.restarts > before)
+
+
+@fault()
+async def any_process_killed(scene: Scene) -> None:
+    await _anybody_killed(scene)
+
+
+# People who change their minds, while processes die
+
+
+@fault("postgres", "sqlite", "redis", "redis-cluster", deeds=("edit", "again", "interrupt"))
+async def killed_while_people_take_back(scene: Scene) -> None:
+    await _anybody_killed(scene)
+
+
+@fault(like="killed_while_people_take_back", deeds=("branch", "edit"))
+async def killed_while_people_branch(scene: Scene) -> None:
+    await _anybody_killed(scene)
+
+
+@fault("redis", "sqlite", "redis-cluster", "postgres", deeds=("pieces", "change"))
+async def killed_while_messages_merge(scene: Scene) -> None:
+    await _anybody_killed(scene)
+
+
+@fault("sqlite", "redis", "redis-cluster", "postgres", deeds=("timer",))
+async def nobody_there_when_timers_fire(scene: Scene) -> None:
+    scene.resting |= set(scene.servers)
+    for process in scene.servers:
+        process.kill()
+    await asyncio.sleep(1.0)
+    scene.resting.clear()
+    await scene.until(lambda: all(process.running for process in scene.servers))
+
+
+@fault(like="nobody_there_when_timers_fire", deeds=("branch", "timer"), owner="one")
+async def killed_while_one_owner_has_all_sessions(scene: Scene) -> None:
+    await _anybody_killed(scene)
 
 
 @fault("redis", "sqlite", "redis-cluster", "postgres", **apart())

@@ -27,9 +27,11 @@ PACE = 0.08
 
 
 class Acknowledged(NamedTuple):
-    """A message that a server has promised to keep: its text, its turn, and when that was."""
+    """A message that a server has promised to keep: its key, its turn, and when that was.
 
-    text: str
+    The key of a message is its text, if it has one of its own."""
+
+    key: str
     n: int
     at: float
 
@@ -101,7 +103,7 @@ class Person:
                 headers={"Idempotency-Key": text},
             )
             ack = Acknowledged(text, turn["n"], time.monotonic())
-            if self.acknowledged and self.acknowledged[-1].text == text:
+            if self.acknowledged and self.acknowledged[-1].key == text:
                 self.repeated.append((self.acknowledged[-1], ack))
             else:
                 self.acknowledged.append(ack)
@@ -136,7 +138,8 @@ class Person:
         refused: int | None = None,
         **more: Any,
     ) -> Any:
-        """What the first server says that does answer; None if it refuses by this status."""
+        """What the first server says that does answer; None if it refuses by this status, or if
+        there is nothing to say."""
         headers = {**self.auth, **more.pop("headers", {})}
         while True:
             url = self.chance.choice(self.urls) + path
@@ -147,7 +150,7 @@ class Person:
                 continue
             if response.status_code == 404:
                 raise Gone
-            if response.status_code == refused:
+            if response.status_code in (refused, 204):
                 return None
             if response.status_code < 300:
                 try:

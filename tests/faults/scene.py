@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+from changeful import SETTINGS, Changeful
 from people import Person
 from verdict import Verdict
 
@@ -44,6 +45,10 @@ class Cast:
     """The servers die where a file tells them to."""
     newer: bool = False
     """The last of the servers is of a newer version."""
+    deeds: tuple[str, ...] = ()
+    """What people do who change their minds."""
+    owner: str = ""
+    """Whose sessions all of theirs are, if they share one."""
 
 
 class MortalServer(Process):
@@ -142,6 +147,7 @@ class Scene:
         cast = self.cast
         self.clock.write_text("0")
         given = {"TURNWISE_LEASE": str(LEASE), "TURNWISE_LOG_LEVEL": "warning", **cast.environment}
+        given |= SETTINGS if cast.deeds else {}
         for i in range(cast.servers):
             environment = dict(given)
             if cast.newer and i == cast.servers - 1:
@@ -220,11 +226,17 @@ class Scene:
         lives = 0
         while not enough.is_set():
             name = f"p{number}.{lives}"
-            person = Person(name, urls, self.orders, random.Random(name))
+            person = self._person(name, urls)
             self.people.append(person)
             await person.talk(enough, most)
             await self._judge(person, verdict)
             lives += 1
+
+    def _person(self, name: str, urls: list[str]) -> Person:
+        chance, cast = random.Random(name), self.cast
+        if not cast.deeds:
+            return Person(name, urls, self.orders, chance)
+        return Changeful(name, urls, self.orders, chance, deeds=cast.deeds, owner=cast.owner)
 
     async def _judge(self, person: Person, verdict: Verdict) -> None:
         if person.told:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from changeful import Changeful
 from people import Person
 
-ENDS = ("turn.completed", "turn.failed", "turn.cancelled")
+ENDS = ("turn.completed", "turn.failed", "turn.cancelled", "turn.merged")
 
 
 @dataclass
@@ -21,6 +22,8 @@ class Verdict:
     doubled: int = 0
     reordered: int = 0
     gaps: int = 0
+    deeds: int = 0
+    """Cuts, merges, timers and branches that came to be."""
     broken: list[str] = field(default_factory=list)
     _name: str = ""
 
@@ -45,6 +48,8 @@ class Verdict:
         self.broken += [f"{person.name}: {words}" for words in person.broken]
         self._count_texts(person, events, rolled_back)
         self._follow_turns(messages, events)
+        if isinstance(person, Changeful):
+            self._follow_changes(person, messages, events)
         self._follow_memory(person, messages, events, bool(rolled_back))
         self._follow_reader(person, events, bool(rolled_back))
 
@@ -57,7 +62,7 @@ class Verdict:
     def _count_texts(
         self, person: Person, events: list[dict[str, Any]], rolled_back: Sequence[float]
     ) -> None:
-        queued = [(e["message"]["text"], e["turn"]) for e in events if e["type"] == "turn.queued"]
+        queued = [(e["key"], e["turn"]) for e in events if e["type"] == "turn.queued"]
         found = dict(queued)
         self.acknowledged += len(person.acknowledged)
         self._note("doubled", len(queued) != len(found), "a message is there twice")
@@ -66,7 +71,7 @@ class Verdict:
             while setbacks and ack.at <= setbacks[-1]:
                 setbacks.pop()
                 excused = True
-            n = found.get(ack.text)
+            n = found.get(ack.key)
             if n == ack.n:
                 excused = False
             else:  # if it was sent again after a setback, it may be another turn
@@ -75,7 +80,7 @@ class Verdict:
         for first, second in person.repeated:
             again = any(first.at <= at for at in rolled_back)
             self._note("doubled", first.n != second.n and not again, (first, second))
-        turns = [found[ack.text] for ack in person.acknowledged if ack.text in found]
+        turns = [found[ack.key] for ack in person.acknowledged if ack.key in found]
         self._note("reordered", any(b <= a for a, b in pairwise(turns)), turns)
 
     def _follow_turns(self, messages: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
@@ -86,12 +91,16 @@ class Verdict:
         for message in messages:
             if message["role"] == "assistant":
                 replies[message["turn"]] = replies.get(message["turn"], "") + message["text"]
-        running, attempt, said, completed = 0, 0, "", 0
+        running, attempt, said = 0, 0, ""
+        waiting: list[int] = []
         ended: list[int] = []
+        completed: list[int] = []
         for event in events:
             kind, turn = event["type"], event.get("turn", 0)
-            if kind == "turn.started":
-                wrong = running not in (0, turn) or turn != len(ended) + 1
+            if kind == "turn.queued":
+                waiting.append(turn)
+            elif kind == "turn.started":
+                wrong = running not in (0, turn) or turn != waiting[0]
                 self._note("reordered", wrong, event)
                 running, attempt, said = turn, event["attempt"], ""
             elif kind == "delta":
@@ -100,16 +109,57 @@ class Verdict:
             elif kind in ENDS:
                 self._note("doubled", turn in ended, event)
                 ended.append(turn)
-                running = 0
+                waiting.remove(turn)
+                running = 0 if turn == running else running
                 if kind == "turn.completed":
-                    completed += 1
-                    self._note("doubled", not said.startswith(f"{completed}:"), (completed, said))
-                    self._note("lost", said != replies.get(turn), (said, replies.get(turn)))
-        asked = {e["turn"] for e in events if e["type"] == "turn.queued"}
-        self._note("lost", bool(asked - set(ended)), f"no end of {asked - set(ended)}")
+                    completed.append(turn)
+                    count = len(completed)
+                    self._note("doubled", not said.startswith(f"{count}:"), (count, said))
+                    wrong = turn in replies and said != replies[turn]
+                    self._note("lost", wrong, (said, replies.get(turn)))
+            elif kind == "history.cut":
+                self._note("reordered", max(event["turns"]) not in ended, f"goes on: {event}")
+                completed = [one for one in completed if one < event["turns"][0]]
+        self._note("lost", bool(waiting), f"no end of {waiting}")
+        missing = set(completed) - set(replies)
+        self._note("lost", bool(missing), f"no reply of {missing}")
         places = [(message["seq"], message["turn"]) for message in messages]
+        taken_back = any(event["type"] == "history.cut" for event in events)
+        rising = all(a[0] < b[0] for a, b in pairwise(places))
         straight = [seq for seq, _ in places] == list(range(1, len(places) + 1))
-        self._note("reordered", not straight or places != sorted(places), places)
+        wrong = not rising if taken_back else not straight
+        self._note("reordered", wrong or places != sorted(places), places)
+
+    def _follow_changes(
+        self, person: Changeful, messages: list[dict[str, Any]], events: list[dict[str, Any]]
+    ) -> None:
+        """What was said is in the history, or was taken back, or withdrawn; timers fire once."""
+        cut: set[int] = set()
+        withdrawn: set[int] = set()
+        fired: list[str] = []
+        said: dict[int, list[str]] = {}
+        for event in events:
+            kind, message = event["type"], event.get("message")
+            if kind == "history.cut":
+                first, last = event["turns"]
+                cut |= set(range(first, last + 1))
+            elif kind == "turn.cancelled":
+                withdrawn.add(event["turn"])
+            elif kind == "turn.queued" and message is None:
+                fired.append(event["reason"])
+            elif message is not None and kind in ("turn.queued", "turn.changed"):
+                said[event["turn"]] = _texts(message)
+        history = {text for message in messages for text in _texts(message)}
+        for turn, texts in said.items():
+            missing = turn not in cut | withdrawn and not history.issuperset(texts)
+            self._note("lost", missing, f"in no history, and not taken back: {texts}")
+        for turn, text in person.changed.items():
+            self._note("lost", text not in said.get(turn, ()), f"not changed into {text}")
+        back = cut & {message["turn"] for message in messages}
+        self._note("doubled", bool(back), f"taken back, and in the history: {back}")
+        self._note("doubled", sorted(fired) != sorted(person.timed), f"timers fired: {fired}")
+        done = [e for e in events if e["type"] in ("history.cut", "turn.merged")]
+        self.deeds += len(done) + len(fired) + len(person.branches)
 
     def _follow_memory(
         self,
@@ -130,15 +180,24 @@ class Verdict:
                 self._note("lost", total <= before and not rolled_back, f"forgotten: {message}")
                 before = total
         waiting: set[str] = set()
+        asked: dict[str, int] = {}
+        closed: list[tuple[str, int]] = []
         for event in events:
+            turn = event.get("turn", 0)
             if event["type"] == "ask":
                 waiting.add(event["ask"]["id"])
-            elif event["type"] == "turn.queued":
+                asked[event["ask"]["id"]] = turn
+            elif event["type"] == "turn.queued" and event["message"]:
                 given = {answer["ask"] for answer in event["message"].get("answers", [])}
                 self._note("reordered", not given <= waiting, f"answered too early: {event}")
             elif event["type"] == "ask.closed":
                 self._note("doubled", event["ask"]["id"] not in waiting, event)
                 waiting.discard(event["ask"]["id"])
+                closed.append((event["ask"]["id"], turn))
+            elif event["type"] == "history.cut":  # what was closed since waits again
+                first = event["turns"][0]
+                waiting |= {ask for ask, by in closed if asked[ask] < first <= by}
+                closed = [one for one in closed if one[1] < first]
         self._note("doubled", bool(person.twice) and not rolled_back, f"answered {person.twice}")
 
     def _follow_reader(
@@ -165,3 +224,8 @@ class Verdict:
         if since and not rolled_back:
             same = since == events[since[0]["id"] - 1 :]
             self._note("gaps", not same, "the reader heard something else")
+
+
+def _texts(message: dict[str, Any]) -> list[str]:
+    """What a person said in it, which may be several messages."""
+    return [part["text"] for part in message.get("parts") or [message]]

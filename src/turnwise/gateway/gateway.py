@@ -149,7 +149,8 @@ class Gateway(Sessions):
             checked_metadata(metadata)
         if answers:
             checked_answers(answers)
-        attached, files = list(attachments), list[str]()
+        attached: list[Attachment] = []
+        files: Sequence[str] = ()
         if attachments:
             attached, files = await self.files.named(session_id, attachments)
         message = Message(

@@ -83,36 +83,53 @@ class Attempt:
         self._version: str | None = None
         self.events = 0
         self.origin: int | None = None
-        self.rounds = 0
+        self._at_once = True
         self.body = b""
         self._counted: list[str] = []
 
-    async def run(self, rule: Rule) -> Changes:
-        """Run a rule to its changes."""
-        asks, kept = next(rule), self._kept
-        found = kept
+    async def run(self, rule: Rule) -> Changes | None:
+        """Run a rule to its changes, or to its answer or error if it changes nothing.
+
+        None if that says nothing, because what it read was not one moment of the session: the
+        header was kept from before, or has changed before the rest was read.
+        """
+        try:
+            sent = await self._first(next(rule))
+            while True:
+                asks = rule.send(sent)
+                if asks and asks[0][0] == "tally":
+                    sent = (await self._count(asks[0]),)
+                    continue
+                _, answers = await self._driver.read(self._session, asks, header=False)
+                self._at_once = False
+                sent = tuple(answers)
+        except StopIteration as end:
+            changes: Changes = end.value
+        except Lost:
+            raise
+        except Exception:
+            if await self._one_moment():
+                raise
+            return None
+        # If it is to be committed, the commit finds out.
+        return changes if changes.header is not None or await self._one_moment() else None
+
+    async def _one_moment(self) -> bool:
+        return self._kept is None and (self._at_once or await self._same())
+
+    async def _first(self, asks: tuple[Ask, ...]) -> tuple[Any, ...]:
+        """The header, the time, and the answers to what the rule asks at once."""
+        found = self._kept
         answers: Sequence[Any] = ()
-        if kept is None or asks:
-            read, answers = await self._driver.read(self._session, asks, header=kept is None)
-            found = read if kept is None else kept
-            self.rounds += 1
+        if found is None or asks:
+            read, answers = await self._driver.read(self._session, asks, header=found is None)
+            found = read if found is None else found
+            self._at_once = all(kind == "key" for kind, *_ in asks)
         header = None if found is None else Header.decode(found)
         if header is not None:
             self.events, self._version = header.events, header.version
             self.origin = header.origin
-        sent: tuple[Any, ...] = (header, self._driver.now(), *answers)
-        while True:
-            try:
-                asks = rule.send(sent)
-            except StopIteration as end:
-                changes: Changes = end.value
-                return changes
-            if asks and asks[0][0] == "tally":
-                sent = (await self._count(asks[0]),)
-                continue
-            _, answers = await self._driver.read(self._session, asks, header=False)
-            self.rounds += 1
-            sent = tuple(answers)
+        return (header, self._driver.now(), *answers)
 
     async def _count(self, ask: Ask) -> tuple[int, int]:
         """How many turns of an owner are open and running, with those that other acts of this
@@ -138,7 +155,7 @@ class Attempt:
         self.body = changes.header.encode()
         return await self._driver.commit(self._session, changes, self.body)
 
-    async def same(self) -> bool:
+    async def _same(self) -> bool:
         """Whether the header is still the one that was read first."""
         found, _ = await self._driver.read(self._session, (), header=True)
         return (None if found is None else Header.decode(found).version) == self._version

@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from turnwise.errors import StoreUnavailable, TurnwiseError
+from turnwise.errors import StoreUnavailable
 from turnwise.identity import operation
 from turnwise.stores import rules
 from turnwise.stores.claim import Claim, Desk
@@ -141,19 +141,16 @@ class RemoteStore(RuledStore):
             try:
                 changes = await attempt.run(make(op))
                 committing = True
-                if changes.header is None and kept is None:
+                if changes is not None and changes.header is None:
                     self._away = False
                     if since is not None:  # it was done, and nobody was told
                         await self.driver.confirm(session)
                         self.told_nobody(session)
                     return changes.answer
-                if changes.header is not None and await attempt.commit(changes):
+                if changes is not None and await attempt.commit(changes):
                     self._away = False
                     self._committed(session, changes, attempt.body)
                     return changes.answer
-            except TurnwiseError:
-                if kept is None:
-                    raise
             except Lost as error:
                 if committing and error.sent:  # a reading that was lost has done nothing
                     sent = True
@@ -241,10 +238,9 @@ class RemoteStore(RuledStore):
                 if tries == AGAIN:
                     return await self.driver.at_one_moment(session, make)
                 tries += 1
-                attempt = Attempt(self.driver, session, None)
-                changes = await attempt.run(make())
+                changes = await Attempt(self.driver, session, None).run(make())
                 self._away = False
-                if attempt.rounds == 1 or await attempt.same():
+                if changes is not None:
                     return changes.answer
             except Lost as error:
                 await self._pause(until, error)

@@ -202,7 +202,8 @@ class PostgresDriver(Driver):
         connection = Connection(self.address)
         async with connection.snapshot() as fetch:
             changes = await Attempt(_Snapshot(self, fetch), session, None).run(make())
-            return changes.answer
+        assert changes is not None  # a snapshot is one moment
+        return changes.answer
 
     # Writing
 
@@ -381,7 +382,7 @@ def _arguments(
     erased: Rows = []
     owned: Rows = []
     unlearned: Rows = []
-    of_owner: Counter[str] = Counter()
+    of_owner: dict[str, int] = {}
     for id, changes, body in acts:
         header = changes.header
         assert header is not None
@@ -398,8 +399,8 @@ def _arguments(
         parts += [(id, name, part) for name, part in changes.parts.items()]
         if index.owned is not None and (changes.fresh or index != changes.was):
             owner, *counts = index.owned
-            owned.append((id, encoded(owner), *counts, of_owner[owner]))
-            of_owner[owner] += 1
+            nth = of_owner[owner] = of_owner.get(owner, -1) + 1
+            owned.append((id, encoded(owner), *counts, nth))
         if changes.unlearned is not None:
             unlearned.append((id, *changes.unlearned))
     common = [*_columns(sessions, 9), *_columns(entries, 7), now]

@@ -133,9 +133,8 @@ class RedisDriver(Driver):
         """Redis has no snapshots: it reads until nothing has changed meanwhile."""
         until = time.monotonic() + MOMENT
         while time.monotonic() < until:
-            attempt = Attempt(self, session, None)
-            changes = await attempt.run(make())
-            if await attempt.same():
+            changes = await Attempt(self, session, None).run(make())
+            if changes is not None:
                 return changes.answer
         raise Lost("the session changes too fast to be read", sent=False)
 
@@ -331,26 +330,40 @@ class RedisDriver(Driver):
 
     async def owned(self, owner: str, before: Place | None, limit: int) -> list[str]:
         """Ids of an owner's sessions that have not expired, the last used first."""
+        found: list[str] = []
+        while (left := limit - len(found)) > 0:
+            page = await self._owners_page(owner, before, left)
+            split: defaultdict[int, list[bytes]] = defaultdict(list)
+            for _, name in page:
+                split[self.names.partition(name)].append(encoded(name))
+            asked = (self._alive(self.links[i], self.names.bases[i], split[i]) for i in split)
+            alive = {decoded(id) for ids in await asyncio.gather(*asked) for id in ids}
+            found += [name for _, name in page if name in alive]
+            if len(page) < left:
+                break
+            before = page[-1]
+        return found
+
+    async def _owners_page(self, owner: str, before: Place | None, limit: int) -> list[Place]:
+        """An owner's sessions as they stand in all partitions."""
+        last = None if before is None else (before[0], encoded(before[1]))
 
         async def ask(link: Link, base: bytes) -> list[tuple[float, bytes]]:
             found: list[tuple[float, bytes]] = []
-            name, top = base + b"o:" + encoded(owner), "+inf" if before is None else before[0]
-            last = None if before is None else (before[0], encoded(before[1]))
+            name, top = base + b"o:" + encoded(owner), "+inf" if last is None else last[0]
             skipped = 0
             while len(found) < limit:
                 span = (top, "-inf", "WITHSCORES", "LIMIT", skipped, limit)
                 (rows,) = await link.call(("ZREVRANGEBYSCORE", name, *span))
                 page = [(float(at), id) for id, at in zip(rows[::2], rows[1::2], strict=True)]
                 skipped += len(page)
-                wanted = [one for one in page if last is None or one < last]
-                alive = set(await self._alive(link, base, [id for _, id in wanted]))
-                found += [one for one in wanted if one[1] in alive]
+                found += [one for one in page if last is None or one < last]
                 if len(page) < limit:
                     break
             return found[:limit]
 
         every = heapq.merge(*await self.each(ask), reverse=True)
-        return [decoded(id) for (_, id), _ in zip(every, range(limit), strict=False)]
+        return [(at, decoded(id)) for at, id in itertools.islice(every, limit)]
 
     async def _alive(self, link: Link, base: bytes, ids: Sequence[bytes]) -> list[bytes]:
         headers = await link.call(*(("HGET", base + b"h:" + id, "h") for id in ids)) if ids else []

@@ -74,7 +74,7 @@ def lease(
     head.stop, head.started_at, head.started_event = 0, work.now, started_event
     header.token, header.lease = token_of(desk.worker, work.op), work.now + desk.lease
     header.origin, header.written, header.ready_at = work.op.origin, 0, None
-    return (yield from claim_of(work.op, session, header, desk, question, said, state))
+    return claim_of(work.op, session, header, desk, question, said, state)
 
 
 def claim_of(
@@ -96,15 +96,17 @@ def claim_of(
     asks: list[Ask] = []
     if state is None and header.states:
         asks.append(("state", header.states))
-    parts = [name for name in (DESCRIBED, PRIVATE) if name in header.parts]
-    asks += [("part", name) for name in parts]
+    parts: Sequence[str] = ()
+    if header.parts:
+        parts = [name for name in (DESCRIBED, PRIVATE) if name in header.parts]
+        asks += [("part", name) for name in parts]
     at_once = first < stored and not header.cuts
     if at_once:
         asks.append(("messages", first, stored + 1, stored - first, True))
     answers = list((yield tuple(asks))) if asks else []
     if state is None:
         state = answers.pop(0) if header.states else None
-    known_parts = {name: answers.pop(0) for name in parts}
+    known_parts = {name: answers.pop(0) for name in parts} if parts else {}
     history = []
     if at_once:
         history = [message for entry in answers.pop(0) for message in messages_of(entry)]

@@ -68,7 +68,7 @@ def submit(wish: Submission, desk: Desk | None, op: Op) -> Rule:
     question = Question(wish.message, wish.note, wish.reason, wish.given)
     if wish.replaces is not None:
         question = yield from _instead(work, wish, question)
-    else:
+    elif not _is_alone(header, wish):
         question = yield from _make_way(work, wish, question)
     closed: Closed = ()
     if question.message and (header.asks or wish.answers):
@@ -95,6 +95,13 @@ def _instead(work: Work, wish: Submission, question: Question) -> Part:
             raise Superseded("What the bot was given to say cannot be said again.")
     yield from cut(work, wish.session, wish.replaces)
     return question._replace(merge=False)
+
+
+def _is_alone(header: Header, wish: Submission) -> bool:
+    """Whether there is nothing that the message could meet, as mostly."""
+    policy = wish.when_busy or header.policy
+    busy = header.open or header.timer is not None or wish.owner_limit is not None
+    return not busy and policy is None and wish.policy[0] == "queue"
 
 
 def _make_way(work: Work, wish: Submission, question: Question) -> Part:
