@@ -139,7 +139,7 @@ def test_taking_back_in_the_terminal(
         chat = terminal("chat", "bots:echo", "--store", "sqlite:///t.db")
     chat.wait_for(PROMPT)
     chat.type("/again\r")
-    chat.wait_for("There is no message yet")
+    chat.wait_for("You have not sent a message yet")
     chat.wait_for(PROMPT)
     chat.type("one\r")
     chat.wait_for("1: one")

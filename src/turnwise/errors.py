@@ -10,7 +10,7 @@
     │   ├── NotFound              404: no such session or turn (or one of another owner)
     │   ├── AskClosed             409: what is answered does not wait for an answer
     │   ├── Superseded            409: the turn was taken back, or cannot be
-    │   ├── TooFarBack            409: the session's state before this turn is no longer kept
+    │   ├── TooFarBack            409: the session's state before this turn was removed
     │   ├── NotQueued             409: the turn no longer waits
     │   ├── Busy                  409: an earlier message is still being answered
     │   ├── NoFileStore           501: the server keeps no files
@@ -112,7 +112,7 @@ class Superseded(Rejected):
 
 
 class TooFarBack(Rejected):
-    """The session's state before this turn is no longer kept, so nothing was changed."""
+    """The session's state before this turn was removed, so nothing was changed."""
 
     code = "too_far_back"
     status = 409

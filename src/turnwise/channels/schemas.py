@@ -124,7 +124,7 @@ class FeedbackIn(BaseModel):
 
 
 class WakeIn(BaseModel):
-    reason: str = Field(min_length=1, max_length=4000, description="What the bot is told.")
+    reason: str = Field(min_length=1, max_length=4000, description="Why the bot speaks.")
     at: datetime | None = Field(None, description="When; at once if it is missing.")
 
 

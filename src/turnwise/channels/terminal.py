@@ -107,7 +107,7 @@ class Terminal:
         """The turn of the last message of a person. Raises Invalid."""
         asked = [m for m in self._call(self._line.history()) if m["role"] == "user"]
         if not asked:
-            raise Invalid("There is no message yet.")
+            raise Invalid("You have not sent a message yet.")
         n: int = asked[-1]["turn"]
         return n
 

@@ -14,8 +14,8 @@ from turnwise.files.objects import Objects
 def open_files(named: str, beside: Path | None, *, memory: bool = False) -> FileStore | None:
     """The file store that is `named`: a folder, or the URL of an object store.
 
-    Without a name it is a folder `beside` a SQLite file, or this process's memory; None if there
-    is no such place. Raises ConfigurationError, MissingExtra.
+    Without a name it is a folder `beside` a SQLite file, or this process's memory; None where
+    neither exists. Raises ConfigurationError, MissingExtra.
     """
     if named.startswith("file://"):
         return Folder(Path(urlsplit(named).path))

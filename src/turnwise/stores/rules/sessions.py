@@ -67,8 +67,8 @@ def _part(work: Work, name: str, content: bytes) -> None:
 
 
 def _begin_with(work: Work, messages: Sequence[bytes]) -> None:
-    """The history begins with these messages, a turn for each question. Nothing of it is told in
-    events: the log begins behind it."""
+    """The history begins with these messages, a turn for each question. They have no events:
+    the log begins behind them."""
     header = work.header
     turns: list[tuple[bytes, list[bytes]]] = []
     for encoded in messages:
@@ -93,24 +93,24 @@ def update(session: str, changes: Mapping[str, Any], op: Op) -> Rule:
     header, now, *kept = yield (("part", DESCRIBED), ("part", PRIVATE))
     work = Work(found(header, now), op, now)
     header = work.header
-    told: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     if "name" in changes:
-        header.name = told["name"] = changes["name"]
+        header.name = shown["name"] = changes["name"]
         header.named = 1
     for i, (name, part) in enumerate((("metadata", DESCRIBED), ("private", PRIVATE))):
         if name in changes:
             kept[i] = changes[name]
             _part(work, part, changes[name])
     if "metadata" in changes:
-        told["metadata"] = orjson.Fragment(changes["metadata"])
+        shown["metadata"] = orjson.Fragment(changes["metadata"])
     if "ttl" in changes:
         header.ttl = changes["ttl"]
         longer = now + header.ttl
         header.expires = longer if header.timer is None else max(longer, header.expires)
     if "policy" in changes:
         header.policy = list(changes["policy"]) if changes["policy"] is not None else None
-    if told:
-        work.add("n", 1, body([now, op.id], orjson.dumps(told)))
+    if shown:
+        work.add("n", 1, body([now, op.id], orjson.dumps(shown)))
     return work.done(header.view(session, *kept))
 
 

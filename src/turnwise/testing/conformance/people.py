@@ -406,7 +406,7 @@ class PeopleConformance(Acting):
         assert await store.stop("s") == []
 
     async def test_feedback_is_kept_with_its_message(self, store: Store) -> None:
-        """Shown with the message, told to followers, gone after a reset."""
+        """Shown with the message, delivered to followers, gone after a reset."""
         await self.made(store)
         await self.exchange(store, "one")
         id = (await store.history("s")).messages[1].id
