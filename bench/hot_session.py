@@ -14,8 +14,8 @@ from pathlib import Path
 
 from measure import free_port
 from turnwise.conversation import Message
-from turnwise.stores.base import Submission
 from turnwise.stores.open import open_store
+from turnwise.stores.records import Submission
 from turnwise.testing.conformance.acting import delta, desk
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))

@@ -23,8 +23,8 @@ from rich.table import Table
 from turnwise import Bot, Runtime
 from turnwise.conversation import Message
 from turnwise.settings import Settings
-from turnwise.stores.base import Submission
 from turnwise.stores.claim import NO_EPOCH, Desk, Outcome
+from turnwise.stores.records import Submission
 from turnwise.stores.sqlite import SQLiteStore
 
 FEW, MANY = 1_000, int(os.environ.get("SESSIONS", "1000000"))

@@ -23,8 +23,9 @@ from measure import free_port
 from turnwise import Bot, Runtime, Turn
 from turnwise.conversation import Message
 from turnwise.settings import Settings
-from turnwise.stores.base import Store, Submission
+from turnwise.stores.base import Store
 from turnwise.stores.open import open_store
+from turnwise.stores.records import Submission
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from postgres_servers import PostgresServer

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from turnwise.errors import ClaimLost
-from turnwise.stores.base import Store, Submission
+from turnwise.stores.base import Store
 from turnwise.stores.claim import Claim
+from turnwise.stores.records import Submission
 from turnwise.testing.conformance.acting import answer, delta, desk, question, texts
 
 Lossy = Callable[[Awaitable[Any]], Awaitable[Any]]

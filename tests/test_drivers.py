@@ -20,12 +20,12 @@ from redis_servers import RedisCluster, RedisServer
 from turnwise.conversation import TRANSITIONS, Answer, Asked, Message, turns
 from turnwise.errors import Invalid, TurnwiseError
 from turnwise.stores import rules
-from turnwise.stores.base import Submission
 from turnwise.stores.claim import UNENDED, WHOLE, Claim, Desk, Outcome
 from turnwise.stores.header import Header
 from turnwise.stores.memory import MemoryActs, MemoryStore
 from turnwise.stores.open import open_store
 from turnwise.stores.postgres import PostgresStore
+from turnwise.stores.records import Submission
 from turnwise.stores.redis import RedisStore
 from turnwise.stores.redis.keys import unpack, unpack_turn
 from turnwise.stores.remote import RemoteStore

@@ -7,8 +7,8 @@ import time
 from unittest.mock import patch
 
 from turnwise import Message, Turn
-from turnwise.stores.base import Submission
 from turnwise.stores.memory import MemoryStore
+from turnwise.stores.records import Submission
 from turnwise.testing import virtual
 from turnwise.turn import Options
 from turnwise.worker.worker import Worker

@@ -261,7 +261,7 @@ async def test_what_nobody_names_is_swept(kept: FileStore) -> None:
     unnamed = await files.upload("s", "b.txt", "text/plain", b"unnamed")
     await files.upload("ended", "c.txt", "text/plain", b"ended")
     await kept.put("s", "lost", b"a process died behind this")
-    from turnwise.stores.base import Submission
+    from turnwise.stores.records import Submission
 
     await store.submit(Submission("s", b'{"role":"user","id":"m","text":"x"}', files=[named.id]))
     await store.delete("ended")

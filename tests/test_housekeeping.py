@@ -16,9 +16,10 @@ from turnwise import Bot, Runtime, Turn, TurnError
 from turnwise.errors import BadOutput, Damaged
 from turnwise.gateway.hub import Hub
 from turnwise.settings import Settings
-from turnwise.stores.base import Store, Submission
+from turnwise.stores.base import Store
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.postgres import PostgresStore
+from turnwise.stores.records import Submission
 from turnwise.stores.redis import RedisStore
 from turnwise.stores.sqlite import SQLiteStore
 from turnwise.stores.sqlite import engine as engine_module

@@ -35,10 +35,11 @@ from turnwise.conversation import Answer, Ask, Message
 from turnwise.conversation.events import TERMINAL
 from turnwise.errors import AskClosed, ClaimLost, Invalid, KeyReused
 from turnwise.stores import remote
-from turnwise.stores.base import Store, Submission
+from turnwise.stores.base import Store
 from turnwise.stores.claim import Claim, Outcome
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.postgres import PostgresStore
+from turnwise.stores.records import Submission
 from turnwise.stores.redis import RedisStore
 from turnwise.stores.sqlite import SQLiteStore
 from turnwise.testing.conformance.acting import delta, desk, question, started, texts

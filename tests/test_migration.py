@@ -15,7 +15,8 @@ import apsw
 import pytest
 
 from turnwise.errors import ConfigurationError, KeyReused
-from turnwise.stores.base import Store, Submission
+from turnwise.stores.base import Store
+from turnwise.stores.records import Submission
 from turnwise.stores.sqlite import SQLiteStore
 from turnwise.stores.sqlite.locks import LockFile
 from turnwise.testing.conformance.acting import answer, desk, question, texts

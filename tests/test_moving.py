@@ -27,11 +27,12 @@ from turnwise.cli import moving
 from turnwise.conversation import Message
 from turnwise.errors import ConfigurationError, TurnwiseError
 from turnwise.settings import Settings
-from turnwise.stores.base import Store, Submission
+from turnwise.stores.base import Store
 from turnwise.stores.claim import WHOLE, Claim
 from turnwise.stores.header import Header
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.postgres import PostgresStore
+from turnwise.stores.records import Submission
 from turnwise.stores.redis import RedisStore
 from turnwise.stores.sqlite import SQLiteStore
 from turnwise.testing.conformance.acting import answer, delta, desk, question, texts

@@ -20,11 +20,11 @@ from proxies import Cutter
 from turnwise.errors import ConfigurationError, StoreUnavailable
 from turnwise.gateway.hub import Hub
 from turnwise.stores import remote
-from turnwise.stores.base import Submission
 from turnwise.stores.notices import Appended, Moved, Notice, Ready, Signal
 from turnwise.stores.open import open_store
 from turnwise.stores.postgres import PostgresStore
 from turnwise.stores.postgres.connections import PLANS
+from turnwise.stores.records import Submission
 from turnwise.testing.conformance.acting import answer, desk, question, texts
 
 

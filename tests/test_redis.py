@@ -26,10 +26,10 @@ from turnwise.batching import Batch
 from turnwise.errors import ClaimLost, ConfigurationError, NotFound, StoreUnavailable
 from turnwise.gateway.hub import Hub
 from turnwise.stores import remote
-from turnwise.stores.base import Submission
 from turnwise.stores.claim import Claim
 from turnwise.stores.header import Header
 from turnwise.stores.notices import Appended, Moved, Notice
+from turnwise.stores.records import Submission
 from turnwise.stores.redis import RedisStore
 from turnwise.testing.conformance.acting import answer, delta, desk, question
 

@@ -17,10 +17,11 @@ from postgres_servers import PostgresServer
 from redis_servers import RedisCluster, RedisServer
 from turnwise import Message
 from turnwise.errors import ConfigurationError
-from turnwise.stores.base import Store, Submission
+from turnwise.stores.base import Store
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.notices import Appended, Notice, Ready, Signal
 from turnwise.stores.postgres import PostgresStore
+from turnwise.stores.records import Submission
 from turnwise.stores.redis import RedisStore
 from turnwise.stores.sqlite import SQLiteStore, engine
 from turnwise.testing.conformance import StoreConformance

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from turnwise.conversation import Attachment, file_path, valid_text
 from turnwise.errors import Invalid, NoFileStore, NotFound, StoreUnavailable, TooLarge
 from turnwise.files import FileStore, checked_kind
-from turnwise.stores.base import FileRecord, Store
+from turnwise.stores.base import Store
+from turnwise.stores.records import FileRecord
 
 UNNAMED = 3600.0
 """Seconds that a file is kept which no message names."""

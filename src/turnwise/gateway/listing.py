@@ -9,7 +9,8 @@ import orjson
 
 from turnwise.conversation import Session
 from turnwise.errors import Invalid
-from turnwise.stores.base import Place, Store
+from turnwise.stores.base import Store
+from turnwise.stores.records import Place
 
 PAGE = 200
 """Sessions that are looked at at once for a name."""

@@ -19,7 +19,8 @@ from typing import Literal
 from turnwise.conversation import Cursor, TurnRecord, events, parsed
 from turnwise.conversation.events import Event
 from turnwise.errors import NotFound, StoreUnavailable, StreamEnded, TurnwiseError, Unauthorized
-from turnwise.stores.base import Log, Store
+from turnwise.stores.base import Store
+from turnwise.stores.records import Log
 from turnwise.timers import PERIOD, Alarms
 
 CAPACITY = 256

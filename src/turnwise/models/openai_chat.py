@@ -1,4 +1,4 @@
-"""OpenAIChat: answers with a chat model of OpenAI, of Azure, or of a compatible server.
+"""OpenAIChat: answers with a chat model of OpenAI or of a compatible server.
 
 It is a reply handler (`Bot(OpenAIChat(model="gpt-4o-mini"))`), or works inside one:
 `async for piece in model.stream(turn): yield piece`. When the turn is cancelled the request to
@@ -382,28 +382,3 @@ class OpenAIChat:
         )
         if turn is not None:
             turn.metadata["ended"] = ended
-
-
-class AzureOpenAIChat(OpenAIChat):
-    """The same with a deployment on Azure.
-
-    `model` is the deployment's name; `endpoint` and `api_version` default to
-    AZURE_OPENAI_ENDPOINT and OPENAI_API_VERSION, the key to AZURE_OPENAI_API_KEY.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        *,
-        endpoint: str | None = None,
-        api_version: str | None = None,
-        **more: Any,
-    ) -> None:
-        self._azure = {"azure_endpoint": endpoint, "api_version": api_version}
-        super().__init__(model, **more)
-
-    def _connect(self, **how: Any) -> AsyncOpenAI:
-        azure = {key: value for key, value in self._azure.items() if value is not None}
-        how = {key: value for key, value in how.items() if value is not None}
-        client: AsyncOpenAI = openai_package().AsyncAzureOpenAI(**azure, **how)
-        return client

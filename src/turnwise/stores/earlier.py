@@ -15,8 +15,9 @@ import orjson
 
 from turnwise.conversation import events
 from turnwise.conversation.events import Draft, Event
+from turnwise.stores.entry_events import pack
 from turnwise.stores.header import FORMAT, Head, Header
-from turnwise.stores.rows import DESCRIBED, ENDS, Entry, body, pack
+from turnwise.stores.rows import DESCRIBED, ENDS, Entry, body
 from turnwise.stores.whole import Whole
 
 OP = "migrated"

@@ -14,11 +14,11 @@ from typing import Any
 from turnwise.conversation import Session
 from turnwise.identity import operation
 from turnwise.stores import rules
-from turnwise.stores.base import Place
 from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.header import PLACED, Header, Index, needed_from
 from turnwise.stores.local import Acts
 from turnwise.stores.notices import Listener, Listeners
+from turnwise.stores.records import Place
 from turnwise.stores.rows import ACCEPTED, ENDED, Entry, blanked, messages_of
 from turnwise.stores.ruled import Make, RuledStore, Settled
 from turnwise.stores.rules import STATES, Ask, Changes, Op, Rule

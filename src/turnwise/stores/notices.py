@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 
 from turnwise.conversation import TurnRecord
 from turnwise.conversation.events import Event
-from turnwise.stores.rows import Entry, ended, events_of
+from turnwise.stores.entry_events import events_of
+from turnwise.stores.rows import Entry, ended
 
 log = logging.getLogger("turnwise.store")
 

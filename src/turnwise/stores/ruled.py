@@ -17,17 +17,9 @@ from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost, NotFound
 from turnwise.identity import operation
 from turnwise.stores import rules
-from turnwise.stores.base import (
-    Creation,
-    FileRecord,
-    History,
-    Log,
-    Store,
-    Submission,
-    Submitted,
-    Timer,
-)
+from turnwise.stores.base import Store
 from turnwise.stores.claim import Claim, Desk, Outcome, Renewal
+from turnwise.stores.records import Creation, FileRecord, History, Log, Submission, Submitted, Timer
 from turnwise.stores.rows import Remembered
 from turnwise.stores.rules import Op, Rule
 from turnwise.stores.rules.moving import SLICE

@@ -13,13 +13,14 @@ from typing import Any
 
 from turnwise.batching import Batch, Batcher
 from turnwise.stores import rules
-from turnwise.stores.base import Place
 from turnwise.stores.claim import Desk
 from turnwise.stores.driver import Attempt, Driver, Lost
 from turnwise.stores.header import needed_from
+from turnwise.stores.postgres.arguments import arguments, columns, decoded, encoded, rare_columns
 from turnwise.stores.postgres.connections import Address, Connection
+from turnwise.stores.records import Place
 from turnwise.stores.rows import DESCRIBED, Entry, blanked
-from turnwise.stores.rules import STATES, Ask, Changes, Rule
+from turnwise.stores.rules import Ask, Changes, Rule
 from turnwise.stores.steady_clock import ServerClock
 
 GROUP = 128
@@ -46,11 +47,6 @@ def _statements(schema: str) -> dict[str, str]:
 def _one_line(body: str, schema: str) -> str:
     lines = (line for line in body.splitlines() if not line.lstrip().startswith("--"))
     return " ".join(" ".join(lines).split()).rstrip("; ").replace("{s}", schema)
-
-
-def encoded(text: str) -> bytes:
-    """An id or a key, as it is kept."""
-    return text.encode("utf-8", "surrogatepass")
 
 
 class PostgresDriver(Driver):
@@ -150,7 +146,7 @@ class PostgresDriver(Driver):
                 ((waiting, running),) = await self.fetch("tally", encoded(values[0]))
                 return int(waiting), int(running)
             case "keys":
-                return [(_text(key), value) for key, value in await self.fetch("keys", id)]
+                return [(decoded(key), value) for key, value in await self.fetch("keys", id)]
             case "ended":
                 after, before, kinds, limit, latest = values
                 return await self._page("ended", latest, id, after, before, kinds, limit)
@@ -220,9 +216,9 @@ class PostgresDriver(Driver):
     async def _commit_group(self, acts: list[Any]) -> list[Any]:
         """One statement, one commit and one wait for the disk for all acts that wait."""
         try:
-            common, rare = _arguments(acts, self.now())
+            common, rare = arguments(acts, self.now())
             if any(rare):
-                rows = await self.writer.fetch(self.sql["commit"], *common, *_rare_columns(*rare))
+                rows = await self.writer.fetch(self.sql["commit"], *common, *rare_columns(*rare))
             else:
                 rows = await self.writer.fetch(self.sql["commit_plain"], *common)
         except Lost as error:
@@ -247,17 +243,17 @@ class PostgresDriver(Driver):
             else:
                 limited = self.sql["take_limited"]
                 rows += await self.writer.fetch(limited, *wanted, desk.owner_limit)
-        return [_text(row[0]) for row in sorted(rows, key=lambda row: tuple(row[1:]))]
+        return [decoded(row[0]) for row in sorted(rows, key=lambda row: tuple(row[1:]))]
 
     async def give_back(self, sessions: Sequence[str]) -> None:
         await self.writer.fetch(self.sql["give_back"], [encoded(name) for name in sessions])
 
     async def lapsed(self) -> list[str]:
-        return [_text(id) for (id,) in await self.fetch("lapsed", self.now())]
+        return [decoded(id) for (id,) in await self.fetch("lapsed", self.now())]
 
     async def expired(self, limit: int) -> list[str]:
         """Sessions whose life has ended."""
-        return [_text(id) for (id,) in await self.fetch("expired", self.now(), limit)]
+        return [decoded(id) for (id,) in await self.fetch("expired", self.now(), limit)]
 
     async def owned(self, owner: str, before: Place | None, limit: int) -> list[str]:
         """Ids of an owner's sessions that have not expired, the last used first."""
@@ -266,7 +262,7 @@ class PostgresDriver(Driver):
         while len(found) < limit:
             page = await self.fetch("owners_sessions", encoded(owner), used, id, limit)
             now = self.now()
-            found += [_text(row[0]) for row in page if rules.listed(row[2], now)]
+            found += [decoded(row[0]) for row in page if rules.listed(row[2], now)]
             if len(page) < limit:
                 break
             id, used, _ = page[-1]
@@ -279,7 +275,7 @@ class PostgresDriver(Driver):
         while len(found) < limit:
             page = await self.fetch("sessions", after, limit)
             now = self.now()
-            found += [_text(id) for id, body in page if rules.listed(body, now)]
+            found += [decoded(id) for id, body in page if rules.listed(body, now)]
             if len(page) < limit:
                 break
             after = page[-1][0]
@@ -288,7 +284,7 @@ class PostgresDriver(Driver):
     async def versions(self, sessions: Sequence[str]) -> dict[str, tuple[str, bytes]]:
         """The versions and headers of those of these sessions that exist."""
         rows = await self.fetch("versions", [encoded(session) for session in sessions])
-        return {_text(id): (version, body) for id, version, body in rows}
+        return {decoded(id): (version, body) for id, version, body in rows}
 
     # Housekeeping
 
@@ -342,7 +338,7 @@ class PostgresDriver(Driver):
             else:
                 blank.append((pos, left.kind, left.body))
         if rows:
-            await self.writer.fetch(self.sql["empty"], num, gone, *_columns(blank, 3))
+            await self.writer.fetch(self.sql["empty"], num, gone, *columns(blank, 3))
         return len(rows) == limit
 
 
@@ -360,66 +356,3 @@ class _Snapshot(PostgresDriver):
     async def _row(self, id: bytes, key: bytes | None) -> Any:
         rows = await self.fetch("read", [0], [id], [key])
         return rows[0] if rows else None
-
-
-def _text(id: bytes) -> str:
-    return id.decode("utf-8", "surrogatepass")
-
-
-Rows = list[tuple[Any, ...]]
-
-
-def _arguments(
-    acts: Sequence[tuple[bytes, Changes, bytes]], now: float
-) -> tuple[list[Any], tuple[Rows, ...]]:
-    """The arguments of the statement that commits a group of acts, and what few acts have: keys,
-    states, parts, up to where a session is emptied, owners, and what the memory forgets."""
-    sessions: Rows = []
-    entries: Rows = []
-    keys: Rows = []
-    states: Rows = []
-    parts: Rows = []
-    erased: Rows = []
-    owned: Rows = []
-    unlearned: Rows = []
-    of_owner: dict[str, int] = {}
-    for id, changes, body in acts:
-        header = changes.header
-        assert header is not None
-        index = rules.index(header)
-        # An act without an entry may only set right by what the session is found.
-        moved = index != changes.was or not changes.entries
-        found = index.ready, index.keeper, index.lease, index.expires
-        sessions.append((id, changes.last_version, header.version, body, *found, moved))
-        entries += [(id, *entry) for entry in changes.entries]
-        keys += [(id, encoded(key), value) for key, value in changes.keys]
-        states += [(id, number, state) for number, state in changes.states.items()]
-        if changes.erase:
-            erased.append((id, header.base_event))
-        parts += [(id, name, part) for name, part in changes.parts.items()]
-        if index.owned is not None and (changes.fresh or index != changes.was):
-            owner, *counts = index.owned
-            nth = of_owner[owner] = of_owner.get(owner, -1) + 1
-            owned.append((id, encoded(owner), *counts, nth))
-        if changes.unlearned is not None:
-            unlearned.append((id, *changes.unlearned))
-    common = [*_columns(sessions, 9), *_columns(entries, 7), now]
-    return common, (keys, states, parts, erased, owned, unlearned)
-
-
-def _rare_columns(
-    keys: Rows, states: Rows, parts: Rows, erased: Rows, owned: Rows, unlearned: Rows
-) -> list[Any]:
-    return [
-        *_columns(keys, 3),
-        *_columns(states, 3),
-        STATES,
-        *_columns(parts, 3),
-        *_columns(erased, 2),
-        *_columns(owned, 6),
-        *_columns(unlearned, 3),
-    ]
-
-
-def _columns(rows: Rows, count: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * count

@@ -17,13 +17,13 @@ import asyncpg
 from turnwise.batching import Batch
 from turnwise.conversation import Session
 from turnwise.errors import ConfigurationError, StoreUnavailable
-from turnwise.stores.base import Place
 from turnwise.stores.driver import Lost
 from turnwise.stores.notices import Ready
 from turnwise.stores.postgres import diagnostics
 from turnwise.stores.postgres.connections import Address
 from turnwise.stores.postgres.driver import PostgresDriver
 from turnwise.stores.postgres.hints import Hints
+from turnwise.stores.records import Place
 from turnwise.stores.remote import RemoteStore
 from turnwise.stores.rules import Changes
 

@@ -19,11 +19,11 @@ from redis.exceptions import RedisError
 from turnwise.batching import Batch
 from turnwise.conversation import Session
 from turnwise.errors import ConfigurationError, StoreUnavailable
-from turnwise.stores.base import Place, Submission, Submitted
 from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.driver import Lost
 from turnwise.stores.header import readable
 from turnwise.stores.notices import Moved, Notice, Ready, Signal
+from turnwise.stores.records import Place, Submission, Submitted
 from turnwise.stores.redis import diagnostics, layout1
 from turnwise.stores.redis.driver import RedisDriver
 from turnwise.stores.redis.housekeeping import Housekeeping

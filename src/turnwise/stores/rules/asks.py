@@ -8,8 +8,8 @@ import orjson
 
 from turnwise.conversation import Asked
 from turnwise.errors import AskClosed
-from turnwise.stores.base import Submission
 from turnwise.stores.header import Header
+from turnwise.stores.records import Submission
 from turnwise.stores.rows import ENDED, End
 from turnwise.stores.rules.work import Part
 

@@ -9,6 +9,7 @@ from turnwise.stores.header import Header
 from turnwise.stores.notices import Signal
 from turnwise.stores.rows import ENDED, Entry, Question, accepted, ended, question_of
 from turnwise.stores.rules.cuts import withdraw_begun
+from turnwise.stores.rules.ending import close, next_head, record_of
 from turnwise.stores.rules.readings import open_turns, record_at
 from turnwise.stores.rules.remains import remains
 from turnwise.stores.rules.starting import claim_of, reword
@@ -21,14 +22,11 @@ from turnwise.stores.rules.work import (
     Part,
     Rule,
     Work,
-    close,
     done_before,
     found,
     held,
     move,
-    next_head,
     queued,
-    record_of,
     token_of,
 )
 

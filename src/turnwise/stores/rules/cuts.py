@@ -10,9 +10,10 @@ from turnwise.stores.claim import Outcome
 from turnwise.stores.header import Header
 from turnwise.stores.notices import Signal
 from turnwise.stores.rows import ENDED, End, Entry, body, head_of, question_of
+from turnwise.stores.rules.ending import close, record_of
 from turnwise.stores.rules.remains import remains
 from turnwise.stores.rules.visible import is_cut
-from turnwise.stores.rules.work import Part, Work, close, move, queued, record_of, waiting
+from turnwise.stores.rules.work import Part, Work, move, queued, waiting
 
 PAGE = 200
 

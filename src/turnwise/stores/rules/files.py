@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from turnwise.errors import Invalid, TooLarge
-from turnwise.stores.base import FileRecord
+from turnwise.stores.records import FileRecord
 from turnwise.stores.rules.work import NOTHING, Changes, Op, Part, Rule, Work, found
 
 FILES = "a"

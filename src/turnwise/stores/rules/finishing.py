@@ -10,21 +10,13 @@ from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost
 from turnwise.stores.claim import Claim, Outcome
 from turnwise.stores.rows import ENDED, Question, body, operation_of, question_of
+from turnwise.stores.rules.ending import close
 from turnwise.stores.rules.scheduling import ring
 from turnwise.stores.rules.starting import claim_of, start
-from turnwise.stores.rules.work import (
-    _ACTS,
-    NOTHING,
-    Changes,
-    Op,
-    Rule,
-    Work,
-    close,
-    free,
-    held,
-    token_of,
-    write,
-)
+from turnwise.stores.rules.work import NOTHING, Changes, Op, Rule, Work, free, held, token_of, write
+
+_ENDS = {"complete": "completed", "fail": "failed", "stop": "cancelled"}
+_ACTS = {status: act for act, status in _ENDS.items()}
 
 
 def append(claim: Claim, drafts: Sequence[Draft], written: int, op: Op) -> Rule:

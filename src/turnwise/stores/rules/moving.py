@@ -9,8 +9,8 @@ import orjson
 
 from turnwise.conversation import file_path
 from turnwise.errors import Superseded, TooFarBack
-from turnwise.stores.base import FileRecord
 from turnwise.stores.header import FORMAT, Header
+from turnwise.stores.records import FileRecord
 from turnwise.stores.rows import (
     DESCRIBED,
     ENDED,

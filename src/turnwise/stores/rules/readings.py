@@ -9,6 +9,7 @@ import orjson
 from turnwise.conversation import Status, TurnRecord
 from turnwise.conversation.events import TERMINAL, Event
 from turnwise.errors import NotFound
+from turnwise.stores.entry_events import events_of
 from turnwise.stores.header import Header
 from turnwise.stores.rows import (
     DESCRIBED,
@@ -20,7 +21,6 @@ from turnwise.stores.rows import (
     accepted,
     blank,
     ended,
-    events_of,
     head_of,
     turn_of,
 )

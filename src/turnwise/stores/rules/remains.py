@@ -9,8 +9,8 @@ from turnwise.conversation import Message, events, seconds
 from turnwise.conversation.events import Event
 from turnwise.conversation.steps import INTERRUPTED
 from turnwise.stores.claim import BEFORE, UNENDED, Outcome
+from turnwise.stores.entry_events import events_of
 from turnwise.stores.header import Head
-from turnwise.stores.rows import events_of
 from turnwise.stores.rules.work import Part
 
 PAGE = 500

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from turnwise.errors import KeyReused, NotFound, QueueFull
-from turnwise.stores.base import Submission, Timer
 from turnwise.stores.header import Head
+from turnwise.stores.records import Submission, Timer
 from turnwise.stores.rows import Question, body
 from turnwise.stores.rules.work import NOTHING, Changes, Op, Part, Rule, Work, done_before, found
 

@@ -8,10 +8,11 @@ from typing import Any
 import orjson
 
 from turnwise.errors import NotFound, OwnerSet
-from turnwise.stores.base import Creation
 from turnwise.stores.header import Head, Header
 from turnwise.stores.notices import Signal
+from turnwise.stores.records import Creation
 from turnwise.stores.rows import DESCRIBED, JUDGED, PRIVATE, body, turn_of
+from turnwise.stores.rules.ending import record_of
 from turnwise.stores.rules.files import FILES
 from turnwise.stores.rules.files import keep as keep_files
 from turnwise.stores.rules.memory import empty_memory
@@ -32,7 +33,6 @@ from turnwise.stores.rules.work import (
     index,
     move,
     queued,
-    record_of,
 )
 
 PAGE = 100

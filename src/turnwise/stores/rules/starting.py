@@ -25,6 +25,7 @@ from turnwise.stores.rows import (
     messages_of,
     question_of,
 )
+from turnwise.stores.rules.ending import close, record_of
 from turnwise.stores.rules.remains import remains
 from turnwise.stores.rules.scheduling import ring
 from turnwise.stores.rules.visible import last_messages, messages_between
@@ -38,11 +39,9 @@ from turnwise.stores.rules.work import (
     Rule,
     Work,
     alive,
-    close,
     free,
     move,
     queued,
-    record_of,
     token_of,
     waiting,
 )

@@ -8,10 +8,10 @@ import orjson
 
 from turnwise.conversation import TurnRecord, placed
 from turnwise.errors import Busy, KeyReused, NotFound, QueueFull, Superseded, Unauthorized
-from turnwise.stores.base import Submission, Submitted
 from turnwise.stores.claim import Desk
 from turnwise.stores.header import Head, Header
 from turnwise.stores.notices import Signal
+from turnwise.stores.records import Submission, Submitted
 from turnwise.stores.rows import End, Entry, Question, body, head_of, question_of
 from turnwise.stores.rules.asks import Closed, close_asks, closed_by
 from turnwise.stores.rules.cuts import cut, withdraw_from

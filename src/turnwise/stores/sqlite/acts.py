@@ -12,10 +12,10 @@ from typing import Any
 import apsw
 
 from turnwise.stores import local, rules
-from turnwise.stores.base import Place
 from turnwise.stores.claim import Desk
 from turnwise.stores.header import PLACED, Header, Index, needed_from
 from turnwise.stores.notices import Ready, Signal
+from turnwise.stores.records import Place
 from turnwise.stores.rows import Entry, blanked
 from turnwise.stores.rules import STATES, Ask, Changes
 

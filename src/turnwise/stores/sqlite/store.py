@@ -17,9 +17,9 @@ from turnwise.batching import Batch
 from turnwise.conversation import Session
 from turnwise.identity import operation
 from turnwise.stores import rules
-from turnwise.stores.base import Place
 from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.notices import Listener
+from turnwise.stores.records import Place
 from turnwise.stores.ruled import Make, RuledStore, Settled
 from turnwise.stores.rules import Op, Rule
 from turnwise.stores.sqlite.acts import SQLiteActs

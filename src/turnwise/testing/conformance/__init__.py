@@ -11,10 +11,12 @@ transition is made with the store's acts, and all other transitions are refused.
 """
 
 from turnwise.testing.conformance.agents import AgentConformance
+from turnwise.testing.conformance.busy_and_waking import BusyAndWakingConformance
 from turnwise.testing.conformance.claims import ClaimConformance
-from turnwise.testing.conformance.people import PeopleConformance
+from turnwise.testing.conformance.owners import OwnerConformance
 from turnwise.testing.conformance.readings import ReadingConformance
 from turnwise.testing.conformance.sessions import SessionConformance
+from turnwise.testing.conformance.taking_back import TakingBackConformance
 from turnwise.testing.conformance.turns import TurnConformance
 
 
@@ -24,6 +26,8 @@ class StoreConformance(
     SessionConformance,
     ReadingConformance,
     AgentConformance,
-    PeopleConformance,
+    OwnerConformance,
+    TakingBackConformance,
+    BusyAndWakingConformance,
 ):
     """Subclass it, add a `store` fixture, and define how time passes (`pass_time`)."""

@@ -9,8 +9,9 @@ import orjson
 
 from turnwise.conversation import Message, TurnRecord
 from turnwise.conversation.events import Draft, delta_draft, message_started_draft
-from turnwise.stores.base import Store, Submission, Submitted
+from turnwise.stores.base import Store
 from turnwise.stores.claim import NO_EPOCH, Claim, Desk, Outcome
+from turnwise.stores.records import Submission, Submitted
 
 
 def desk(worker: str = "w1", *, lease: float = 30.0, max_attempts: int = 3) -> Desk:
@@ -66,6 +67,23 @@ class Acting:
         claims = await store.claim(at or desk(), 10)
         assert len(claims) == 1
         return claims[0]
+
+    async def exchange(
+        self, store: Store, text: str, state: bytes | None = None, **more: Any
+    ) -> Claim:
+        """A message and its answer, which is the message in capitals."""
+        await self.say(store, text, **more)
+        claim = await self.claimed(store)
+        outcome = answer(text.upper())
+        outcome.state = state
+        await store.finish(claim, outcome)
+        return claim
+
+    async def shown(
+        self, store: Store, session: str = "s", *, superseded: bool = False
+    ) -> list[str]:
+        history = await store.history(session, superseded=superseded)
+        return texts(history.messages_json)
 
     async def types(self, store: Store, session: str = "s") -> list[str]:
         """The types of the session's events; their numbers have no gap."""

@@ -8,16 +8,10 @@ import pytest
 from turnwise.conversation import Answer, Ask, Message
 from turnwise.conversation.events import ASK, ASK_CLOSED, STEP, Draft, draft
 from turnwise.errors import AskClosed, ClaimLost, Invalid, MemoryFull
-from turnwise.stores.base import Store, Submission
+from turnwise.stores.base import Store
 from turnwise.stores.claim import UNENDED, Outcome
-from turnwise.testing.conformance.acting import (
-    Acting,
-    answer,
-    delta,
-    desk,
-    started,
-    texts,
-)
+from turnwise.stores.records import Submission
+from turnwise.testing.conformance.acting import Acting, answer, delta, desk, started, texts
 
 
 def step(turn: int, attempt: int, status: str) -> Draft:

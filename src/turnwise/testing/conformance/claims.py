@@ -9,9 +9,10 @@ import pytest
 
 from turnwise.conversation import Message
 from turnwise.errors import ClaimLost, NotFound
-from turnwise.stores.base import Store, Submission
+from turnwise.stores.base import Store
 from turnwise.stores.claim import Claim, Outcome
 from turnwise.stores.notices import Notice, Signal
+from turnwise.stores.records import Submission
 from turnwise.testing.conformance.acting import Acting, answer, delta, desk, question, texts
 
 

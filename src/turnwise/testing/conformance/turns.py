@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from turnwise.errors import KeyReused, QueueFull
-from turnwise.stores.base import Store, Submission
+from turnwise.stores.base import Store
+from turnwise.stores.records import Submission
 from turnwise.testing.conformance.acting import Acting, answer, delta, desk, question, texts
 
 
