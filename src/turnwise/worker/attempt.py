@@ -13,43 +13,22 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from functools import partial
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 import orjson
 
 from turnwise import telemetry
-from turnwise.conversation import (
-    MAX_NAME,
-    Message,
-    concluded,
-    file_path,
-    not_json,
-    placed,
-    valid_text,
-)
+from turnwise.conversation import MAX_NAME, Message, concluded, not_json, placed, valid_text
 from turnwise.conversation.events import Draft
-from turnwise.conversation.steps import StepKind
-from turnwise.errors import (
-    BadOutput,
-    ClaimLost,
-    NotFound,
-    StoreUnavailable,
-)
-from turnwise.files import FileStore
-from turnwise.memory import Entry
-from turnwise.stores.base import Store
+from turnwise.errors import BadOutput, ClaimLost, StoreUnavailable
 from turnwise.stores.claim import BEFORE, Claim, Desk, Outcome
 from turnwise.stores.notices import Signal
-from turnwise.threads import Threads
-from turnwise.turn import Options, Turn, TurnSession
+from turnwise.turn import Turn, TurnSession
 from turnwise.worker.failing import TIMED_OUT, explained
 from turnwise.worker.output import Output, encoded
-from turnwise.worker.recollection import Recollection
-from turnwise.worker.session_cache import CachedSession, SessionCache
-from turnwise.worker.steps import Step
+from turnwise.worker.session_cache import CachedSession
+from turnwise.worker.tools import Stop, Supplier, Tools
 
-T = TypeVar("T")
 log = logging.getLogger("turnwise.worker")
 
 STOP_PATIENCE = 2.0
@@ -58,25 +37,19 @@ MARGIN = 0.2
 """An attempt stops if it could not renew its lease and this fraction of the lease is left."""
 
 Answer = Callable[[Turn], Awaitable[None]]
-Stop = Literal["cancel", "timeout", "lost", "release"]
 Ending = Literal["completed", "failed", "cancelled"]
 
 
-class Host(Protocol):
+class Host(Supplier, Protocol):
     """The part of a worker that an attempt uses."""
 
     name: str
     debug: bool
-    store: Store
     answer: Answer
-    options: Options
     lease: float
     earlier: int
-    files: FileStore | None
 
     def check(self, attempt: Attempt) -> None: ...
-
-    cache: SessionCache
 
     def span(self, claim: Claim) -> AbstractContextManager[Any]: ...
 
@@ -85,25 +58,23 @@ class Host(Protocol):
     def ended(self, attempt: Attempt, said: Sequence[bytes], next_claim: Claim | None) -> None: ...
 
 
-class Attempt:
+class Attempt(Tools):
     """One attempt at one turn, with its task, its output, and its stop conditions."""
 
+    _worker: Host
+
     def __init__(self, worker: Host, claim: Claim, kept: CachedSession) -> None:
-        self.claim = claim
-        self._worker = worker
-        self.kept = kept
         options = worker.options
-        self._output = Output(
+        output = Output(
             claim.turn,
             claim.attempt,
             self._write,
             coalesce=options.coalesce,
             limit=options.max_reply,
         )
-        self._memory: Recollection | None = None
+        super().__init__(worker, claim, kept, output)
         self._turn_given: Turn | None = None
         self._stopped: Stop | None = None
-        self._over = False
         self.began = time.monotonic()
         self.task: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -356,58 +327,6 @@ class Attempt:
             took=time.monotonic() - self.began,
             first=self._output.first_delta and self._output.first_delta - self.began,
         )
-
-    # Called by the turn (see turn.Tools)
-
-    async def say(self, piece: str | Message) -> None:
-        await self._output.say(piece)
-
-    async def emit(self, name: str, data: Any, keep: bool) -> None:
-        await self._output.emit(name, data, keep)
-
-    def step(self, name: str, input: Any, kind: StepKind) -> Step:
-        return self._output.step(name, input, kind)
-
-    def _remembering(self) -> Recollection:
-        """The session's memory: made when it is wanted, because most turns do without."""
-        if self._memory is None:
-            worker, lost = self._worker, partial(self.stop, "lost")
-            most = worker.options.max_memory
-            self._memory = Recollection(
-                worker.store, self.claim, self.kept, worker.cache, most, lost
-            )
-            self._memory.over = self._over
-        return self._memory
-
-    async def remember(self, entries: tuple[Any, ...]) -> int:
-        return await self._remembering().remember(entries)
-
-    async def recall(self, last: int) -> list[Entry]:
-        return await self._remembering().recall(last)
-
-    async def forget(self, before: int | None) -> None:
-        await self._remembering().forget(before)
-
-    async def history(self, before: int | None, limit: int) -> list[Message]:
-        last = self.claim.seq + 1 if before is None else before
-        read = partial(self._worker.store.history, self.claim.session, before=last, limit=limit)
-        return (await self._remembering().insist(read)).messages
-
-    async def file(self, url: str) -> bytes:
-        _, found, id = url.rpartition(file_path(self.claim.session))
-        files = self._worker.files
-        if not found or files is None:
-            raise NotFound("This is not a file of the session.")
-        read = partial(files.get, self.claim.session, id)
-        content = await self._remembering().insist(read)
-        if content is None:
-            raise NotFound("This file does not exist.")
-        return content
-
-    def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]:
-        if self.kept.thread is None:
-            self.kept.thread = Threads(f"turnwise-{self.claim.session[:40]}")
-        return self.kept.thread.run(fn, *args)
 
 
 def checked_name(name: Any) -> str | None:

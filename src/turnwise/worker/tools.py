@@ -1,0 +1,101 @@
+"""Tools: what a turn can request of the attempt that runs it; see Tools in turn.py."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar
+
+from turnwise.conversation import Message, file_path
+from turnwise.conversation.steps import StepKind
+from turnwise.errors import NotFound
+from turnwise.files import FileStore
+from turnwise.memory import Entry
+from turnwise.stores.base import Store
+from turnwise.stores.claim import Claim
+from turnwise.threads import Threads
+from turnwise.turn import Options
+from turnwise.worker.output import Output
+from turnwise.worker.recollection import Recollection
+from turnwise.worker.session_cache import CachedSession, SessionCache
+from turnwise.worker.steps import Step
+
+T = TypeVar("T")
+Stop = Literal["cancel", "timeout", "lost", "release"]
+
+
+class Supplier(Protocol):
+    """The part of a worker that a turn's tools use."""
+
+    store: Store
+    options: Options
+    files: FileStore | None
+    cache: SessionCache
+
+
+class Tools:
+    """The tools of the turn of `claim`: its output, and its session's memory, history and files."""
+
+    _worker: Supplier
+
+    def __init__(self, worker: Supplier, claim: Claim, kept: CachedSession, output: Output) -> None:
+        self.claim = claim
+        self._worker = worker
+        self.kept = kept
+        self._output = output
+        self._memory: Recollection | None = None
+        self._over = False
+
+    def stop(self, why: Stop) -> None:
+        """Stop the handler."""
+        raise NotImplementedError
+
+    async def say(self, piece: str | Message) -> None:
+        await self._output.say(piece)
+
+    async def emit(self, name: str, data: Any, keep: bool) -> None:
+        await self._output.emit(name, data, keep)
+
+    def step(self, name: str, input: Any, kind: StepKind) -> Step:
+        return self._output.step(name, input, kind)
+
+    def _remembering(self) -> Recollection:
+        """The session's memory: made when it is wanted, because most turns do without."""
+        if self._memory is None:
+            worker, lost = self._worker, partial(self.stop, "lost")
+            most = worker.options.max_memory
+            self._memory = Recollection(
+                worker.store, self.claim, self.kept, worker.cache, most, lost
+            )
+            self._memory.over = self._over
+        return self._memory
+
+    async def remember(self, entries: tuple[Any, ...]) -> int:
+        return await self._remembering().remember(entries)
+
+    async def recall(self, last: int) -> list[Entry]:
+        return await self._remembering().recall(last)
+
+    async def forget(self, before: int | None) -> None:
+        await self._remembering().forget(before)
+
+    async def history(self, before: int | None, limit: int) -> list[Message]:
+        last = self.claim.seq + 1 if before is None else before
+        read = partial(self._worker.store.history, self.claim.session, before=last, limit=limit)
+        return (await self._remembering().insist(read)).messages
+
+    async def file(self, url: str) -> bytes:
+        _, found, id = url.rpartition(file_path(self.claim.session))
+        files = self._worker.files
+        if not found or files is None:
+            raise NotFound("This is not a file of the session.")
+        read = partial(files.get, self.claim.session, id)
+        content = await self._remembering().insist(read)
+        if content is None:
+            raise NotFound("This file does not exist.")
+        return content
+
+    def in_thread(self, fn: Callable[..., T], *args: Any) -> Awaitable[T]:
+        if self.kept.thread is None:
+            self.kept.thread = Threads(f"turnwise-{self.claim.session[:40]}")
+        return self.kept.thread.run(fn, *args)
