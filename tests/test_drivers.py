@@ -255,7 +255,7 @@ class Player:
         if kind in ("stop", "change", "judge", "schedule", "unschedule", "own"):
             timer = Submission(session, b"", key=key, fingerprint="f", reason="t")
             make: Any = {
-                "stop": partial(rules.stop, session),
+                "stop": partial(rules.stop, session, None),
                 "change": partial(rules.change, session, n, "changed"),
                 "judge": partial(rules.judge, session, chance.choice("mr"), {"value": "up"}),
                 "schedule": partial(rules.schedule, timer, now_of(self.store) + 30.0 * n),

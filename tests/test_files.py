@@ -15,8 +15,8 @@ import pytest
 
 from conftest import Opener, Talker
 from test_models import model_server
-from turnwise import Attachment, Bot, Runtime, Turn, TurnError
-from turnwise.errors import MissingExtra, StoreUnavailable
+from turnwise import Attachment, Bot, Message, Runtime, Turn, TurnError
+from turnwise.errors import KeyReused, MissingExtra, NotFound, StoreUnavailable
 from turnwise.files import FileStore, open_files
 from turnwise.files.folder import Folder
 from turnwise.files.kinds import WrongKind, checked_kind
@@ -162,6 +162,52 @@ async def test_a_server_that_keeps_no_files(open_door: Opener, store_url: str) -
             assert "TURNWISE_FILES" in made.json()["detail"]
 
 
+async def test_a_bot_reads_files_of_its_session_only(tmp_path: Path) -> None:
+    """Whatever an attachment of a given history names: no path leads out of the folder, and none
+    into another session."""
+    (tmp_path / "secret.txt").write_bytes(b"TOP SECRET")
+    found: list[str] = []
+
+    async def reply(turn: Turn) -> str:
+        for message in turn.messages:
+            for one in message.attachments:
+                try:
+                    found.append((await turn.file(one)).decode())
+                except NotFound:
+                    found.append("not found")
+        return "ok"
+
+    settings = Settings(files=str(tmp_path / "files"))
+    async with Runtime(Bot(reply), "memory:", settings=settings) as runtime:
+        kept = await runtime.upload("s", "a.txt", b"mine")
+        other = await runtime.upload("t", "b.txt", b"theirs")
+        mine = kept.url
+        urls = [
+            mine, other.url, "/sessions/s/files/../../../secret.txt", f"//evil{mine}",
+            f"/sessions/s/files/{other.url.rpartition('/')[2]}", f"{mine}/../../x",
+        ]  # fmt: skip
+        files = [Attachment("text/plain", url) for url in urls]
+        said = Message("see", files, role="user")
+        await runtime.say("s", said)
+        await runtime.ask("s", "look")
+        assert found == ["mine"] + ["not found"] * 5
+
+
+async def test_a_repeated_word_with_another_file_is_another_word() -> None:
+    """A key belongs to all that was said with it, the time included."""
+    one = [Message("see", [Attachment("image/png", f"https://x/{i}.png")]) for i in range(2)]
+    async with Runtime(Bot(lambda turn: "ok"), "memory:") as runtime:
+        await runtime.say("s", one[0], key="k")
+        await runtime.say("s", one[0], key="k")
+        with pytest.raises(KeyReused):
+            await runtime.say("s", one[1], key="k")
+        soon = time.time() + 1000
+        await runtime.wake("s", "tea", at=soon, key="t")
+        await runtime.wake("s", "tea", at=soon, key="t")
+        with pytest.raises(KeyReused):
+            await runtime.wake("s", "tea", at=soon + 5, key="t")
+
+
 async def test_files_go_with_their_session(open_door: Opener, tmp_path: Path) -> None:
     """A reset and a deletion leave nothing; a fork has its own copies, at its own addresses."""
     root = tmp_path / "files"
@@ -187,7 +233,7 @@ async def test_files_go_with_their_session(open_door: Opener, tmp_path: Path) ->
         assert copy.content == b"one"
         await fork.call("POST", "/reset")
         assert (await door.client.get(attached["url"], headers=fork.auth)).status_code == 404
-        assert list(root.iterdir()) == []
+        assert [file.name for file in root.rglob("*") if file.is_file()] == ["session"]
 
 
 # File stores

@@ -63,7 +63,7 @@ ROUTES = {
     "POST /sessions/{session_id}/files": (b"a red square", "session"),
     "GET /sessions/{session_id}/files/{file_id}": (None, "session"),
     "POST /sessions/{session_id}/wake": ({"reason": "tea"}, "host"),
-    "DELETE /sessions/{session_id}/wake/{key}": (None, "host"),
+    "DELETE /sessions/{session_id}/wake/{key:path}": (None, "host"),
     "POST /sessions/{session_id}/owner": ({"owner": "ada"}, "host"),
     "GET /sessions/{session_id}/messages": (None, "session"),
     "GET /sessions/{session_id}/events": (None, "session"),
@@ -150,7 +150,9 @@ async def knock(door: Door, route: str, talker: Talker, headers: dict[str, str])
     message = (await talker.call("GET", "/messages")).json().get("messages", [{"id": "x"}])[-1]
     form = {"file": ("a.txt", b"x", "text/plain")}
     file = (await talker.call("POST", "/files", files=form)).json().get("id", "x")
-    path = path.format(session_id=talker.id, n=1, message_id=message["id"], key="tea", file_id=file)
+    path = path.replace(":path", "").format(
+        session_id=talker.id, n=1, message_id=message["id"], key="tea", file_id=file
+    )
     if method == "WS":
         url = door.url.replace("http", "ws") + path
         async with connect(url, additional_headers=headers, proxy=None) as socket:

@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from conftest import Opener, Talker
-from turnwise import Ask, Bot, Refusal, Runtime, Turn
+from turnwise import Ask, Bot, Message, Refusal, Runtime, Turn
 from turnwise.errors import Superseded
 from turnwise.testing import talk
 
@@ -269,3 +269,50 @@ async def test_a_refused_turn_is_edited() -> None:
         with pytest.raises(Refusal):
             await say("bad")
         assert (await say("good", replaces=1)).text == "fine"
+
+
+async def test_forks_with_one_key_at_once(store_url: str) -> None:
+    """Long sessions are copied in slices; of several that are made at once with one key there is
+    one, and nobody goes on for ever."""
+    history = [Message(f"m{i}", role="user") for i in range(1000)]
+    async with Runtime(Bot(lambda turn: "ok"), store_url) as runtime:
+        await runtime.create("s", messages=history)
+        whole = await runtime.store.whole("s")
+        assert whole is not None
+        entries = [
+            entry._replace(last=entry.last + 1000 * i, turn=(entry.turn or 0) + 1000 * i,
+                           seq=(entry.seq or 0) + 1000 * i)
+            for i in range(5) for entry in whole.entries
+        ]  # fmt: skip
+        big = whole._replace(session="big", entries=entries)
+        done = await asyncio.gather(*(runtime.store.put(big) for _ in range(3)))
+        assert sorted(done) == [False, False, True]
+
+
+async def test_what_a_request_may_say_of_its_policy(open_door: Opener) -> None:
+    """settle belongs to merging; a policy that is set to null is gone, one that is not named
+    stays."""
+    async with open_door(Bot(lambda turn: "ok")) as door:
+        talker = await door.session()
+        policy = {"when_busy": "merge", "settle": 0.1}
+        assert (await talker.call("PATCH", json=policy)).status_code == 200
+        assert (await talker.call("PATCH", json={"settle": 2})).status_code == 422
+        body = {"text": "x", "settle": 2}
+        assert (await talker.call("POST", "/turns", json=body)).status_code == 422
+        assert (await talker.call("PATCH", json={"name": "n"})).status_code == 200
+        assert (await talker.call("PATCH", json={"when_busy": None})).status_code == 200
+
+
+async def test_a_stop_that_is_repeated(open_door: Opener) -> None:
+    """With its key it stops nothing that came afterwards."""
+    gate = Gate()
+    async with open_door(gate.bot) as door:
+        talker = await door.session()
+        key = {"Idempotency-Key": "k"}
+        await talker.say("wait", wait=None)
+        stopped = (await talker.call("POST", "/stop", headers=key)).json()["turns"]
+        assert [turn["n"] for turn in stopped] == [1]
+        gate.open.set()
+        later = asyncio.ensure_future(talker.say("later"))
+        assert (await talker.call("POST", "/stop", headers=key)).json()["turns"] == []
+        assert (await later)["status"] == "completed"

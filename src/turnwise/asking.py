@@ -91,7 +91,7 @@ class Asking(ABC):
         """
         if session_id is None:
             alone = await self.gateway.create(
-                messages=history, ttl=3600.0, unlisted=True, owner=owner
+                messages=history, ttl=3600.0, unlisted=True, owner=owner, key=key, scope="alone"
             )
             session_id = alone.id
         elif history:
@@ -102,7 +102,7 @@ class Asking(ABC):
             session_id, text, timeout=timeout, key=key, create=True, metadata=metadata, note=note,
             owner=owner, replaces=replaces, when_busy=when_busy, attachments=attachments,
             settle=settle,
-            answers=[Answer(ask, value) for ask, value in (answers or {}).items()],
+            answers=_answers(answers),
         )  # fmt: skip
         return answered(record, closed)
 
@@ -128,16 +128,19 @@ class Asking(ABC):
         *,
         key: str | None = None,
         owner: str | None = None,
+        answers: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> AsyncIterator[Event]:
-        """The events of the turn that answers `text`, until its last one; takes what `ask` takes.
+        """The events of the turn that answers `text`, until its last one; takes what `ask` takes,
+        but for a timeout and a history.
 
         If the caller stops early, the turn continues. Raises StreamEnded if this process stops
         before the turn has ended, so that a partial reply never looks complete.
         """
         _, reader = await self.gateway.submit_and_follow(
-            self._id(session_id, owner), text, key=key, create=True, owner=owner, **more
-        )
+            self._id(session_id, owner), text, key=key, create=True, owner=owner,
+            answers=_answers(answers), **more,
+        )  # fmt: skip
         merged_into = None
         with reader:
             async for event in reader:
@@ -339,6 +342,10 @@ def answered(record: TurnRecord, closed: bool = False) -> Reply:
     if record.reply is None:
         raise TurnError("The turn was cancelled.", code="cancelled")
     return record.reply
+
+
+def _answers(given: Mapping[str, Any] | None) -> list[Answer]:
+    return [Answer(ask, value) for ask, value in (given or {}).items()]
 
 
 def _seconds(at: datetime | float | None) -> float | None:

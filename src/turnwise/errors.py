@@ -10,6 +10,7 @@
     │   ├── NotFound              404: no such session or turn (or one of another owner)
     │   ├── AskClosed             409: what is answered does not wait for an answer
     │   ├── Superseded            409: the turn was taken back, or cannot be
+    │   ├── MovedOn               409: other turns came behind the one that is continued
     │   ├── TooFarBack            409: the session's state before this turn was removed
     │   ├── NotQueued             409: the turn no longer waits
     │   ├── Busy                  409: an earlier message is still being answered
@@ -108,6 +109,13 @@ class Superseded(Rejected):
     """This turn cannot be taken back: it was taken back before, it waits, or it does not exist."""
 
     code = "superseded"
+    status = 409
+
+
+class MovedOn(Rejected):
+    """Other turns have come behind the one that was to be continued."""
+
+    code = "moved_on"
     status = 409
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -38,6 +39,16 @@ def same_host(url: str, host: str) -> bool:
     """
     own = origin(url)
     return own is not None and own == origin(f"{own[0]}://{host}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _origin(parts: SplitResult) -> Origin | None:

@@ -42,7 +42,8 @@ OWNER = "x-turnwise-owner"
 
 class Principal(NamedTuple):
     """The caller: the generation of its token and when that expires; whose sessions it may use
-    (None: any); whether it is a trusted backend, which of them, and whether it has an API key."""
+    (None: any); whether it is a trusted backend, which of them, and whether it has an API key;
+    `session` is the one that its token opens."""
 
     generation: int | None = None
     expires: float | None = None
@@ -50,6 +51,7 @@ class Principal(NamedTuple):
     trusted: bool = False
     scope: str = ""
     key: bool = False
+    session: str | None = None
 
     @property
     def needs_token(self) -> bool:
@@ -59,6 +61,7 @@ class Principal(NamedTuple):
 
 TRUSTED = Principal(trusted=True)
 GUEST = Principal()
+LOCAL = Principal(owner="local")
 
 
 class Access:
@@ -137,6 +140,35 @@ class Access:
             if not self._login.configured:
                 raise
         return await self._by_login(token)
+
+    async def caller(self, connection: HTTPConnection, token: str | None) -> Principal:
+        """The caller, whatever session this is about. Raises Unauthorized.
+
+        Where neither keys nor a login are configured, who connects from this machine is the owner
+        `local`.
+        """
+        if self._authorize is not None:
+            verdict = await self._decide(connection, None)
+            if verdict is False:
+                raise Unauthorized("This is not allowed.")
+            return verdict
+        if token is not None:
+            if self._is_key(token):
+                return self._by_key(connection, token)
+            try:
+                grant = self._gateway().grant(token)
+                return Principal(grant.generation, grant.expires, session=grant.session)
+            except Unauthorized:
+                if self._login.configured:
+                    return await self._by_login(token)
+        if self.is_open and is_local(connection):
+            return LOCAL
+        raise Unauthorized("A key, a session's token or a login's JWT is needed.")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither keys nor a login nor a host decide who may come in."""
+        return not (self.by_host or self._api_keys or self._login.configured)
 
     async def anybody(self, connection: HTTPConnection) -> None:
         """Raises Unauthorized unless the caller has an API key, a session's token, or a login."""
@@ -262,6 +294,23 @@ def _network(address: str) -> str:
         mapped = found.ipv4_mapped
         return str(mapped) if mapped else str(ip_network((int(found), 64), strict=False))
     return address
+
+
+def is_local(connection: HTTPConnection) -> bool:
+    """Whether a program on this machine connects, and neither a proxy nor a page of elsewhere."""
+    server = connection.scope.get("server")
+    client = connection.client
+    named = urls.origin(f"http://{connection.headers.get('host', '')}")
+    given = connection.headers.get("origin")
+    page = urls.origin(given) if given is not None else named
+    return (
+        client is not None
+        and server is not None
+        and named is not None
+        and page is not None
+        and all(urls.is_loopback(host) for host in (client.host, server[0], named[1], page[1]))
+        and not any(name in connection.headers for name in ("forwarded", "x-forwarded-for"))
+    )
 
 
 def bearer(connection: HTTPConnection) -> str | None:

@@ -147,16 +147,16 @@ class HTTPChannel(Routes):
     async def update(self, request: Request, session_id: SessionId) -> Response:
         """Change name, metadata or ttl; omitted fields keep their values."""
         principal = await self.enter(request, session_id)
-        body = await self.body(request, SessionIn)
-        changes = body.model_dump(exclude_unset=True)
-        if "private" in changes and not principal.key:
-            raise Forbidden("Only an API key writes what is private.")
-        if changes.pop("when_busy", None) is not None or "settle" in changes:
-            changes["policy"] = body.policy
-        changes.pop("settle", None)
-        if "ttl" in changes:
-            changes["ttl"] = self._lifetime(body, principal)
-        session = await self._gateway().update(session_id, changes)
+        with self.access.speaking(principal, session_id):
+            body = await self.body(request, SessionIn)
+            changes = body.model_dump(exclude_unset=True, exclude={"when_busy", "settle"})
+            if "private" in changes and not principal.key:
+                raise Forbidden("Only an API key writes what is private.")
+            if "when_busy" in body.model_fields_set:
+                changes["policy"] = body.policy
+            if "ttl" in changes:
+                changes["ttl"] = self._lifetime(body, principal)
+            session = await self._gateway().update(session_id, changes)
         return JSON(shown(session, principal))
 
     async def refresh(self, request: Request, session_id: SessionId) -> Response:

@@ -56,7 +56,7 @@ class Login:
         self._secret = settings.jwt_secret
         self._url = settings.jwt_jwks_url
         self._issuer, self._audience = settings.jwt_issuer or None, settings.jwt_audience or None
-        self._known: dict[str, Person] = {}
+        self._known: dict[str, tuple[Person, float]] = {}
         self._keys: dict[str, Any] = {}
         self._read = self._asked = -KEPT
         self._reading = asyncio.Lock()
@@ -74,8 +74,8 @@ class Login:
 
     def known(self, token: str) -> Person | None:
         """Who has this token, if it has been verified before and is still valid."""
-        person = self._known.get(token)
-        if person is not None and person.expires is not None and person.expires <= time.time():
+        person, until = self._known.get(token, (None, 0.0))
+        if person is not None and until <= time.time():
             del self._known[token]
             return None
         return person
@@ -87,7 +87,8 @@ class Login:
             person = self._verify(token, await self._key(token))
             if len(self._known) >= KNOWN:
                 self._known.clear()
-            self._known[token] = person
+            until = time.time() + KEPT  # then its key is looked for once more
+            self._known[token] = person, min(until, person.expires or until)
         return person
 
     def _verify(self, token: str, key: Any) -> Person:
@@ -140,7 +141,7 @@ class Login:
                 answer = await client.get(self._url)
                 answer.raise_for_status()
                 found = jwt.PyJWKSet.from_dict(answer.json())
-        except (httpx2.HTTPError, jwt.PyJWTError, ValueError) as error:
+        except (httpx2.HTTPError, jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:
             log.warning("cannot read the keys of the login: %s", error)
             return
         self._keys = {key.key_id or "": key.key for key in found.keys}

@@ -73,7 +73,7 @@ class PeopleChannel(Routes):
         )  # fmt: skip
         key = [parameter("path", "key", "The key of a timer.", "tea")]
         self.add(
-            "DELETE", path + "/wake/{key}", self.unwake, 401, 403, 404, 422,
+            "DELETE", path + "/wake/{key:path}", self.unwake, 401, 403, 404, 422,
             status_code=204, response_class=Response, openapi_extra={"parameters": key},
         )  # fmt: skip
         adopted = {"response_model": SessionOut, "openapi_extra": body_schema(OwnerIn)}
@@ -136,15 +136,16 @@ class PeopleChannel(Routes):
 
     async def change(self, request: Request, session_id: SessionId, n: TurnNumber) -> Response:
         """Change the text of a message that waits."""
-        await self.enter(request, session_id)
-        body = await self.body(request, ChangeIn)
-        record = await self._gateway().change(session_id, n, body.text)
+        principal = await self.enter(request, session_id)
+        with self.access.speaking(principal, session_id):
+            body = await self.body(request, ChangeIn)
+            record = await self._gateway().change(session_id, n, body.text)
         return JSON(record.encode())
 
-    async def stop(self, request: Request, session_id: SessionId) -> Response:
+    async def stop(self, request: Request, session_id: SessionId, key: Key = None) -> Response:
         """Stop the running turn and withdraw all that wait, in one act."""
         await self.enter(request, session_id)
-        records = await self._gateway().stop(session_id)
+        records = await self._gateway().stop(session_id, key=key)
         return JSON(orjson.dumps({"turns": [orjson.Fragment(r.encode()) for r in records]}))
 
     async def fork(self, request: Request, session_id: SessionId, key: Key = None) -> Response:
@@ -161,9 +162,10 @@ class PeopleChannel(Routes):
         self, request: Request, session_id: SessionId, message_id: MessageId
     ) -> Response:
         """Keep a person's feedback with a message."""
-        await self.enter(request, session_id)
-        body = await self.body(request, FeedbackIn)
-        await self._gateway().judge(session_id, message_id, body.value, body.comment)
+        principal = await self.enter(request, session_id)
+        with self.access.speaking(principal, session_id):
+            body = await self.body(request, FeedbackIn)
+            await self._gateway().judge(session_id, message_id, body.value, body.comment)
         return Response(status_code=204)
 
     # The bot speaks first

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from turnwise.conversation import Answer, Attachment, Message, WhenBusy, checked_policy
 from turnwise.conversation.cursors import MAX_NUMBER
@@ -41,6 +41,12 @@ class Policy(BaseModel):
     settle: float = Field(
         0.0, ge=0, le=5, description="Seconds that a turn waits for more messages to be merged."
     )
+
+    @model_validator(mode="after")
+    def _only_of_merging(self) -> Self:
+        if self.settle and self.when_busy != "merge":
+            raise ValueError('settle is for when_busy "merge"')
+        return self
 
 
 class SessionIn(Policy):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from turnwise.conversation.events import Event
 from turnwise.errors import Damaged
-from turnwise.gateway.reader import Reader
+from turnwise.gateway.reader import Closed
 
 CHUNK = 65_536
 """Bytes sent at once."""
@@ -25,6 +24,35 @@ LATER = "turnwise.later"
 sends it: the framework's stack frames would take half of the memory of an idle stream."""
 
 
+class Sendable(Protocol):
+    """What is sent as one server-sent event, or several."""
+
+    @property
+    def sse(self) -> bytes: ...
+
+
+class Source(Protocol):
+    """Where a stream comes from: a Reader, or what reads one."""
+
+    @property
+    def ended(self) -> bool: ...
+
+    @property
+    def closed(self) -> Closed | None: ...
+
+    async def read(self) -> Sequence[Sendable]:
+        """What comes next; nothing after a nudge, or at the end."""
+
+    def shut(self, why: Closed) -> None:
+        """End it early."""
+
+    def nudge(self) -> None:
+        """Let a waiting `read` return."""
+
+    def close(self) -> None:
+        """Leave the hub."""
+
+
 class EventStream(Response):
     """Streams `reader` until its turn ends, it is closed, or the token `expires`.
 
@@ -33,9 +61,12 @@ class EventStream(Response):
     """
 
     media_type = "text/event-stream"
+    heartbeat = HEARTBEAT
+    may_end = True
+    """Whether a stream may end cleanly before its turn: our own clients know its last event."""
 
     def __init__(
-        self, reader: Reader, *, send_timeout: float, expires: float | None = None, **more: Any
+        self, reader: Source, *, send_timeout: float, expires: float | None = None, **more: Any
     ) -> None:
         super().__init__(None, **more)
         self.headers["Cache-Control"] = "no-store"
@@ -61,7 +92,7 @@ class EventStream(Response):
         """Send the events until there are no more."""
         loop = asyncio.get_running_loop()
         leaving = loop.create_task(self._until_disconnect(receive))
-        watch = Watch(self._reader, self._send_timeout, self._expires)
+        watch = Watch(self._reader, self._send_timeout, self._expires, self.heartbeat)
         try:
             await self._stream(send, watch)
         except (TimeoutError, Damaged):
@@ -94,10 +125,11 @@ class EventStream(Response):
                 await put(body)
             if not (found or reader.ended or reader.closed):
                 await put(b": still here\n\n")
-        await put(b"", more=False)
+        if reader.ended or self.may_end:
+            await put(b"", more=False)
 
 
-def _chunks(found: list[Event]) -> Iterator[bytes]:
+def _chunks(found: Sequence[Sendable]) -> Iterator[bytes]:
     """Events in chunks of about 64 kB; each is sent after the client accepted the one before."""
     body: list[bytes] = []
     size = 0
@@ -115,11 +147,18 @@ class Watch:
     """Checks a stream every few seconds, so that sending itself has no extra cost.
 
     A send that hangs for `send_timeout` seconds is cancelled and raises TimeoutError; a reader
-    that was silent for HEARTBEAT is woken; after `expires` it is closed.
+    that was silent for `heartbeat` seconds is woken; after `expires` it is closed.
     """
 
-    def __init__(self, reader: Reader, send_timeout: float, expires: float | None) -> None:
+    def __init__(
+        self,
+        reader: Source,
+        send_timeout: float,
+        expires: float | None,
+        heartbeat: float = HEARTBEAT,
+    ) -> None:
         self._reader = reader
+        self._heartbeat = heartbeat
         self._patience = send_timeout
         self._expires = expires
         self._loop = asyncio.get_running_loop()
@@ -144,7 +183,7 @@ class Watch:
         self._timer.cancel()
 
     def _pause(self) -> float:
-        pause = min(HEARTBEAT / 3, self._patience / 2)
+        pause = min(self._heartbeat / 3, self._patience / 2)
         return pause if self._expires is None else min(pause, self._expires - time.time())
 
     def _look(self) -> None:
@@ -155,5 +194,5 @@ class Watch:
         if self._sending and quiet >= self._patience and self._task is not None:
             self._stuck = True
             self._task.cancel()
-        elif not self._sending and quiet >= HEARTBEAT:
+        elif not self._sending and quiet >= self._heartbeat:
             self._reader.nudge()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
@@ -45,6 +46,17 @@ def _derived(kind: bytes, scope: str, text: str) -> str:
 def file_path(session_id: str) -> str:
     """Where the files of a session are found below the routes, percent-encoded."""
     return f"/sessions/{quote(session_id, safe='')}/files/"
+
+
+_FILE = re.compile(r"[A-Za-z0-9_-]{1,40}")
+
+
+def file_in(session_id: str, url: str) -> str | None:
+    """The id of the session's file that a path names, below whatever prefix, or None."""
+    before, found, id = url.rpartition(file_path(session_id))
+    if not found or not _FILE.fullmatch(id) or ".." in before or url.startswith("//"):
+        return None
+    return id
 
 
 def checked_owner(owner: str) -> str:

@@ -70,6 +70,13 @@ def encoded_messages(messages: Sequence[Message]) -> list[bytes]:
         raise Invalid(f"A message's metadata must be JSON: {error}") from None
 
 
+def content_of(message: Message) -> list[Any]:
+    """What distinguishes a message from another one, for a fingerprint."""
+    ask = None if message.ask is None else {**message.ask.as_dict(), "id": None}
+    files = [file.as_dict() for file in message.attachments]
+    return [message.role, message.text, files, message.metadata, ask]
+
+
 def checked_feedback(value: str, comment: str | None) -> dict[str, str]:
     if value not in ("up", "down"):
         raise Invalid('Feedback is "up" or "down".')

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from turnwise.conversation import Attachment, file_path, valid_text
+from turnwise.conversation import Attachment, file_in, valid_text
 from turnwise.errors import Invalid, NoFileStore, NotFound, StoreUnavailable, TooLarge
 from turnwise.files import FileStore, checked_kind
 from turnwise.stores.base import Store
@@ -17,9 +16,10 @@ from turnwise.stores.records import FileRecord
 
 UNNAMED = 3600.0
 """Seconds that a file is kept which no message names."""
+MAX_KIND = 100
+"""Characters of a media type."""
 MAX_FILE_NAME = 200
 """Characters of a file's name."""
-_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 class FileLimits(NamedTuple):
@@ -49,6 +49,8 @@ class Files:
             raise NoFileStore()
         if not content:
             raise Invalid("The file is empty.")
+        if said is not None and len(said) > MAX_KIND:
+            raise Invalid(f"A media type has at most {MAX_KIND} characters.")
         if len(content) > self.limits.file:
             raise TooLarge(f"A file has at most {self.limits.file:,} bytes.")
         kind = checked_kind(content, said)
@@ -109,6 +111,16 @@ class Files:
             except StoreUnavailable:
                 pass
 
+    async def remove(self, session_id: str, ids: Iterable[str]) -> None:
+        """Remove the bytes of files that the session has no longer. Otherwise the same as `drop`:
+        what came in the meantime stays."""
+        if self._kept is not None:
+            try:
+                for id in ids:
+                    await self._kept.remove(session_id, id)
+            except StoreUnavailable:
+                pass
+
     async def copy(self, session_id: str, fresh: str) -> None:
         """The files of a fork are its own."""
         if self._kept is None:
@@ -140,8 +152,8 @@ def id_in(session_id: str, url: str) -> str | None:
     is not of this session."""
     if url.startswith(("http://", "https://", "data:")) or not url.startswith("/"):
         return None
-    before, found, id = url.rpartition(file_path(session_id))
-    if not found or not _ID.fullmatch(id) or ".." in before:
+    id = file_in(session_id, url)
+    if id is None:
         raise Invalid("An attachment's url is a file of this session, or an http(s) or data URL.")
     return id
 

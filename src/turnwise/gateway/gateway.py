@@ -30,6 +30,7 @@ from turnwise.gateway.checks import (
     checked_metadata,
     checked_reason,
     checked_text,
+    content_of,
     encoded_messages,
     fingerprint,
 )
@@ -122,6 +123,7 @@ class Gateway(Sessions, Turns):
         owner: str | None = None,
         create: bool = False,
         replaces: int | None = None,
+        behind: int | None = None,
         when_busy: WhenBusy | None = None,
         settle: float = 0.0,
     ) -> Submitted:
@@ -129,10 +131,12 @@ class Gateway(Sessions, Turns):
 
         `note` is JSON, up to 16 kB, that the submitting channel keeps with the turn: the handler
         sees it, clients do not, and it is not a part of the message. `replaces` takes back a turn
-        and all behind it. `when_busy` and `settle`: see Policy.
+        and all behind it, `behind` is the turn that must be the last one. `when_busy` and `settle`:
+        see Policy.
 
         Raises Invalid, TooLarge, NotFound, AskClosed, Unauthorized, KeyReused, QueueFull, Busy,
-        Superseded, TooFarBack, StoreUnavailable, and PerhapsKept if the store's answer was lost.
+        Superseded, MovedOn, TooFarBack, StoreUnavailable, and PerhapsKept if the store's answer was
+        lost.
         """
         text = checked_text(text, self.limits.text, may_be_empty=bool(attachments or answers))
         if len(attachments) > MAX_ATTACHMENTS:
@@ -144,15 +148,20 @@ class Gateway(Sessions, Turns):
         attached: list[Attachment] = []
         files: Sequence[str] = ()
         if attachments:
+            if owner is not None and not create:
+                await self.session(session_id, owner=owner)
             attached, files = await self.files.named(session_id, attachments)
         message = Message(
             text=text, attachments=attached, metadata=dict(metadata or {}), role="user",
             answers=answers,
         )  # fmt: skip
         wish = self._wish(session_id, key, message.encode(), generation, owner)
-        wish.create, wish.answers, wish.replaces, wish.files = create, answers, replaces, files
+        wish.create, wish.answers, wish.files = create, answers, files
+        wish.replaces, wish.behind = replaces, behind
         if when_busy is not None:
             wish.when_busy, wish.settle = checked_policy(when_busy, settle)
+        elif settle:
+            raise Invalid('settle is for when_busy "merge".')
         if note:
             wish.note = checked_metadata(note, "A note")
         if key is not None:
@@ -195,7 +204,7 @@ class Gateway(Sessions, Turns):
         """
         wish = self._wish(session_id, key, b"", None, owner)
         wish.reason = checked_reason(reason)
-        wish.fingerprint = fingerprint(["wake", reason])
+        wish.fingerprint = fingerprint(["wake", reason, at])
         return await self._begin(wish, at)
 
     async def say(
@@ -213,7 +222,7 @@ class Gateway(Sessions, Turns):
         wish.given = encoded_messages(messages)
         if not wish.given:
             raise Invalid("There is nothing to say.")
-        wish.fingerprint = fingerprint(["say", *(message.text for message in messages)])
+        wish.fingerprint = fingerprint(["say", at, *map(content_of, messages)])
         return await self._begin(wish, at)
 
     async def _begin(self, wish: Submission, at: float | None) -> TurnRecord | None:
@@ -316,10 +325,12 @@ class Gateway(Sessions, Turns):
         record = await self._store.cancel(session_id, n)
         return await self._settled(record, patience) if record.open else record
 
-    async def stop(self, session_id: str, *, patience: float = CANCEL_PATIENCE) -> list[TurnRecord]:
+    async def stop(
+        self, session_id: str, *, key: str | None = None, patience: float = CANCEL_PATIENCE
+    ) -> list[TurnRecord]:
         """Stop the running turn and withdraw all that wait, in one act; wait `patience` seconds for
-        the end of the running one. Returns the turns that were open."""
-        records = await self._store.stop(session_id)
+        the end of the running one. Returns the turns that were open; the same `key` stops once."""
+        records = await self._store.stop(session_id, None if key is None else checked_key(key))
         return [
             await self._settled(record, patience) if record.open else record for record in records
         ]

@@ -161,8 +161,9 @@ class Sessions:
 
     async def reset(self, session_id: str) -> Session:
         """Delete messages, state, mailbox and log, and stop the running turn."""
+        known = await self._store.files(session_id)
         emptied = await self._store.reset(session_id)
-        await self.files.drop(session_id)
+        await self.files.remove(session_id, known or ())
         return emptied
 
     async def delete(self, session_id: str) -> bool:

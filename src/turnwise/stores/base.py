@@ -270,10 +270,10 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def stop(self, session: str) -> list[TurnRecord]:
+    async def stop(self, session: str, key: str | None = None) -> list[TurnRecord]:
         """Ask the running turn to stop and withdraw all that wait; returns those turns.
 
-        Raises NotFound.
+        The same key stops once. Raises NotFound, KeyReused.
         """
 
     @abstractmethod

@@ -23,7 +23,8 @@ class Submission:
     maximum size of the mailbox, `owner_limit` of open turns of one owner. `answers`: what the
     message answers. `note`: JSON of the door that brings it.
     `reason` and `given` are for turns without a message; see Question. `replaces`: the turn that is
-    taken back, with all behind it; with `again` its own message is submitted once more.
+    taken back, with all behind it; with `again` its own message is submitted once more. `behind`:
+    the turn that must be the session's last one.
     `when_busy` and `settle` (seconds) say what happens if earlier messages are unanswered; without
     them the session's own policy does, or `policy`. `files`: the session's files that it names.
     """
@@ -44,6 +45,7 @@ class Submission:
     given: Sequence[bytes] = ()
     replaces: int | None = None
     again: bool = False
+    behind: int | None = None
     when_busy: WhenBusy | None = None
     settle: float = 0.0
     policy: Policy = QUEUE

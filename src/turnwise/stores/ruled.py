@@ -15,7 +15,7 @@ from typing import Any
 from turnwise.conversation import Session, Status, TurnRecord
 from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost, NotFound
-from turnwise.identity import operation
+from turnwise.identity import bits, operation
 from turnwise.stores import rules
 from turnwise.stores.base import Store
 from turnwise.stores.claim import Claim, Desk, Outcome, Renewal
@@ -29,6 +29,8 @@ from turnwise.stores.whole import Whole
 Make = Callable[[Op], Rule]
 """Makes an act anew for each try: its last argument is the operation."""
 Settled = Callable[[Any], None]
+PAUSE = 0.05
+"""Seconds, at most, before a session is put once more."""
 
 
 class RuledStore(Store):
@@ -124,7 +126,8 @@ class RuledStore(Store):
 
     async def put(self, moved: Whole) -> bool:
         done: bool | None = None
-        while done is None:  # a sweep may remove a part: then from the beginning
+        pause = PAUSE
+        while done is None:  # a sweep, or who puts the same, has removed a part: begin again
             before = ""
             for start in range(0, max(1, len(moved.entries)), SLICE):
                 name = operation()
@@ -132,6 +135,9 @@ class RuledStore(Store):
                 done, before = await self._begin(moved.session, make, name), name
                 if not done:
                     break
+            if done is None:  # two that put the same at once must not go on disturbing each other
+                await asyncio.sleep(pause * bits(16) / 2**16)
+                pause *= 2
         return done
 
     # Turns
@@ -229,8 +235,8 @@ class RuledStore(Store):
         record: TurnRecord = await self._begin(session, partial(rules.cancel, session, turn))
         return record
 
-    async def stop(self, session: str) -> list[TurnRecord]:
-        records: list[TurnRecord] = await self._begin(session, partial(rules.stop, session))
+    async def stop(self, session: str, key: str | None = None) -> list[TurnRecord]:
+        records: list[TurnRecord] = await self._begin(session, partial(rules.stop, session, key))
         return records
 
     async def change(self, session: str, turn: int, text: str) -> TurnRecord:

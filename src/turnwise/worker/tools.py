@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
-from turnwise.conversation import Message, file_path
+from turnwise.conversation import Message, file_in
 from turnwise.conversation.steps import StepKind
 from turnwise.errors import NotFound
 from turnwise.files import FileStore
@@ -85,12 +85,14 @@ class Tools:
         return (await self._remembering().insist(read)).messages
 
     async def file(self, url: str) -> bytes:
-        _, found, id = url.rpartition(file_path(self.claim.session))
-        files = self._worker.files
-        if not found or files is None:
+        session, worker = self.claim.session, self._worker
+        id, files = file_in(session, url), worker.files
+        if id is None or files is None:
             raise NotFound("This is not a file of the session.")
-        read = partial(files.get, self.claim.session, id)
-        content = await self._remembering().insist(read)
+        known = await self._remembering().insist(partial(worker.store.files, session))
+        content = None
+        if known is not None and id in known:
+            content = await self._remembering().insist(partial(files.get, session, id))
         if content is None:
             raise NotFound("This file does not exist.")
         return content

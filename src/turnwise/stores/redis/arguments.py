@@ -83,10 +83,10 @@ def _changed(was: Any, is_: Any) -> Any:
 
 def _entries(header: Header, entries: Sequence[Entry]) -> Iterable[Any]:
     for i, entry in enumerate(entries):
-        stream = entry.kind if entry.kind in "dm" else "e"
+        stream = "e" if entry.at is None else "d"  # what retention removes is apart
         place = b"%d-%d" % (entry.last, header.count * PLACES + i)
-        if stream == "m":
-            place = b"%d-0" % (entry.seq or 0)
+        if entry.kind == "m":
+            stream, place = "m", b"%d-0" % (entry.seq or 0)
         yield from (stream, place, pack(entry))
         if entry.kind in ACCEPTED:
             yield from (f"t{entry.turn}", "")

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import orjson
 
-from turnwise.conversation import Asked
+from turnwise.conversation import Answer, Asked
 from turnwise.errors import AskClosed
 from turnwise.stores.header import Header
-from turnwise.stores.records import Submission
 from turnwise.stores.rows import ENDED, End
 from turnwise.stores.rules.work import Part
 
@@ -20,17 +19,17 @@ Closed = Sequence[tuple[str, str]]
 """Asks that a message closes: their ids, and why."""
 
 
-def closed_by(wish: Submission, header: Header) -> Part:
-    """The asks that this message closes: those it answers, or all if it answers none.
+def closed_by(answers: Sequence[Answer], header: Header) -> Part:
+    """The asks that a message with these answers closes: those, or all if it answers none.
 
     Only asks of turns that were committed before it was accepted are open, so a "yes" that was
     typed while the question was still being written answers nothing. Raises AskClosed, and Invalid
     for a value that is not one of the choices.
     """
-    if not wish.answers:
+    if not answers:
         return [(id, "message") for id, *_ in header.asks]
     waiting = {id: (turn, place) for id, turn, place in header.asks}
-    for answer in wish.answers:
+    for answer in answers:
         if answer.ask not in waiting:
             raise AskClosed()
         turn, place = waiting[answer.ask]
@@ -39,7 +38,7 @@ def closed_by(wish: Submission, header: Header) -> Part:
         if ends:
             reply = orjson.loads(End.of(ends[-1]).replies[place])
             Asked.of(reply["ask"]).check(answer.value)
-    return [(answer.ask, "answered") for answer in wish.answers]
+    return [(answer.ask, "answered") for answer in answers]
 
 
 def close_asks(header: Header, closed: Closed, by: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import orjson
+
 from turnwise.conversation import Message, placed
-from turnwise.errors import ClaimLost, NotQueued
+from turnwise.errors import ClaimLost, KeyReused, NotQueued
 from turnwise.stores.claim import NO_EPOCH, RESERVATION, Claim, Desk, Outcome
 from turnwise.stores.header import Header
 from turnwise.stores.notices import Signal
@@ -29,6 +31,9 @@ from turnwise.stores.rules.work import (
     queued,
     token_of,
 )
+
+STOPPED = "stop"
+"""The fingerprint of a key with which a session was stopped."""
 
 
 def _back(work: Work, act: str, question: Question | None) -> Part:
@@ -167,17 +172,23 @@ def cancel(session: str, n: int, op: Op) -> Rule:
     return (yield from _withdraw(Work(header, op, now), session, entries[-1]))
 
 
-def stop(session: str, op: Op) -> Rule:
+def stop(session: str, key: str | None, op: Op) -> Rule:
     """Answer: the records of the turns that were open. The running one is asked to stop, and all
-    that wait are withdrawn."""
-    header, now = yield ()
+    that wait are withdrawn. The same key stops once. Raises KeyReused."""
+    header, now, *known = yield (("key", key),) if key is not None else ()
     header = found(header, now)
+    if known and known[0] is not None:
+        if orjson.loads(known[0])[1] != STOPPED:
+            raise KeyReused()
+        return Changes([])
     if op.since is not None and header.head is None:
         return Changes([])
     records = yield from open_turns(session, header)
-    if not records:
+    if not records and key is None:
         return Changes([])
     work = Work(header, op, now)
+    if key is not None:
+        work.also("keys").append((key, orjson.dumps([header.turns, STOPPED])))
     ends = yield from stop_all(work, session)
     done = {entry.turn: ended(session, entry) for entry in ends}
     work.slide()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -13,6 +13,8 @@ from turnwise.stores.rules.work import NOTHING, Changes, Op, Part, Rule, Work, f
 
 FILES = "a"
 """The part of a session that is the list of its files."""
+MOST = 1000
+"""Files of a session; their list is rewritten with each."""
 
 
 def attach(session: str, file: FileRecord, limit: int, op: Op) -> Rule:
@@ -22,6 +24,8 @@ def attach(session: str, file: FileRecord, limit: int, op: Op) -> Rule:
     files = files_in(kept)
     if file.id in files:  # done before
         return NOTHING
+    if len(files) >= MOST:
+        raise TooLarge(f"A session has at most {MOST:,} files.")
     if sum(one.size for one in files.values()) + file.size > limit:
         raise TooLarge(f"The files of a session have at most {limit:,} bytes.")
     work = Work(header, op, now)
@@ -62,6 +66,16 @@ def name_files(work: Work, ids: Iterable[str], n: int) -> Part:
         if every[id].turn is None:
             every[id] = every[id]._replace(turn=n)
     keep(work, every)
+
+
+def move_files(work: Work, turns: Collection[int], n: int) -> Part:
+    """What these turns name, turn `n` names from now on."""
+    if FILES not in work.header.parts:
+        return
+    (kept,) = yield (("part", FILES),)
+    every = files_in(kept)
+    if any(file.turn in turns for file in every.values()):
+        keep(work, {i: f._replace(turn=n) if f.turn in turns else f for i, f in every.items()})
 
 
 def keep(work: Work, every: Mapping[str, FileRecord]) -> None:

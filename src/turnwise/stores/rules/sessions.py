@@ -110,7 +110,7 @@ def update(session: str, changes: Mapping[str, Any], op: Op) -> Rule:
     if "policy" in changes:
         header.policy = list(changes["policy"]) if changes["policy"] is not None else None
     if shown:
-        work.add("n", 1, body([now, op.id], orjson.dumps(shown)))
+        work.add("n", 1, body([now, op.id], orjson.dumps(shown)), at=now)
     return work.done(header.view(session, *kept))
 
 
@@ -142,7 +142,7 @@ def judge(session: str, message: str, feedback: Mapping[str, Any], op: Op) -> Ru
     work.also("parts")[part] = orjson.dumps(judged)
     if JUDGED not in header.parts:
         header.parts += JUDGED
-    work.add("v", 1, body([turn, now, op.id, message], orjson.dumps(feedback)))
+    work.add("v", 1, body([turn, now, op.id, message], orjson.dumps(feedback)), at=now)
     return work.done()
 
 
@@ -193,6 +193,7 @@ def reset(session: str, op: Op) -> Rule:
         work.notices.append(Signal("lost", session, running))
     header.base_event, header.base_turn, header.base_seq = base, header.turns, header.seq
     header.states = header.since = header.merging = 0
+    header.reserved = 0
     header.cuts, header.answered = [], []
     drop_timers(work)
     if FILES in header.parts:

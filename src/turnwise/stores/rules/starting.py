@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import orjson
 
 from turnwise.conversation import Message
 from turnwise.conversation.events import (
@@ -26,6 +29,7 @@ from turnwise.stores.rows import (
     question_of,
 )
 from turnwise.stores.rules.ending import close, record_of
+from turnwise.stores.rules.files import move_files
 from turnwise.stores.rules.remains import remains
 from turnwise.stores.rules.scheduling import ring
 from turnwise.stores.rules.visible import last_messages, messages_between
@@ -45,6 +49,10 @@ from turnwise.stores.rules.work import (
     token_of,
     waiting,
 )
+
+MERGED_TEXT, MERGED_FILES, MERGED_JSON = 100_000, 20, 16_384
+"""What messages that are merged into one have at most in all: characters of text, attachments, and
+bytes of metadata and of answers. One that would be too much waits for a turn of its own."""
 
 
 def may_run(header: Header, desk: Desk) -> Part:
@@ -242,22 +250,40 @@ def _merge(work: Work, entry: Entry, question: Question) -> Part:
     others = yield from waiting(work, head.n + 1, LINE)
     numbers = [one.turn for one in others]
     messages = [Message.decode(question.message)]
+    merged: set[int] = set()
     for one in others:
         own = question_of(one)
         if not own.merge or not own.message:
             break
         messages.append(Message.decode(own.message))
+        if _is_too_large(Message.merged(messages)):
+            messages.pop()
+            break
         turn, numbers = queued(one), numbers[1:]
         move(turn, "merge")
-        more = {"into": head.n}
+        more: dict[str, Any] = {"into": head.n}
+        if own.note:
+            more["note"] = orjson.Fragment(own.note)
         text = record_of(work, turn, None, b"", b"", own.message, waiting=numbers, more=more)
         work.add("g", 1, text, turn=turn.n)
         header.open -= 1
+        merged.add(turn.n)
     if len(messages) == 1:
         return question
+    yield from move_files(work, merged, head.n)
     question = question._replace(message=Message.merged(messages).encode())
     reword(work, entry, question)
     return question
+
+
+def _is_too_large(message: Message) -> bool:
+    """Whether merged messages would be more than one message may be."""
+    return (
+        len(message.text) > MERGED_TEXT
+        or len(message.attachments) > MERGED_FILES
+        or len(orjson.dumps(message.metadata)) > MERGED_JSON
+        or len(orjson.dumps(message.answers)) > MERGED_JSON
+    )
 
 
 def reword(work: Work, entry: Entry, question: Question) -> None:
@@ -265,4 +291,4 @@ def reword(work: Work, entry: Entry, question: Question) -> None:
     n, first, at = acceptance(entry)
     _, position, _, accepted_by, key, *_ = head_of(entry)
     head = [n, position, at, accepted_by, key, 0, first, work.now, work.op.id]
-    work.add("w", 1, body(head, *question.parts()), turn=n)
+    work.add("w", 1, body(head, *question.parts()), turn=n, at=work.now)

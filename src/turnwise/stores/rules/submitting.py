@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from turnwise.conversation import TurnRecord, placed
-from turnwise.errors import Busy, KeyReused, NotFound, QueueFull, Superseded, Unauthorized
+from turnwise.conversation import Message, TurnRecord, placed
+from turnwise.errors import Busy, KeyReused, MovedOn, NotFound, QueueFull, Superseded, Unauthorized
 from turnwise.stores.claim import Desk
 from turnwise.stores.header import Head, Header
 from turnwise.stores.notices import Signal
@@ -19,7 +19,9 @@ from turnwise.stores.rules.files import name_files
 from turnwise.stores.rules.readings import record_at
 from turnwise.stores.rules.scheduling import is_timed, ring
 from turnwise.stores.rules.starting import claim_of, conclude, lease, may_run
+from turnwise.stores.rules.visible import is_cut
 from turnwise.stores.rules.work import (
+    LINE,
     Changes,
     Op,
     Part,
@@ -65,15 +67,29 @@ def submit(wish: Submission, desk: Desk | None, op: Op) -> Rule:
         raise KeyReused()
     if work is None:
         work = Work(header, op, now)
+    if wish.behind is not None and (yield from _has_moved_on(header, wish.behind)):
+        raise MovedOn()
     question = Question(wish.message, wish.note, wish.reason, wish.given)
     if wish.replaces is not None:
         question = yield from _instead(work, wish, question)
     elif not _is_alone(header, wish):
         question = yield from _make_way(work, wish, question)
     closed: Closed = ()
-    if question.message and (header.asks or wish.answers):
-        closed = yield from closed_by(wish, header)
+    if question.message and (header.asks or wish.answers or wish.again):
+        answers = Message.decode(question.message).answers if wish.again else wish.answers
+        closed = yield from closed_by(answers, header)
     return (yield from _enter(work, wish, question, desk, fresh, closed))
+
+
+def _has_moved_on(header: Header, n: int) -> Part:
+    """Whether anything came behind turn `n`, or it was taken back; what was withdrawn before it
+    began is nothing."""
+    if header.turns == n:
+        return False
+    if header.open or is_cut(header, n) or n > header.turns or n <= header.base_turn:
+        return True
+    (later,) = yield (("ended", n, header.turns + 1, "tfcg", LINE, False),)
+    return len(later) == LINE or any(entry.seq is not None for entry in later)
 
 
 def _instead(work: Work, wish: Submission, question: Question) -> Part:
@@ -93,7 +109,9 @@ def _instead(work: Work, wish: Submission, question: Question) -> Part:
             question = Question(end.message, note, end.more.get("reason"))
         if not question.message and question.reason is None:
             raise Superseded("What the bot was given to say cannot be said again.")
+    before = work.header.open
     yield from cut(work, wish.session, wish.replaces)
+    yield from _check_owner(work, wish, before)
     return question._replace(merge=False)
 
 
@@ -122,11 +140,7 @@ def _make_way(work: Work, wish: Submission, question: Question) -> Part:
         header.reserved = 0
     elif before >= wish.limit:
         raise QueueFull(retry_after=(yield from _seconds_a_turn(header)))
-    if wish.owner_limit is not None and header.owner is not None:
-        ((waiting, _),) = yield (("tally", header.owner),)
-        if waiting - (before - header.open) >= wish.owner_limit:
-            words = "Too many of your messages are waiting; try again when some are answered."
-            raise QueueFull(words, (yield from _seconds_a_turn(header)))
+    yield from _check_owner(work, wish, before)
     # A timer that is due comes first; a message that interrupts goes before it, and ends it not.
     if policy != "interrupt" and header.timer is not None and header.timer <= work.now:
         yield from ring(work)
@@ -137,6 +151,19 @@ def _make_way(work: Work, wish: Submission, question: Question) -> Part:
             header.reserved = max(header.reserved, min(work.now + settle, since + SETTLE))
         return question._replace(merge=True)
     return question
+
+
+def _check_owner(work: Work, wish: Submission, before: int) -> Part:
+    """Raises QueueFull if too many turns of the owner are open. Those that this act has ended or
+    stopped do not count; `before` it, so many of the session were open."""
+    header = work.header
+    if wish.owner_limit is None or header.owner is None:
+        return
+    ((waiting, _),) = yield (("tally", header.owner),)
+    stopped = int(header.head is not None and header.head.status == "running" and header.head.stop)
+    if waiting - (before - header.open) - stopped >= wish.owner_limit:
+        words = "Too many of your messages are waiting; try again when some are answered."
+        raise QueueFull(words, (yield from _seconds_a_turn(header)))
 
 
 def stop_all(work: Work, session: str) -> Part:
@@ -190,6 +217,7 @@ def _enter(
             at_once = header.token is None and header.reserved <= now
         elif (
             desk is not None
+            and all(entry.seq is None for entry in work.entries)  # the store has the whole history
             and free(header, desk.worker, now)
             and (yield from may_run(header, desk))
         ):

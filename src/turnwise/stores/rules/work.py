@@ -17,8 +17,9 @@ from turnwise.stores.rows import ACCEPTED, ENDED, Entry, acceptance, body, head_
 
 LINE = 100
 """Maximum number of waiting turns that an event names."""
-STATES = 50
-"""How many earlier states of a session are kept, so that it can go back to one."""
+STATES = 100
+"""How many earlier states of a session are kept, so that it can go back to one: those of the last
+50 turns that changed it, because each of them may have followed a cut, which restores one."""
 
 
 Ask = tuple[Any, ...]

@@ -54,6 +54,11 @@ class Acting:
         submitted = await store.submit(Submission(session, question(text), **more))
         return submitted.turn
 
+    async def anew(self, store: Store, n: int) -> TurnRecord:
+        """Have turn `n` answered once more."""
+        wish = Submission("s", b"", replaces=n, again=True)
+        return (await store.submit(wish)).turn
+
     async def say_and_take(
         self, store: Store, text: str, at: Desk, session: str = "s", **more: Any
     ) -> tuple[Submitted, Claim | None]:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from turnwise.conversation import Asked, Message
-from turnwise.errors import Busy, KeyReused
+from turnwise.errors import Busy, KeyReused, QueueFull
 from turnwise.stores.base import Store
 from turnwise.stores.claim import Outcome
-from turnwise.stores.records import Submission
+from turnwise.stores.records import FileRecord, Submission
 from turnwise.testing.conformance.acting import Acting, answer, desk, texts
 
 
@@ -39,6 +39,59 @@ class BusyAndWakingConformance(Acting):
         following = await store.finish(claim, outcome)
         assert following is not None
         assert following.turn == 3
+
+    async def test_an_interruption_of_a_turn_that_was_begun_knows_it(self, store: Store) -> None:
+        """Its message belongs to the history of the next claim, once, and in its place."""
+        await self.made(store)
+        for text in ("one", "two"):
+            await self.exchange(store, text)
+        await self.say(store, "dies")
+        await self.claimed(store, desk("w2", lease=1.0))
+        await self.pass_time(store, 2.0)
+        assert await store.claim(desk("w3"), 0) == []
+        _, claim = await self.say_and_take(store, "new", desk("w3"), when_busy="interrupt")
+        if claim is None:
+            await self.pass_time(store, 10.0)
+            claim = await self.claimed(store, desk("w3"))
+        assert texts(claim.history) == ["one", "ONE", "two", "TWO", "dies"]
+
+    async def test_an_owners_limit_holds_for_edits(self, store: Store) -> None:
+        """And does not count what the same act ends or stops."""
+        for session in ("s", "t"):
+            await store.create(session, ttl=1000.0, owner="ada")
+            await self.exchange(store, "one", session=session)
+        await self.say(store, "two", owner_limit=1)
+        with pytest.raises(QueueFull):
+            await self.say(store, "uno", "t", replaces=1, owner_limit=1)
+        claim = await self.claimed(store)
+        more: Any = {"owner_limit": 1, "when_busy": "interrupt"}
+        assert (await self.say(store, "now", **more)).n == 3
+        await store.finish(claim, Outcome("cancelled"))
+        assert (await self.say(store, "eins", replaces=1, owner_limit=1)).n == 4
+
+    async def test_merged_messages_are_at_most_one_message(self, store: Store) -> None:
+        """One that would make it too large waits for a turn of its own."""
+        await self.made(store)
+        for text in ("a" * 60_000, "b" * 30_000, "c" * 60_000):
+            await self.say(store, text, when_busy="merge")
+        claim = await self.claimed(store)
+        assert [await self.status(store, n) for n in (1, 2, 3)] == ["running", "merged", "queued"]
+        await store.finish(claim, answer("so"))
+        assert (await self.claimed(store)).turn == 3
+
+    async def test_merged_turns_keep_their_notes_and_files(self, store: Store) -> None:
+        """A fork at the turn that answers them has the files that they named."""
+        await self.made(store)
+        await self.say(store, "one", when_busy="merge")
+        await store.attach("s", FileRecord("f", "a.txt", "text/plain", 5), 100)
+        more: Any = {"files": ["f"], "note": b'{"id":"c2"}', "when_busy": "merge"}
+        await self.say(store, "two", **more)
+        await store.finish(await self.claimed(store), answer("so"))
+        record = await store.turn("s", 2)
+        assert record is not None
+        assert (record.status, record.note) == ("merged", {"id": "c2"})
+        await store.fork("s", 1, "fork", None)
+        assert list(await store.files("fork") or ()) == ["f"]
 
     async def test_an_interruption_needs_no_room(self, store: Store) -> None:
         """It makes it: by the limit of the session and by that of the owner."""

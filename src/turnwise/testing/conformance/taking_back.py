@@ -6,10 +6,20 @@ import orjson
 import pytest
 
 from turnwise.conversation import Answer, Asked, Message
-from turnwise.errors import AskClosed, ClaimLost, NotFound, NotQueued, Superseded, TooFarBack
+from turnwise.errors import (
+    AskClosed,
+    ClaimLost,
+    KeyReused,
+    MovedOn,
+    NotFound,
+    NotQueued,
+    Superseded,
+    TooFarBack,
+)
 from turnwise.stores.base import Store
 from turnwise.stores.claim import Outcome
 from turnwise.stores.records import Submission
+from turnwise.stores.rules import STATES
 from turnwise.testing.conformance.acting import Acting, answer, delta, desk, texts
 
 
@@ -156,13 +166,94 @@ class TakingBackConformance(Acting):
     async def test_a_state_that_is_gone_is_too_far_back(self, store: Store) -> None:
         """Nothing is changed; a session without a state goes back as far as one likes."""
         await self.made(store)
-        for i in range(53):
+        for i in range(STATES + 3):
             await self.exchange(store, f"m{i}", b'{"n":%d}' % i)
         with pytest.raises(TooFarBack):
             await self.say(store, "x", replaces=2)
-        assert (await store.history("s", limit=1)).messages[0].text == "M52"
-        assert (await self.say(store, "x", replaces=10)).n == 54
+        assert (await store.history("s", limit=1)).messages[0].text == f"M{STATES + 2}"
+        assert (await self.say(store, "x", replaces=10)).n == STATES + 4
         assert await store.state("s") == b'{"n":8}'
+
+    async def test_an_answer_that_is_made_anew_often_keeps_the_way_back(self, store: Store) -> None:
+        """Each time it restores a state, which costs none of the 50 that one may go back."""
+        await self.made(store)
+        for i in range(3):
+            await self.exchange(store, f"m{i}", b'{"n":%d}' % i)
+        for n in range(3, 48):
+            await self.anew(store, n)
+            claim = await self.claimed(store)
+            outcome = answer("M2")
+            outcome.state = b'{"n":2}'
+            await store.finish(claim, outcome)
+        await self.say(store, "x", replaces=2)
+        assert await store.state("s") == b'{"n":0}'
+
+    async def test_an_answer_given_again_leaves_other_asks_open(self, store: Store) -> None:
+        """The repeated message closes what it answers, as it did before, and nothing else."""
+        await self.made(store)
+        await self.say(store, "plan")
+        claim = await self.claimed(store)
+        asking = [Message(name, ask=Asked(f"ask_{name}")) for name in "ab"]
+        replies = [message.encode() for message in asking]
+        asks = [(i, f"ask_{name}") for i, name in enumerate("ab")]
+        await store.finish(claim, Outcome("completed", replies, asks=asks))
+        given = Message("", role="user", answers=[Answer("ask_a", "yes")])
+        wish = Submission("s", given.encode(), answers=given.answers)
+        await store.submit(wish)
+        await store.finish(await self.claimed(store), answer("sent"))
+        await self.anew(store, 2)
+        assert (await store.history("s")).asks == ["ask_b"]
+
+    async def test_a_turn_is_continued_only_as_the_last_one(self, store: Store) -> None:
+        """Whatever came behind it: a turn that waits, an answer, an edit; but a message that was
+        withdrawn is nothing. The act that accepts the message decides it."""
+        await self.made(store)
+        await self.exchange(store, "one")
+        assert (await self.say(store, "two", behind=1)).n == 2
+        with pytest.raises(MovedOn):
+            await self.say(store, "also two", behind=1)
+        assert (await self.say(store, "three", behind=2)).n == 3
+        for n in (3, 2):
+            await store.cancel("s", n)
+        assert (await self.say(store, "four", behind=1)).n == 4
+        await store.finish(await self.claimed(store), answer("FOUR"))
+        with pytest.raises(MovedOn):
+            await self.say(store, "x", behind=1)
+        await self.say(store, "quattro", replaces=4)
+        for n in (4, 7):
+            with pytest.raises(MovedOn):
+                await self.say(store, "x", behind=n)
+
+    async def test_one_key_stops_once(self, store: Store) -> None:
+        """A request that is repeated does not stop what came after it, even if there was nothing to
+        stop; a key of something else is refused."""
+        await self.made(store)
+        assert await store.stop("s", "k") == []
+        await self.say(store, "one", key="q", fingerprint="f")
+        assert await store.stop("s", "k") == []
+        assert await self.status(store, 1) == "queued"
+        assert [record.n for record in await store.stop("s", "l")] == [1]
+        with pytest.raises(KeyReused):
+            await store.stop("s", "q")
+
+    async def test_what_only_the_log_has_goes_with_it(self, store: Store) -> None:
+        """Changes of a session or of a waiting message, and feedback: requests that no limit counts
+        do not fill the store for ever."""
+        await self.made(store)
+        await self.exchange(store, "one")
+        reply = (await store.history("s")).messages[1].id
+        for i in range(5):
+            await store.update("s", {"metadata": b'{"i":%d}' % i})
+            await store.judge("s", reply, {"value": "up", "comment": str(i)})
+        await self.pass_time(store, 10.0)
+        await store.sweep(retention=0.5)
+        whole = await store.whole("s")
+        assert whole is not None
+        assert not [entry.kind for entry in whole.entries if entry.kind in "nv"]
+        found = await store.session("s")
+        assert found is not None
+        assert found.metadata == {"i": 4}
+        assert b'"comment":"4"' in (await store.history("s")).messages_json[1]
 
     async def test_a_fork_has_everything_up_to_a_turn(self, store: Store) -> None:
         """History, state and memory; from then on both go their own ways."""
