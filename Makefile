@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve test check simulate faults agents soak format bench docs clean
+.PHONY: help install serve test check simulate faults clients agents soak format bench docs clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -43,6 +43,11 @@ simulate: .venv/dev ## many worlds of crashes and races: SEEDS=10000
 faults: .venv/dev ## break processes, stores and lines, and count what is left: STRIKES=5
 	STRIKES=$(or $(STRIKES),5) $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 0 tests/faults/test_faults.py
 
+clients: .venv/dev ## other people's clients, in all versions; writes their table into the docs
+	rm -rf .clients && mkdir .clients
+	CLIENTS=all CLIENTS_TABLE=$(CURDIR)/.clients $(BIN)/python -m pytest -n 2 tests/test_clients.py
+	$(BIN)/python tests/client_table.py .clients
+
 agents: .venv/dev ## other people's agents, killed on every store
 	AGENT_STORES="sqlite redis postgres" $(BIN)/python -m pytest -n 2 tests/test_other_agents.py
 
@@ -66,4 +71,4 @@ docs: .venv/docs ## the documentation as a site in site/
 	$(BIN)/mkdocs build --strict
 
 clean:           ## remove what make has made
-	rm -rf .venv site dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .clients site dist .mypy_cache .ruff_cache .pytest_cache

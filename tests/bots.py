@@ -8,7 +8,9 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from turnwise import Ask, Bot, Message, Turn
+import orjson
+
+from turnwise import Ask, Bot, Message, Refusal, Turn
 
 echo = Bot()
 
@@ -91,3 +93,41 @@ async def _faulty(turn: Turn) -> AsyncIterator[str | Message]:
         if turn.attempt == 1 and order == "asking":
             await asyncio.sleep(0.05)
             os._exit(1)
+
+
+clients = Bot(max_attempts=20)
+
+
+@clients.reply
+async def _for_clients(turn: Turn) -> AsyncIterator[str | Message]:
+    """Does what the message says, as other people's clients need it to be tried."""
+    turn.usage = {"input_tokens": 3, "output_tokens": 4}
+    if turn.answers:
+        value = turn.answers[0].value
+        yield f"answered {value if isinstance(value, str) else orjson.dumps(value).decode()}"
+        return
+    turn.state["n"] = turn.state.get("n", 0) + 1
+    word, _, number = turn.text.partition(" ")
+    if word == "count":
+        for i in range(int(number)):
+            yield f"{i} "
+            await asyncio.sleep(0.1)
+    elif word == "two":
+        yield "one "
+        yield Message("second")
+    elif word == "fail":
+        yield "so far "
+        raise Refusal("I will not.")
+    elif word == "ask":
+        yield Ask("Send?", choices=["yes", "no"])
+    elif word == "client":
+        yield Ask("", kind="tool", name="where", data={"precise": True})
+    else:
+        if word == "tool":
+            async with turn.step("weather", {"city": "Paris"}) as step:
+                step.output = {"t": 3}
+        if word == "think":
+            async with turn.step("thinking", kind="reasoning") as step:
+                await step.say("hm ")
+                await step.say("so")
+        yield f"{turn.state['n']}: {turn.text}"

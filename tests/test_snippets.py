@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import typer
 import yaml
 from typer.main import get_command
 
+from conftest import Process
+from test_clients import HERE, installed
 from turnwise.cli.commands import app
 
 ROOT = Path(__file__).parent.parent
@@ -22,11 +25,14 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```([a-z]+)([^\n]*)\n(.+?)^```$", re.M | re.S)
 
 
-def snippets(language: str) -> list[object]:
+SERVED = ' title="against turnwise serve"'
+
+
+def snippets(language: str, about: str = "") -> list[object]:
     found: list[object] = []
     for page in PAGES:
-        for number, (kind, _, text) in enumerate(FENCE.findall(page.read_text()), 1):
-            if kind == language:
+        for number, (kind, more, text) in enumerate(FENCE.findall(page.read_text()), 1):
+            if kind == language and (more == SERVED) == (about == SERVED):
                 found.append(pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}"))
     return found
 
@@ -40,6 +46,38 @@ def test_python_snippets_run(text: str, tmp_path: Path) -> None:
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `turnwise serve` on this machine, without keys."""
+    process = Process(tmp_path_factory.mktemp("served"), "bots:clients")
+    process.start()
+    yield process.url
+    process.kill()
+
+
+@pytest.mark.parametrize("text", snippets("python", SERVED))
+def test_python_clients_run(text: str, served: str, tmp_path: Path) -> None:
+    """Programs that talk to a server that runs on this machine."""
+    text = text.replace("http://127.0.0.1:8000", served)
+    done = subprocess.run(
+        [sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("text", snippets("js", SERVED))
+def test_javascript_clients_run(text: str, served: str) -> None:
+    """The same in JavaScript."""
+    program = text.replace("http://127.0.0.1:8000", served)
+    done = subprocess.run(
+        ["node", "--input-type=module"], input=program, cwd=installed(HERE), capture_output=True,
+        text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
 
 
 def commands() -> list[str]:

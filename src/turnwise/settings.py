@@ -17,6 +17,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from turnwise.errors import ConfigurationError
 from turnwise.urls import Origin, origin
 
+PROTOCOLS = ("openai", "ai-sdk", "ag-ui", "langgraph", "pages")
+
 
 class Settings(BaseSettings):
     """All settings of a server; each field is a `TURNWISE_` variable."""
@@ -81,6 +83,10 @@ class Settings(BaseSettings):
     )
     owner_waiting: int | None = Field(
         default=None, ge=1, description="Maximum number of unfinished turns of one owner."
+    )
+    protocols: str = Field(
+        default=", ".join(PROTOCOLS),
+        description="Doors for other people's clients, separated by commas; none: no door.",
     )
     allowed_origins: str = Field(
         default="", description="Other origins whose pages may use the API, separated by commas."
@@ -169,6 +175,17 @@ class Settings(BaseSettings):
     def keys(self) -> frozenset[str]:
         """The API keys as a set."""
         return frozenset(key.strip() for key in self.api_keys.split(",") if key.strip())
+
+    def doors(self) -> list[str]:
+        """The protocols whose doors are open. Raises ConfigurationError for a name that is none."""
+        named = [one.strip() for one in self.protocols.split(",") if one.strip()]
+        if named == ["none"]:
+            return []
+        for one in named:
+            if one not in PROTOCOLS:
+                known = ", ".join(PROTOCOLS)
+                raise ConfigurationError(f"protocols: {one!r} is none of {known}.")
+        return named
 
     def origins(self) -> frozenset[Origin]:
         """The allowed origins as a set. Raises ConfigurationError if one is not an origin."""

@@ -98,6 +98,7 @@ def serve(
     grace: Annotated[float | None, option("grace", "--grace")] = None,
     api_keys: Annotated[str | None, option("api_keys", "--api-keys")] = None,
     allowed_origins: Annotated[str | None, option("allowed_origins", "--allowed-origins")] = None,
+    protocols: Annotated[str | None, option("protocols", "--protocols")] = None,
     jwt_secret: Annotated[str | None, option("jwt_secret", "--jwt-secret")] = None,
     jwt_jwks_url: Annotated[str | None, option("jwt_jwks_url", "--jwt-jwks-url")] = None,
     jwt_issuer: Annotated[str | None, option("jwt_issuer", "--jwt-issuer")] = None,
@@ -141,13 +142,15 @@ def serve(
         "max_streams": max_streams, "sessions_per_minute": sessions_per_minute,
         "messages_per_minute": messages_per_minute, "body_timeout": body_timeout,
         "send_timeout": send_timeout, "log_level": log_level, "debug": debug,
-        "jwt_secret": jwt_secret, "jwt_jwks_url": jwt_jwks_url, "jwt_issuer": jwt_issuer,
+        "protocols": protocols, "jwt_secret": jwt_secret,
+        "jwt_jwks_url": jwt_jwks_url, "jwt_issuer": jwt_issuer,
         "jwt_audience": jwt_audience, "guests": guests, "when_busy": when_busy, "settle": settle,
         "owner_running": owner_running, "owner_waiting": owner_waiting, "files": files,
         "max_file": max_file, "max_files": max_files,
     }  # fmt: skip
     settings = settings_with(given)
     settings.origins()
+    settings.doors()
     if reload and settings.workers > 1:
         raise ConfigurationError("--reload works with one process only: omit --workers.")
     # Errors are reported here, once, and not by every process.

@@ -89,6 +89,10 @@ class Hub:
         if not waiting:
             del self._waiters[session]
 
+    def is_followed(self, session: str) -> bool:
+        """Whether anybody here reads the session's events."""
+        return session in self._readers
+
     @property
     def shut(self) -> bool:
         """Whether this process is stopping."""

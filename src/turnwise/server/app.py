@@ -29,6 +29,7 @@ from turnwise.channels.problems import ProblemRoute, as_problem
 from turnwise.channels.uploads import UploadChannel
 from turnwise.channels.websocket import WebSocketChannel
 from turnwise.errors import TurnwiseError
+from turnwise.protocols.mounted import EXPOSED, DoorsCORS, mount
 from turnwise.runtime import Runtime
 from turnwise.server.api_page import api_page
 from turnwise.server.markdown import to_html
@@ -47,8 +48,6 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 READ = ["GET", "HEAD"]
-ASKED_HEADERS = ("Idempotency-Key", "Last-Event-ID", "Prefer")
-"""Our own headers that pages of other origins may send."""
 PAGE_FILES = {
     "": ("index.html", "text/html; charset=utf-8"),
     "page/app.css": ("app.css", "text/css; charset=utf-8"),
@@ -135,6 +134,8 @@ class Application(FastAPI):
         outermost = super().build_middleware_stack()
         # Observability tools expect the framework's own middleware outermost: ours is inside.
         assert isinstance(outermost, ServerErrorMiddleware)
+        if self.channel.access.is_open:
+            outermost.app = DoorsCORS(outermost.app)
         if not self.user_middleware:
             outermost.app = FastPath(outermost.app, self.channel)
         if self.origins:
@@ -142,8 +143,8 @@ class Application(FastAPI):
                 outermost.app,
                 allow_origins=[as_text(one) for one in self.origins],
                 allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
-                allow_headers=["Authorization", "Content-Type", *ASKED_HEADERS],
-                expose_headers=["Location", "Retry-After"],
+                allow_headers=["*"],  # clients send many of their own, and none is a credential
+                expose_headers=EXPOSED,
                 max_age=3600,
             )
         return outermost
@@ -170,6 +171,7 @@ def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
     )
     app.channel = _add_channels(app.router, runtime, None)
     app.origins = runtime.settings.origins()
+    mount(app, runtime)
     app.include_router(_operations(runtime))
     app.include_router(_page(runtime, app.channel.access, ideas))
     app.add_api_route("/docs", _docs, include_in_schema=False, methods=READ)

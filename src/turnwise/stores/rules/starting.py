@@ -282,7 +282,7 @@ def _is_too_large(message: Message) -> bool:
         len(message.text) > MERGED_TEXT
         or len(message.attachments) > MERGED_FILES
         or len(orjson.dumps(message.metadata)) > MERGED_JSON
-        or len(orjson.dumps(message.answers)) > MERGED_JSON
+        or len(orjson.dumps([list(answer) for answer in message.answers])) > MERGED_JSON
     )
 
 

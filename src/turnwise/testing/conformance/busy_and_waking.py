@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from turnwise.conversation import Asked, Message
+from turnwise.conversation import Answer, Asked, Message
 from turnwise.errors import Busy, KeyReused, QueueFull
 from turnwise.stores.base import Store
 from turnwise.stores.claim import Outcome
@@ -73,7 +73,8 @@ class BusyAndWakingConformance(Acting):
         """One that would make it too large waits for a turn of its own."""
         await self.made(store)
         for text in ("a" * 60_000, "b" * 30_000, "c" * 60_000):
-            await self.say(store, text, when_busy="merge")
+            given = Message(text, role="user", answers=[Answer("ask", text[:1])])
+            await store.submit(Submission("s", given.encode(), when_busy="merge"))
         claim = await self.claimed(store)
         assert [await self.status(store, n) for n in (1, 2, 3)] == ["running", "merged", "queued"]
         await store.finish(claim, answer("so"))

@@ -1,0 +1,183 @@
+"""Inputs: the shapes of OpenAI's request bodies, and what a turn is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, Field
+
+from turnwise.conversation import Attachment, Message
+from turnwise.errors import Invalid
+
+MAX_INSTRUCTIONS = 8_000
+"""Characters of a response's instructions, which its turn keeps."""
+
+
+class ConversationRef(BaseModel):
+    id: str = Field(min_length=1, max_length=400)
+
+
+class ResponseIn(BaseModel):
+    input: str | list[dict[str, Any]] = Field(default="")
+    conversation: str | ConversationRef | None = None
+    previous_response_id: str | None = Field(None, max_length=400)
+    background: bool | None = False
+    stream: bool | None = False
+    store: bool | None = True
+    metadata: dict[str, Any] | None = None
+    instructions: str | None = Field(None, max_length=MAX_INSTRUCTIONS)
+    model: str | None = Field(None, max_length=200)
+    user: str | None = None
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool | None = False
+
+
+class ChatIn(BaseModel):
+    messages: list[dict[str, Any]] = Field(min_length=1, max_length=1001)
+    model: str | None = Field(None, max_length=200)
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class ConversationIn(BaseModel):
+    items: list[dict[str, Any]] | None = Field(None, max_length=1000)
+    metadata: dict[str, Any] | None = None
+
+
+class ItemsIn(BaseModel):
+    items: list[dict[str, Any]] = Field(min_length=1, max_length=20)
+
+
+@dataclass
+class Given:
+    """What a request gives: what was said before, and what is said now."""
+
+    before: list[Message] = field(default_factory=list)
+    text: str = ""
+    attachments: list[Attachment] = field(default_factory=list)
+    answers: list[tuple[str, Any]] = field(default_factory=list)
+    id: str | None = None
+
+
+def given(items: str | Sequence[Mapping[str, Any]]) -> Given:
+    """The turn that some items are: the last message of a person, and the results of calls that
+    come behind everything that the bot has said."""
+    if isinstance(items, str):
+        return Given(text=items)
+    found = Given()
+    last = _last_of_bot(items)
+    said = [i for i, item in enumerate(items) if item.get("role") == "user"]
+    now = said[-1] if said and said[-1] > last else None
+    for i, item in enumerate(items):
+        result = _result(item)
+        if i == now:
+            found.text, found.attachments = content_of(item.get("content"))
+            found.id = item.get("id") if isinstance(item.get("id"), str) else None
+        elif result is not None and i > last:
+            found.answers.append(result)
+        elif result is None and (message := message_of(item)) is not None:
+            found.before.append(message)
+    return found
+
+
+def _last_of_bot(items: Sequence[Mapping[str, Any]]) -> int:
+    kinds = ("function_call", "reasoning", "mcp_call")
+    return max(
+        (
+            i
+            for i, item in enumerate(items)
+            if item.get("role") == "assistant" or item.get("type") in kinds
+        ),
+        default=-1,
+    )
+
+
+def _result(item: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """The result of a call, in either of OpenAI's forms."""
+    if item.get("type") == "function_call_output":
+        name, value = item.get("call_id"), item.get("output")
+    elif item.get("role") == "tool":
+        name, value = item.get("tool_call_id"), item.get("content")
+    else:
+        return None
+    if not isinstance(name, str):
+        raise Invalid("A call's result names its call_id.")
+    if isinstance(value, list):
+        value = content_of(value)[0]
+    return name, value
+
+
+ROLES: dict[Any, Literal["user", "assistant", "system"]] = {
+    "user": "user", "assistant": "assistant", "system": "system", "developer": "system",
+}  # fmt: skip
+
+
+def message_of(item: Mapping[str, Any]) -> Message | None:
+    """An item as a message of a history; one without words is none."""
+    role = ROLES.get(item.get("role"))
+    if role is None:
+        return None
+    text, attachments = content_of(item.get("content"))
+    if not (text or attachments):
+        return None
+    return Message(text, attachments, role=role)
+
+
+def content_of(content: Any) -> tuple[str, list[Attachment]]:
+    """The text and the files of a message's content. Raises Invalid."""
+    if content is None or isinstance(content, str):
+        return content or "", []
+    if not isinstance(content, list):
+        raise Invalid("A message's content is a text or a list of parts.")
+    texts: list[str] = []
+    files: list[Attachment] = []
+    for part in content:
+        if not isinstance(part, Mapping):
+            raise Invalid("A part of a message's content is an object.")
+        kind = part.get("type")
+        if kind in ("text", "input_text", "output_text"):
+            texts.append(str(part.get("text") or ""))
+        elif kind in ("image_url", "input_image"):
+            image = part.get("image_url")
+            url = image.get("url") if isinstance(image, Mapping) else image
+            files.append(_attachment("image", url, None))
+        elif kind in ("file", "input_file"):
+            files.append(_file({**part, **(part.get("file") or {})}))
+        elif kind == "input_audio":
+            audio = part.get("input_audio") or {}
+            form = str(audio.get("format") or "wav")
+            files.append(
+                _attachment(f"audio/{form}", f"data:audio/{form};base64,{audio.get('data')}")
+            )
+        else:
+            raise Invalid(f"A part of the type {kind!r} cannot be sent.")
+    return "\n".join(texts), files
+
+
+def _file(part: Mapping[str, Any]) -> Attachment:
+    data = part.get("file_data")
+    if isinstance(data, str) and not data.startswith("data:"):
+        data = f"data:application/octet-stream;base64,{data}"
+    if data is None and part.get("file_id"):
+        raise Invalid("Files are sent with their data or a URL: there is no store of file ids.")
+    return _attachment("file", data or part.get("file_url"), part.get("filename"))
+
+
+def _attachment(kind: str, url: Any, name: Any = None) -> Attachment:
+    """A file by its URL; a data URL says its own type. Raises Invalid."""
+    if not isinstance(url, str) or not url.startswith(("data:", "http://", "https://", "/")):
+        raise Invalid("A file needs an http(s) or data URL.")
+    if url.startswith("data:"):
+        kind = url[5:].partition(",")[0].partition(";")[0] or "text/plain"
+    return Attachment(kind, url, name if isinstance(name, str) else None)
+
+
+def texts_of(messages: Iterable[Message]) -> bytes:
+    """What distinguishes one history from another."""
+    return orjson.dumps([(message.role, message.text) for message in messages])
