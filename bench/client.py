@@ -24,7 +24,7 @@ class Connection:
         self._writer.close()
 
     def _send(self, method: str, path: str, body: bytes, headers: str) -> None:
-        head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-length: {len(body)}\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(body)}\r\n"
         kind = "content-type: application/json\r\n" if body else ""
         self._writer.write(f"{head}{kind}{headers}\r\n".encode() + body)
 

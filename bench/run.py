@@ -17,6 +17,7 @@ from rich.table import Table
 
 from client import Connection, Talker
 from cost_rows import bench_costs, bench_postgres, bench_profile
+from door_rows import bench_doors
 from measure import (
     CLIENT_CORE,
     CONNECTIONS,
@@ -109,6 +110,7 @@ async def main() -> None:
             bench_processes(),
             bench_redis(),
             bench_scripts(),
+            bench_doors(),
         ):
             async for row in bench:
                 status.update(f"Measured: {row.measured}")

@@ -324,7 +324,7 @@ FOLDS: dict[str, Callable[[], Fold]] = {
     "chat": lambda: ChatFold(RECORD, True),
     "ai-sdk": lambda: UIFold(RECORD),
     "ai-sdk 7": lambda: UIFold(RECORD, resets=True),
-    "ag-ui": lambda: AGUIFold("t", "r", [{"id": "m", "role": "user", "content": "hi"}]),
+    "ag-ui": lambda: AGUIFold("t", "r", history=[{"id": "m", "role": "user", "content": "hi"}]),
     "langgraph": lambda: LangGraphFold(RECORD, ["values", "messages-tuple"], []),
 }
 
@@ -351,7 +351,7 @@ def test_another_attempt_voids_what_was_shown() -> None:
     assert "data-void" in old
     events = folded(FOLDS["ag-ui"]())
     kinds = [one["type"] for one in events]
-    void = kinds.index("MESSAGES_SNAPSHOT")
+    void = kinds.index("MESSAGES_SNAPSHOT", 2)
     assert kinds[void - 1] == "TEXT_MESSAGE_END"
     assert [one["id"] for one in events[void]["messages"]] == ["m"]
     lang = folded(FOLDS["langgraph"]())
@@ -368,7 +368,7 @@ def test_a_fold_is_a_function_of_the_log(name: str) -> None:
 
 def test_a_replay_without_a_cursor_leaves_void_attempts_out() -> None:
     """A page that loads has shown nothing of them."""
-    for fold in (UIFold(RECORD, attempt=2), AGUIFold("t", "r", [], attempt=2)):
+    for fold in (UIFold(RECORD, attempt=2), AGUIFold("t", "r", history=[], attempt=2)):
         shown = json.dumps(folded(fold))
         assert "wrong" not in shown
         assert "void" not in shown

@@ -29,6 +29,9 @@ class Fold:
         self._attempt = 0
         self._said = False
 
+    async def prepare(self) -> None:
+        """Read what is needed when an attempt is void; called before another one begins."""
+
     def feed(self, event: Event) -> Iterator[bytes]:
         """The chunks of the next event; none behind the last one."""
         if self.done:

@@ -112,6 +112,8 @@ class Following:
             return []
         if event.type == events.QUEUED and self._fold.begun:
             return []  # of the turn that answers this one's message as well
+        if event.type == events.STARTED and event.json()["attempt"] > 1:
+            await self._fold.prepare()
         return list(self._fold.feed(event))
 
     async def _recalled(self) -> Iterator[bytes]:

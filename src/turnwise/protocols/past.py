@@ -40,6 +40,11 @@ class Exchange:
         """The turn's number."""
         return self.record.n
 
+    def has(self, message: str) -> bool:
+        """Whether a message with this id belongs to this turn."""
+        ids = [*(said.id for said in self.said), *(reply.id for reply in self.replies)]
+        return message in ids
+
     @property
     def asked(self) -> Exchange:
         """The same without its answer."""
@@ -53,13 +58,15 @@ class Exchange:
         return reply.messages if reply is not None else ()
 
 
-async def backwards(gateway: Gateway, session_id: str) -> AsyncIterator[Exchange]:
+async def backwards(
+    gateway: Gateway, session_id: str, *, page: int = PAGE
+) -> AsyncIterator[Exchange]:
     """The visible turns of a session, the latest first. Raises NotFound."""
     before: int | None = None
     ids: dict[str, str] = {}
     more = True
     while more:
-        records, more = await gateway.turns(session_id, before=before, limit=PAGE)
+        records, more = await gateway.turns(session_id, before=before, limit=page)
         for record in reversed(records):
             if record.message is not None and record.note.get(ID):
                 ids[record.message.id] = record.note[ID]
@@ -72,6 +79,13 @@ async def backwards(gateway: Gateway, session_id: str) -> AsyncIterator[Exchange
 async def exchanges(gateway: Gateway, session_id: str) -> list[Exchange]:
     """All visible turns of a session, in order. Raises NotFound."""
     return [found async for found in backwards(gateway, session_id)][::-1]
+
+
+async def last(gateway: Gateway, session_id: str) -> Exchange | None:
+    """The last visible turn, if there is one. Raises NotFound."""
+    async for found in backwards(gateway, session_id, page=1):
+        return found
+    return None
 
 
 async def find(gateway: Gateway, session_id: str, message: str) -> tuple[Exchange, Said] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -16,7 +17,7 @@ from turnwise.protocols.ag_ui.fold import RunFold, idle, interrupt
 from turnwise.protocols.ag_ui.messages import RunIn, results, snapshot, text_of
 from turnwise.protocols.asking import asks_of, value_of
 from turnwise.protocols.door import Caller, Door
-from turnwise.protocols.past import Exchange, exchanges, find
+from turnwise.protocols.past import Exchange, exchanges, find, last
 from turnwise.stores.records import Submitted
 
 AGENT = "turnwise"
@@ -98,8 +99,8 @@ class Agent:
             submitted = await self._submit(caller, session_id, body)
             if submitted is None:
                 return await self._attach(caller, body)
-            before = await self._before(session_id, submitted.turn.n)
-            fold = RunFold(body.threadId, body.runId, snapshot(before))
+            before = partial(self._before, session_id, submitted.turn.n)
+            fold = RunFold(body.threadId, body.runId, before=before)
             return self._door.stream(caller, submitted.turn, fold)
         return await self._attach(caller, body)
 
@@ -127,13 +128,24 @@ class Agent:
             return None
         text, files = text_of(last)
         id = last.get("id")
-        known = await find(self._door.gateway, session_id, id) if isinstance(id, str) else None
+        known = None
         if isinstance(id, str):
             note["id"] = id
+            if not await self._is_new(session_id, body, id):
+                known = await find(self._door.gateway, session_id, id)
         if known is not None and known[1].text == text:  # the page wants another answer
             return await caller.again(session_id, known[0].n, key=_key(body))
         replaces = known[0].n if known is not None else None
         return await caller.submit(session_id, text, attachments=files, replaces=replaces, **more)
+
+    async def _is_new(self, session_id: str, body: RunIn, id: str) -> bool:
+        """Whether the last message comes right behind the last turn, as mostly: then it need not be
+        looked for."""
+        end = await last(self._door.gateway, session_id)
+        if end is None:
+            return True
+        before = str(body.messages[-2].get("id")) if len(body.messages) > 1 else ""
+        return end.has(before) and not end.has(id)
 
     async def _waiting(self, session_id: str, given: list[tuple[str, Any]]) -> dict[str, Any]:
         history = await self._door.gateway.history(session_id, limit=1)
@@ -151,10 +163,10 @@ class Agent:
 
     # What there is
 
-    async def _before(self, session_id: str, n: int) -> list[Exchange]:
+    async def _before(self, session_id: str, n: int) -> list[dict[str, Any]]:
         """What was said before the answer to turn `n`; of that only the question."""
         found = await exchanges(self._door.gateway, session_id)
-        return [one if one.n < n else one.asked for one in found if one.n <= n]
+        return snapshot([one if one.n < n else one.asked for one in found if one.n <= n])
 
     async def _attach(self, caller: Caller, body: RunIn) -> Response:
         """What was said, and then the answer of this run, or of the running one, from its first
@@ -172,7 +184,7 @@ class Agent:
             return await self._idle(session_id, body, found)
         before = [one if one.n < record.n else one.asked for one in found if one.n <= record.n]
         fold = RunFold(
-            body.threadId, body.runId, snapshot(before), attach=True,
+            body.threadId, body.runId, history=snapshot(before),
             attempt=max(1, record.attempt),
         )  # fmt: skip
         return self._door.stream(caller, record, fold)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -18,17 +18,23 @@ STATE_DELTA = "state.delta"
 
 
 class RunFold(Fold):
-    """`history` are the page's messages without the reply that follows; with `attach` they are sent
-    at the beginning."""
+    """`history` are the page's messages without the reply that follows, for a page that attaches;
+    `before` reads them when they are needed."""
 
     def __init__(
-        self, thread: str, run: str, history: Sequence[dict[str, Any]], *, attach: bool = False,
+        self,
+        thread: str,
+        run: str,
+        *,
+        history: Sequence[dict[str, Any]] | None = None,
+        before: Callable[[], Awaitable[Sequence[dict[str, Any]]]] | None = None,
         attempt: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(attempt=attempt)
         self._ids = {"threadId": thread, "runId": run}
         self._history = history
-        self._attach = attach
+        self._attach = history is not None
+        self._before = before
         self._messages: dict[int, str] = {}
         self._open: dict[str, bytes] = {}
         self._kinds: dict[str, str] = {}
@@ -37,6 +43,10 @@ class RunFold(Fold):
 
     def _say(self, type: str, **fields: Any) -> bytes:
         return b"data: %b\n\n" % orjson.dumps({"type": type, **fields})
+
+    async def prepare(self) -> None:
+        if self._history is None and self._before is not None:
+            self._history = await self._before()
 
     def queued(self, position: int) -> Iterator[bytes]:
         yield self._say("RUN_STARTED", **self._ids)
@@ -48,7 +58,7 @@ class RunFold(Fold):
     def void(self) -> Iterator[bytes]:
         yield from self._close_all()
         self._interrupts.clear()
-        yield self._say("MESSAGES_SNAPSHOT", messages=self._history)
+        yield self._say("MESSAGES_SNAPSHOT", messages=self._history or [])
 
     def _close_all(self) -> Iterator[bytes]:
         yield from reversed(self._open.values())

@@ -12,7 +12,7 @@ from turnwise.channels.bodies import JSON
 from turnwise.channels.problems import as_problem
 from turnwise.conversation import Answer, TurnRecord
 from turnwise.errors import Invalid, NotFound
-from turnwise.protocols.ai_sdk.fold import UIFold
+from turnwise.protocols.ai_sdk.fold import UIFold, message_id
 from turnwise.protocols.ai_sdk.messages import (
     Approval,
     ChatIn,
@@ -23,7 +23,7 @@ from turnwise.protocols.ai_sdk.messages import (
 )
 from turnwise.protocols.asking import asks_of, value_of
 from turnwise.protocols.door import Caller, Door, name_of
-from turnwise.protocols.past import exchanges, find
+from turnwise.protocols.past import exchanges, find, last
 from turnwise.stores.records import Submitted
 
 HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
@@ -79,7 +79,7 @@ class Chat:
         found = None
         try:
             await caller.check(session_id)
-            if message.id:
+            if message.id and not await self._is_new(session_id, body, message):
                 found = await find(self._door.gateway, session_id, message.id)
         except NotFound:
             if body.id is not None:
@@ -96,6 +96,17 @@ class Chat:
             key=f"ai-sdk {digest}" if message.id else None,
             note={"door": "ai-sdk", "id": message.id} if message.id else {"door": "ai-sdk"},
         )  # fmt: skip
+
+    async def _is_new(self, session_id: str, body: ChatIn, message: UIMessage) -> bool:
+        """Whether the message comes right behind the last turn, as mostly: then it need not be
+        looked for."""
+        end = await last(self._door.gateway, session_id)
+        if end is None:
+            return True
+        before = [one.id for one in body.messages if one is not message][-1:]
+        if not before or end.has(message.id):
+            return False
+        return before[0] == message_id(end.record) or end.has(before[0])
 
     async def _again(self, caller: Caller, session_id: str, body: ChatIn) -> Submitted:
         """The answer to the last message of a person again."""

@@ -186,7 +186,9 @@ class Runs:
     async def _stream(
         self, caller: Caller, name: str, record: TurnRecord, modes: list[str], skip: int = 0
     ) -> FoldStream:
-        found = await exchanges(self._door.gateway, record.session)
+        found = []
+        if "values" in modes:  # nothing else needs what was said before
+            found = await exchanges(self._door.gateway, record.session)
         before = [one if one.n < record.n else one.asked for one in found if one.n <= record.n]
         fold = RunFold(record, modes, shown(before))
         return self._door.stream(caller, record, fold, skip=skip, headers=_where(name, record))
