@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from hashlib import sha256
-from importlib import resources
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
@@ -21,48 +18,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from turnwise import telemetry
 from turnwise.channels.access import Access, Authorize
-from turnwise.channels.bodies import JSON, read_body
+from turnwise.channels.bodies import JSON
 from turnwise.channels.fast_path import FastPath
 from turnwise.channels.http import HTTPChannel
 from turnwise.channels.people import PeopleChannel
-from turnwise.channels.problems import ProblemRoute, as_problem
+from turnwise.channels.problems import as_problem
 from turnwise.channels.uploads import UploadChannel
 from turnwise.channels.websocket import WebSocketChannel
 from turnwise.errors import TurnwiseError
 from turnwise.protocols.mounted import EXPOSED, DoorsCORS, mount
 from turnwise.runtime import Runtime
 from turnwise.server.api_page import api_page
-from turnwise.server.markdown import to_html
+from turnwise.server.chat_page import READ, Brand, chat_page, page_headers
 from turnwise.urls import Origin, as_text
 
 log = logging.getLogger("turnwise.http")
-
-PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-PAGE_HEADERS = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": PAGE_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-READ = ["GET", "HEAD"]
-PAGE_FILES = {
-    "": ("index.html", "text/html; charset=utf-8"),
-    "page/app.css": ("app.css", "text/css; charset=utf-8"),
-    "page/docs.css": ("docs.css", "text/css; charset=utf-8"),
-    "page/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "page/conversation.js": ("conversation.js", "text/javascript; charset=utf-8"),
-    "page/asks.js": ("asks.js", "text/javascript; charset=utf-8"),
-    "page/steps.js": ("steps.js", "text/javascript; charset=utf-8"),
-    "page/tools.js": ("tools.js", "text/javascript; charset=utf-8"),
-    "page/uploads.js": ("uploads.js", "text/javascript; charset=utf-8"),
-    "page/growing.js": ("growing.js", "text/javascript; charset=utf-8"),
-    "page/screen.js": ("screen.js", "text/javascript; charset=utf-8"),
-    "page/api.js": ("api.js", "text/javascript; charset=utf-8"),
-    "page/icon.svg": ("icon.svg", "image/svg+xml"),
-}
 
 
 def router(runtime: Runtime, *, authorize: Authorize | None = None) -> APIRouter:
@@ -80,9 +50,41 @@ def router(runtime: Runtime, *, authorize: Authorize | None = None) -> APIRouter
     return routes
 
 
+def page(
+    runtime: Runtime,
+    *,
+    authorize: Authorize | None = None,
+    title: str = "Turnwise",
+    greeting: str = "",
+    accent: str = "",
+    logo: str | Path | None = None,
+    ideas: Sequence[str] = (),
+    texts: Mapping[str, Mapping[str, str]] | None = None,
+) -> APIRouter:
+    """The session routes and the chat page, for a FastAPI application, with your own login:
+
+        app.include_router(turnwise.page(runtime, authorize=who, title="Help"), prefix="/chat")
+
+    `authorize` as in `router`; if it names owners, the list of conversations is the owner's, on
+    every device. For the others see `Brand`. Include it with a prefix. Raises ConfigurationError.
+    """
+    brand = Brand(title, greeting, accent, logo, ideas, texts or {})
+    routes = APIRouter()
+    channel = _add_channels(routes, runtime, authorize)
+    routes.add_api_route("", _with_slash, methods=["GET"], include_in_schema=False)
+    routes.include_router(chat_page(runtime, channel.access, brand))
+    return routes
+
+
+async def _with_slash(request: Request) -> Response:
+    """What the page is made of is beside it, so its address ends with a slash."""
+    last = quote(request.url.path.rpartition("/")[2])
+    return Response(status_code=307, headers={"Location": f"{last}/"})
+
+
 def _add_channels(routes: APIRouter, runtime: Runtime, authorize: Authorize | None) -> HTTPChannel:
     settings = runtime.settings
-    access = Access(lambda: runtime.gateway, settings, authorize)
+    access = Access(lambda: runtime.gateway, settings, authorize, runtime.rates)
     WebSocketChannel(routes, lambda: runtime.gateway, access, settings)
     channel = HTTPChannel(routes, lambda: runtime.gateway, access, settings)
     PeopleChannel(routes, lambda: runtime.gateway, access, settings)
@@ -153,8 +155,10 @@ class Application(FastAPI):
 def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
     """The whole server: session routes, chat page at `/`, health and metrics.
 
-    `ideas` are the first messages that the page suggests.
+    `ideas` are the first messages that the page suggests; the rest of its looks are settings.
     """
+    settings = runtime.settings
+    brand = Brand(settings.title, settings.greeting, settings.accent, settings.logo or None, ideas)
     app = Application(
         title="Turnwise",
         description=(
@@ -173,7 +177,7 @@ def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
     app.origins = runtime.settings.origins()
     mount(app, runtime)
     app.include_router(_operations(runtime))
-    app.include_router(_page(runtime, app.channel.access, ideas))
+    app.include_router(chat_page(runtime, app.channel.access, brand))
     app.add_api_route("/docs", _docs, include_in_schema=False, methods=READ)
     app.add_exception_handler(HTTPException, _as_problem)
     app.add_exception_handler(Exception, _as_problem)
@@ -185,7 +189,7 @@ async def _docs(request: Request) -> Response:
     """The HTTP interface as a readable page."""
     root = quote(request.scope.get("root_path", "").rstrip("/"))
     return Response(
-        api_page(request.app.openapi(), root), headers=PAGE_HEADERS, media_type="text/html"
+        api_page(request.app.openapi(), root), headers=page_headers(), media_type="text/html"
     )
 
 
@@ -250,49 +254,3 @@ class Readiness:
             log.warning("not ready: %s", error or "the store does not answer in time")
             return "store_unavailable"
         return "ok"
-
-
-class Texts(BaseModel):
-    """Markdown to be shown."""
-
-    texts: list[str] = Field(max_length=100)
-
-
-def _page(runtime: Runtime, access: Access, ideas: Sequence[str]) -> APIRouter:
-    """The chat page and its resources: files, and Markdown as safe HTML."""
-    routes = APIRouter(route_class=ProblemRoute, include_in_schema=False)
-    folder = resources.files(__package__).joinpath("page")
-    for path, (name, kind) in PAGE_FILES.items():
-        content = folder.joinpath(name).read_bytes()
-        routes.add_api_route(f"/{path}", _file(content, kind), methods=READ)
-
-    @routes.get("/page/about")
-    async def about() -> Response:
-        return JSON(orjson.dumps({"ideas": list(ideas)}))
-
-    @routes.post("/page/render")
-    async def render(request: Request) -> Response:
-        await access.anybody(request)
-        settings = runtime.settings
-        body = await read_body(
-            request,
-            Texts,
-            runtime.gateway.hub.alarms,
-            limit=settings.max_body,
-            timeout=settings.body_timeout,
-        )
-        html = await asyncio.to_thread(lambda: [to_html(text) for text in body.texts])
-        return JSON(orjson.dumps({"html": html}))
-
-    return routes
-
-
-def _file(content: bytes, kind: str) -> Any:
-    headers = {"ETag": f'"{sha256(content).hexdigest()[:16]}"', **PAGE_HEADERS}
-
-    async def file(request: Request) -> Response:
-        if request.headers.get("if-none-match") == headers["ETag"]:
-            return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers, media_type=kind)
-
-    return file

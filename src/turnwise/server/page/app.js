@@ -1,37 +1,34 @@
 // The chat page: the conversations of this browser, the unsent messages, and what a person can do.
 
-import * as api from "./api.js";
+import { about, client, useKey } from "./api.js";
 import { told } from "./asks.js";
 import { Conversation } from "./conversation.js";
+import { List } from "./list.js";
 import { $, element, explain, notify, showLink, toEnd } from "./screen.js";
+import { speak, t } from "./texts.js";
+import { Outbox } from "./turnwise.js";
 import * as uploads from "./uploads.js";
 
-// What this browser remembers: its sessions, which one is open, and the unsent messages.
-
-const memory = {
-  read(key, fallback) {
-    try { return JSON.parse(localStorage.getItem(`turnwise.${key}`)) ?? fallback; } catch { return fallback; }
-  },
-  write(key, value) {
-    try { localStorage.setItem(`turnwise.${key}`, JSON.stringify(value)); } catch { /* private window */ }
-  },
-};
-let sessions = memory.read("sessions", []);
-let outbox = memory.read("outbox", []);
 let drafts = {};
-let key = null;
 let conversation = null;
-
-const remember = () => { memory.write("sessions", sessions); showSessions(); };
+let brand = "Turnwise";
+const list = new List({ enter: (session) => enter(session), isOpen: ({ id }) => id === conversation?.session.id });
 
 // Sending: a message stays in the outbox until the server has it, across reloads and restarts.
 
-const pending = () => outbox.filter((message) => message.session === conversation?.session.id);
-
-function settle(sentKey) {
-  outbox = outbox.filter((message) => message.key !== sentKey);
-  memory.write("outbox", outbox);
-}
+const outbox = new Outbox({
+  on: {
+    session: (id) => list.get(id),
+    sent: () => { notify(""); conversation?.show(); },
+    failed(problem, message) {
+      const shown = message.session === conversation?.session.id;
+      if (!problem.retryable && shown) $("text").value ||= message.text;
+      if (shown && [401, 404].includes(problem.status)) gone(problem.status === 404);
+      else explain(problem);
+      conversation?.show();
+    },
+  },
+});
 
 // A message that is being edited, or changed while it waits; the field is for its new text.
 let editing = null;
@@ -39,8 +36,7 @@ function edit(turn) {
   if (!editing) drafts[conversation.session.id] = $("text").value;
   editing = turn;
   $("editing").hidden = !turn;
-  $("editing-text").textContent = turn?.waits ? "Changing a message that waits."
-    : "Editing: the new message takes the place of the old one and of all behind it.";
+  $("editing-text").textContent = t(turn?.waits ? "changing" : "editing");
   $("text").value = turn ? turn.text : drafts[conversation?.session.id] || "";
   grow();
   $("text").focus();
@@ -49,28 +45,23 @@ function edit(turn) {
 async function sendEdited(text) {
   const turn = editing;
   edit(null);
-  if (turn.waits) return api.change(conversation.session, turn.n, text).catch(explain);
-  put(conversation.session, { text, replaces: turn.n });
-  conversation.show();
-  toEnd();
-  return flush();
+  if (turn.waits) return conversation.session.change(turn.n, text).catch(explain);
+  return put(conversation.session, { text, replaces: turn.n });
 }
 
 // Goes on in a new conversation, which is the same up to a turn.
 async function branch(n) {
   const from = conversation.session;
   try {
-    const made = await api.fork(from, n, `${from.name || "Conversation"} · branch`.slice(0, 200));
-    const session = { id: made.id, token: made.token, name: made.name };
-    sessions.unshift(session);
-    remember();
-    await enter(session);
+    const made = await from.fork(n, `${from.name || t("new")} · ${t("branch_name")}`.slice(0, 200));
+    list.add(made);
+    await enter(made);
   } catch (problem) { explain(problem); }
 }
 
 function named(name) {
   conversation.session.name = name;
-  remember();
+  list.keep();
   showTitle();
 }
 
@@ -82,66 +73,34 @@ async function send(text) {
     return grow();
   }
   const attachments = uploads.take();
-  put(session, attachments.length ? { text, attachments } : { text });
   if (!session.name) {
     session.name = text.split("\n")[0].slice(0, 60) || attachments[0].name;
-    api.rename(session, session.name).catch(() => {});
-    remember();
+    session.rename(session.name).catch(() => {});
     showTitle();
   }
+  await put(session, attachments.length ? { text, attachments } : { text });
+}
+
+async function put(session, message) {
+  outbox.put(session, message);
+  list.touch(session);
   conversation?.show();
   toEnd();
-  await flush();
+  await outbox.flush();
 }
 
-function put(session, message) {
-  outbox.push({ session: session.id, key: crypto.randomUUID(), ...message });
-  memory.write("outbox", outbox);
-}
-
-async function answer(answers) {
-  put(conversation.session, { text: "", answers });
-  conversation.show();
-  toEnd();
-  await flush();
-}
+const answer = (answers) => put(conversation.session, { text: "", answers });
 
 let beginning = null;
 // The session that is open, or a new one.
 const here = async () => conversation?.session
   ?? await (beginning ??= begin().finally(() => { beginning = null; }));
-let flushing = false;
-async function flush() {
-  if (flushing) return;
-  flushing = true;
-  try {
-    while (outbox.length) {
-      const [message] = outbox;
-      const session = sessions.find((one) => one.id === message.session);
-      try {
-        if (session) await api.submit(session, message);
-        settle(message.key);
-        notify("");
-      } catch (problem) {
-        const shown = message.session === conversation?.session.id;
-        if (!problem.retryable) {
-          settle(message.key);
-          if (shown) $("text").value ||= message.text;
-        }
-        if (shown && [401, 404].includes(problem.status)) gone(problem.status === 404);
-        else explain(problem);
-        if (problem.retryable) await new Promise((done) => setTimeout(done, problem.status === 429 ? 1500 : 700));
-      }
-      conversation?.show();
-    }
-  } finally { flushing = false; }
-}
 
 function showPending() {
   document.querySelectorAll(".pending").forEach((item) => item.remove());
-  for (const message of pending()) {
+  for (const message of conversation ? outbox.of(conversation.session) : []) {
     const item = element("li", "message user waiting pending");
-    item.append(element("div", "bubble", told(message)), element("div", "meta", "Sending"));
+    item.append(element("div", "bubble", told(message)), element("div", "meta", t("sending")));
     $("open").append(item);
   }
   $("welcome").hidden = $("messages").childElementCount + $("open").childElementCount > 0;
@@ -150,17 +109,16 @@ function showPending() {
 // Sessions
 
 async function begin() {
-  let made;
+  let session;
   try {
-    made = await api.create(key);
+    session = await client.create();
   } catch (problem) {
     if (problem.status !== 401) { explain(problem); return null; }
-    key = await askKey();
+    const key = await askKey();
+    useKey(key);
     return key ? begin() : null;
   }
-  const session = { id: made.id, token: made.token, name: null };
-  sessions.unshift(session);
-  remember();
+  list.add(session);
   // Not awaited: messages sent meanwhile continue in order. If another conversation is open now, it stays open.
   if (!conversation) {
     drafts[session.id] = $("text").value;  // the next message may be half written
@@ -172,10 +130,10 @@ async function begin() {
 async function enter(session) {
   conversation?.close();
   if (conversation && !editing) drafts[conversation.session.id] = $("text").value;
-  conversation = new Conversation(session, { arrived: settle, connected: flush, gone, again: send, answer, edit, branch, named, changed: showPending });
+  conversation = new Conversation(session, { arrived: (key) => outbox.settle(key), connected: () => outbox.flush(), gone, again: send, answer, edit, branch, named, changed: showPending });
   editing = null;
   $("editing").hidden = true;
-  memory.write("current", session.id);
+  list.current = session;
   $("text").value = drafts[session.id] || "";
   if (!beginning) uploads.clear();
   grow();
@@ -200,10 +158,10 @@ function blank() {
   $("earlier").hidden = true;
   $("stop").hidden = true;
   $("welcome").hidden = conversation !== null;
-  $("reset").hidden = $("delete").hidden = conversation === null;
+  for (const id of ["reset", "delete", "rename", "save"]) $(id).hidden = conversation === null;
   showLink("open");
   showTitle();
-  showSessions();
+  list.show();
 }
 
 function fresh() {
@@ -211,7 +169,7 @@ function fresh() {
   conversation = null;
   editing = null;
   $("editing").hidden = true;
-  memory.write("current", null);
+  list.current = null;
   document.body.classList.remove("sidebar-open");
   notify("");
   blank();
@@ -220,50 +178,29 @@ function fresh() {
 
 // What was written stays in the field, for the new conversation.
 function gone(deleted) {
-  const why = deleted ? "This conversation is no longer on the server."
-    : "The server does not accept this browser's key to this conversation any more.";
-  notify(why, ["New conversation", fresh]);
+  notify(t(deleted ? "gone" : "refused"), [t("new"), fresh]);
 }
 
 function forget(session, deleted) {
-  sessions = sessions.filter((one) => one.id !== session.id);
-  outbox = outbox.filter((message) => message.session !== session.id);
-  memory.write("outbox", outbox);
-  remember();
+  outbox.forget(session);
+  list.remove(session);
   if (conversation?.session.id === session.id) fresh();
-  if (deleted !== undefined) {
-    notify(deleted ? "That conversation is no longer on the server."
-      : "The server does not accept this browser's key to that conversation any more.");
-  }
+  if (deleted !== undefined) notify(t(deleted ? "gone" : "refused"));
 }
 
 // The screen
 
-function showSessions() {
-  $("sessions").replaceChildren(...sessions.map((session) => {
-    const item = element("li");
-    const button = element("button", "", session.name || "New conversation");
-    button.type = "button";
-    button.title = session.name || "";
-    button.dir = "auto";
-    if (session.id === conversation?.session.id) button.setAttribute("aria-current", "true");
-    button.onclick = () => enter(session);
-    item.append(button);
-    return item;
-  }));
-}
-
 function showTitle() {
-  const name = conversation?.session.name || "New conversation";
-  $("title").textContent = name;
-  document.title = conversation?.session.name ? `${name} · Turnwise` : "Turnwise";
+  const { name } = conversation?.session ?? {};
+  $("title").textContent = name || t("new");
+  document.title = name ? `${name} · ${brand}` : brand;
 }
 
 // Other tabs of this browser have the same sessions and the same outbox.
 addEventListener("storage", () => {
-  sessions = memory.read("sessions", []);
-  outbox = memory.read("outbox", []);
-  showSessions();
+  list.read();
+  outbox.read();
+  list.show();
 });
 
 function grow() {
@@ -280,6 +217,16 @@ function ask(text, yes) {
   $("confirm").showModal();
   return new Promise((done) => {
     $("confirm").onclose = () => done($("confirm").returnValue === "yes");
+  });
+}
+
+function askName(name) {
+  $("name").value = name ?? "";
+  $("name-dialog").returnValue = "";
+  $("name-dialog").showModal();
+  $("name").select();
+  return new Promise((done) => {
+    $("name-dialog").onclose = () => done($("name-dialog").returnValue === "yes" ? $("name").value.trim() : null);
   });
 }
 
@@ -321,30 +268,49 @@ $("earlier").onclick = () => conversation.earlier().catch(explain);
 $("latest").onclick = toEnd;
 $("open-sidebar").onclick = () => { document.body.classList.add("sidebar-open"); $("close-sidebar").focus(); };
 $("close-sidebar").onclick = $("shade").onclick = () => document.body.classList.remove("sidebar-open");
+$("theme").onclick = () => globalThis.nextTheme();
+$("rename").onclick = async () => {
+  const { session } = conversation;
+  const name = await askName(session.name);
+  if (name) session.rename(name).then(() => { session.name = name; list.keep(); showTitle(); }, explain);
+};
+$("save").onclick = () => conversation.save().catch(explain);
 $("reset").onclick = async () => {
-  if (await ask("Empty this conversation? Its messages will be deleted.", "Empty")) {
-    api.reset(conversation.session).catch(explain);
-  }
+  if (await ask(t("empty_sure"), t("empty_yes"))) conversation.session.reset().catch(explain);
 };
 $("delete").onclick = async () => {
-  if (!(await ask("Delete this conversation? This cannot be undone.", "Delete"))) return;
+  if (!(await ask(t("delete_sure"), t("delete_yes")))) return;
   const { session } = conversation;
   try {
-    await api.remove(session);
+    await session.remove();
   } catch (problem) {
     if (problem.status !== 404) return explain(problem);
   }
   forget(session);
 };
-uploads.start(here, grow);
-api.about().then(({ ideas }) => $("ideas").append(...ideas.map((idea) => {
-  const button = element("button", "", idea);
-  button.type = "button";
-  button.onclick = () => send(idea);
-  return button;
-}))).catch(() => {});
 
-const current = sessions.find((session) => session.id === memory.read("current", null));
-if (current) enter(current);
-else fresh();
-grow();
+function begun({ ideas = [], title, greeting, texts, listed }) {
+  speak(texts);
+  brand = title ?? brand;
+  $("brand").textContent = brand;
+  if (greeting) {
+    $("greeting").textContent = greeting;
+    $("about").hidden = true;
+  }
+  $("kept").textContent = t(listed ? "kept_there" : "kept_here");
+  $("ideas").append(...ideas.map((idea) => {
+    const button = element("button", "", idea);
+    button.type = "button";
+    button.dir = "auto";
+    button.onclick = () => send(idea);
+    return button;
+  }));
+  return listed ? list.load() : null;
+}
+
+uploads.start(here, grow);
+about().catch(() => ({})).then(begun).catch(explain).then(() => {
+  if (list.current) enter(list.current);
+  else fresh();
+  grow();
+});

@@ -1,6 +1,7 @@
 // What a message asks for: buttons for choices, fields for a form. `answer(value)` sends the answer.
 
 import { element } from "./screen.js";
+import { t } from "./texts.js";
 
 export function askFor(ask, answer) {
   const box = element("div", "ask");
@@ -11,8 +12,8 @@ export function askFor(ask, answer) {
   };
   if (ask.choices) box.append(...ask.choices.map((choice) => button(choice, () => once(choice))));
   else if (ask.kind === "form") box.append(form(Array.isArray(ask.data?.fields) ? ask.data.fields : [], once));
-  else if (ask.kind === "tool") box.append(element("div", "meta", `Waits for the result of ${ask.name ?? "a tool"}.`));
-  else box.append(form([{ name: "answer", label: "Your answer" }], ({ answer: text }) => once(text)));
+  else if (ask.kind === "tool") box.append(element("div", "meta", t("waits_for", { name: ask.name ?? "?" })));
+  else box.append(form([{ name: "answer", label: t("your_answer") }], ({ answer: text }) => once(text)));
   return box;
 }
 
@@ -37,7 +38,7 @@ function form(fields, done) {
     label.append(control(field));
     made.append(label);
   }
-  const send = element("button", "", "Answer");
+  const send = element("button", "", t("do_answer"));
   made.append(send);
   made.onsubmit = (event) => {
     event.preventDefault();

@@ -1,20 +1,16 @@
 // A conversation on the screen: its history, its open turns, and the connection that delivers events.
 
-import * as api from "./api.js";
+import { render } from "./api.js";
 import { askFor, told } from "./asks.js";
 import { Growing } from "./growing.js";
-import { $, atEnd, element, explain, keepSelection, notify, say, showLink, toEnd, whenNotSelected } from "./screen.js";
+import { $, atEnd, copy, element, explain, keepSelection, notify, say, showLink, toEnd, whenNotSelected } from "./screen.js";
 import { Steps } from "./steps.js";
-import { tools } from "./tools.js";
+import { t, when } from "./texts.js";
+import { copyButtons, judging, tools } from "./tools.js";
 import { shown } from "./uploads.js";
 
-// Why an answer is incomplete, in words.
-const ENDED = {
-  length: "The answer reached its maximum length.",
-  filtered: "The rest of the answer was filtered.",
-  cut: "The answer was cut off.",
-  error: "The answer was cut off by an error.",
-};
+// Why an answer is incomplete.
+const ENDED = ["length", "filtered", "cut", "error"];
 const TERMINAL = ["turn.completed", "turn.failed", "turn.cancelled"];
 const ofTurn = (item, n) => { item.dataset.turn = n; return item; };
 
@@ -36,6 +32,7 @@ class Markdown {
       whenNotSelected(target, () => {
         target.innerHTML = html;
         target.classList.remove("plain");
+        copyButtons(target);
       });
     });
   }
@@ -45,7 +42,7 @@ class Markdown {
     while (this.waiting.length) {
       const jobs = this.waiting.splice(0, 100);
       try {
-        const html = await api.render(this.session, jobs.map(({ text }) => text));
+        const html = await render(this.session, jobs.map(({ text }) => text));
         jobs.forEach(({ use }, i) => use(html[i]));
       } catch { /* plain text is readable too */ }
       await new Promise((done) => setTimeout(done, 80));
@@ -83,7 +80,7 @@ export class Conversation {
   }
 
   async load() {
-    const [page, failed] = await Promise.all([api.messages(this.session), api.failures(this.session)]);
+    const [page, failed] = await Promise.all([this.session.messages(), this.session.failures()]);
     if (this.closed) return;
     this.errors = new Map(failed.turns.map((turn) => [turn.n, turn.error]));
     this.open.clear();
@@ -93,7 +90,7 @@ export class Conversation {
     this.prepend(page);
     for (const turn of page.open) this.begin(turn.n, turn.message, turn.status);
     this.line?.close();
-    this.line = new api.Line(this.session, page.cursor, {
+    this.line = this.session.follow(page.cursor, {
       onEvent: (event) => this.take(event),
       onState: (state) => { if (!this.closed) showLink(state); if (state === "open") this.on.connected(); },
       onGone: (code) => { showLink("open"); this.on.gone(code === 4404); },
@@ -117,7 +114,7 @@ export class Conversation {
 
   async earlier() {
     $("earlier").hidden = true;  // until it is known whether there are more
-    const page = await api.messages(this.session, this.first);
+    const page = await this.session.messages(this.first);
     if (this.closed) return;
     const height = $("scroller").scrollHeight;
     this.prepend(page);
@@ -192,13 +189,15 @@ export class Conversation {
     const n = message.turn;
     const all = [];
     if (message.role === "user" && !message.answers) {
-      all.push(["edit", "Edit", () => this.on.edit({ n, text: message.text })]);
+      all.push(["edit", t("edit"), () => this.on.edit({ n, text: message.text })]);
     }
+    if (message.text) all.push(["copy", t("copy"), (button) => copy(message.text, button)]);
+    if (message.role === "assistant") all.push(...judging(this.session, message));
     if (last) {
-      all.push(["again", "Answer again", () => api.again(this.session, n).catch(explain)]);
-      all.push(["branch", "Branch from here", () => this.on.branch(n)]);
+      all.push(["again", t("again"), () => this.session.again(n).catch(explain)]);
+      all.push(["branch", t("branch"), () => this.on.branch(n)]);
     }
-    if (all.length) item.append(tools(all));
+    if (all.length) item.append(tools(all, when(message.created_at)));
   }
 
   start({ turn: n, attempt }) {
@@ -211,9 +210,9 @@ export class Conversation {
     turn.busy = element("div", "busy");
     const dots = element("span", "dots");
     dots.append(element("i"), element("i"), element("i"));
-    turn.busy.append(dots, element("span", "hidden", "Answering"));
+    turn.busy.append(dots, element("span", "hidden", t("answering")));
     turn.answer.append(turn.busy);
-    if (attempt > 1) turn.answer.append(element("div", "meta", "The server was interrupted and has restarted the answer."));
+    if (attempt > 1) turn.answer.append(element("div", "meta", t("restarted")));
     turn.item.after(turn.answer);
   }
 
@@ -252,7 +251,7 @@ export class Conversation {
     const withdrawn = type === "turn.cancelled" && turn.status === "queued";
     if (withdrawn) {
       turn.item.remove();
-      return say("The message was withdrawn.");
+      return say(t("withdrawn"));
     }
     if (error && turn.message) turn.item.append(this.failure(error, turn.message.text));
     if (turn.message) this.offer(turn.item, { ...turn.message, turn: n }, !turn.replies.length);
@@ -270,11 +269,34 @@ export class Conversation {
       });
       turn.answer?.remove();
     });
-    if (type === "turn.cancelled") say("Stopped.");
+    if (type === "turn.cancelled") say(t("stopped"));
     else say(error ? error.message : turn.replies.map((reply) => reply.text).join("\n"));
   }
 
   // Drawing
+
+  sources(sources) {
+    const box = element("div", "sources");
+    box.append(element("span", "", t("sources")), ...sources.filter(({ url }) => /^https?:/.test(url)).map(({ url, title }) =>
+      Object.assign(element("a", "", title || url), { href: url, target: "_blank", rel: "noopener noreferrer", dir: "auto" })));
+    return box;
+  }
+
+  // The whole conversation as a file for the person.
+  async save() {
+    const every = [];
+    for (let before, more = true; more;) {
+      const page = await this.session.messages(before);
+      every.unshift(...page.messages);
+      before = page.messages[0]?.seq;
+      more = page.has_more && before !== undefined;
+    }
+    const text = every.map((one) => `## ${t(one.role === "user" ? "you" : "answer")} ${when(one.created_at)}\n\n${told(one)}\n`);
+    const file = new Blob([`# ${this.session.name || t("new")}\n\n${text.join("\n")}`], { type: "text/markdown" });
+    const link = Object.assign(element("a"), { href: URL.createObjectURL(file), download: `${this.session.name || "conversation"}.md` });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }
 
   steps(steps) {
     const item = element("li", "message assistant");
@@ -284,15 +306,17 @@ export class Conversation {
 
   item(message, drawn = null, failed = null) {
     const item = ofTurn(element("li", `message ${message.role}`), message.turn);
-    const who = element("span", "hidden", message.role === "user" ? "You said:" : "The answer:");
+    const who = element("span", "hidden", t(message.role === "user" ? "you" : "answer"));
     const bubble = drawn ?? element("div", "bubble plain", told(message));
     bubble.dir = "auto";
     item.append(who, bubble);
     for (const attachment of message.attachments) item.append(shown(this.session, attachment));
     bubble.hidden = !message.text && !message.answers && message.attachments.length > 0;
     if (message.role !== "user") this.markdown.show(bubble, message.text);
-    const ended = message.partial ? (failed ? "Not finished" : "Stopped") : ENDED[message.metadata.ended];
-    if (ended) item.append(element("div", "meta", ended));
+    const ended = message.partial ? (failed ? "unfinished" : "stopped") : ENDED.find((one) => one === message.metadata.ended);
+    if (ended) item.append(element("div", "meta", t(ended)));
+    const sources = message.metadata.sources ?? [];
+    if (Array.isArray(sources) && sources.length) item.append(this.sources(sources));
     if (message.ask && this.asks.has(message.ask.id)) {
       item.append(askFor(message.ask, (value) => this.on.answer([{ ask: message.ask.id, value }])));
     }
@@ -309,14 +333,14 @@ export class Conversation {
       turn.place = waiting ? place : null;
       turn.meta.replaceChildren();
       if (!waiting) return;
-      const ahead = place === 1 ? "1 message ahead" : `${place} messages ahead`;
-      const withdraw = element("button", "", "Withdraw");
+      const ahead = place === 1 ? t("one_ahead") : t("ahead", { n: place });
+      const withdraw = element("button", "", t("withdraw"));
       withdraw.type = "button";
-      withdraw.onclick = () => api.cancel(this.session, turn.n).catch(explain);
-      const change = element("button", "", "Change");
+      withdraw.onclick = () => this.session.cancel(turn.n).catch(explain);
+      const change = element("button", "", t("change"));
       change.type = "button";
       change.onclick = () => this.on.edit({ n: turn.n, text: turn.message.text, waits: true });
-      turn.meta.append(element("span", "", place ? `Waiting, ${ahead}` : "Waiting"), change, withdraw);
+      turn.meta.append(element("span", "", place ? ahead : t("waiting")), change, withdraw);
     });
     $("stop").hidden = !turns.some((turn) => turn.status === "running");
     this.on.changed();
@@ -324,13 +348,13 @@ export class Conversation {
 
   stop() {
     const running = [...this.open.values()].find((turn) => turn.status === "running");
-    if (running) api.cancel(this.session, running.n).catch(explain);
+    if (running) this.session.cancel(running.n).catch(explain);
   }
 
   failure(error, text) {
     const box = element("div", "failure", error.message);
     if (error.retryable && text) {
-      const again = element("button", "", "Ask again");
+      const again = element("button", "", t("ask_again"));
       again.type = "button";
       again.onclick = () => { again.remove(); this.on.again(text); };
       box.append(again);

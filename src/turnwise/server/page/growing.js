@@ -3,6 +3,7 @@
 // the traffic is in proportion to the answer.
 
 import { element, whenNotSelected } from "./screen.js";
+import { copyButtons } from "./tools.js";
 
 // Where the first whole block of a text ends: at an empty line that is not inside a fence of code.
 export function blockEnd(text) {
@@ -66,6 +67,7 @@ export class Growing {
     this.markdown.render(text, (html) => whenNotSelected(block, () => {
       block.innerHTML = html;
       block.classList.remove("plain");
+      copyButtons(block);
     }));
   }
 }

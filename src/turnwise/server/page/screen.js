@@ -1,5 +1,7 @@
 // The parts of the screen that all other modules use.
 
+import { t } from "./texts.js";
+
 export const $ = (id) => document.getElementById(id);
 
 export function element(tag, className, text) {
@@ -10,7 +12,7 @@ export function element(tag, className, text) {
 }
 
 export function showLink(state) {
-  $("link").textContent = state === "lost" ? "Reconnecting…" : "";
+  $("link").textContent = state === "lost" ? t("reconnecting") : "";
 }
 
 // `action`, if any, is [label, function] of a button beside the text.
@@ -25,8 +27,14 @@ export function notify(text, action) {
 }
 
 export function explain(problem) {
-  const offline = "The server cannot be reached. Your message is kept and will be sent as soon as possible.";
-  notify(problem.status === 0 ? offline : problem.message);
+  notify(problem.status === 0 ? t("offline") : problem.message);
+}
+
+export async function copy(text, button) {
+  await navigator.clipboard.writeText(text);
+  button.classList.add("did");
+  say(t("copied"));
+  setTimeout(() => button.classList.remove("did"), 1500);
 }
 
 export function say(text) { $("spoken").textContent = text; }

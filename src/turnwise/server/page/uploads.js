@@ -1,7 +1,7 @@
 // Files: chosen, pasted or dropped, kept on the server, and shown to who may read the session.
 
-import * as api from "./api.js";
 import { $, element, explain, notify } from "./screen.js";
+import { t } from "./texts.js";
 
 let attached = [];  // of the message that is being written: {name, type, url} once it is on the server
 let session = null;  // makes or gives the session that the files belong to
@@ -35,7 +35,7 @@ async function add(files) {
     attached.push(one);
     draw();
     try {
-      Object.assign(one, await api.upload(to, file));
+      Object.assign(one, await to.upload(file));
       notify("");
     } catch (problem) {
       attached = attached.filter((other) => other !== one);
@@ -52,7 +52,7 @@ function draw() {
     if (one.preview) item.append(Object.assign(element("img"), { src: one.preview, alt: "" }));
     const remove = element("button", "", "×");
     remove.type = "button";
-    remove.setAttribute("aria-label", `Remove ${one.name}`);
+    remove.setAttribute("aria-label", t("remove", { name: one.name }));
     remove.onclick = () => { attached = attached.filter((other) => other !== one); draw(); };
     item.append(element("span", "", one.name), remove);
     return item;
@@ -89,7 +89,7 @@ export function shown(from, { name, type, url }) {
   if (!url.startsWith("/")) return element("span", "meta", label);
   if (/^image\/(png|jpeg|gif|webp|avif)$/.test(type)) {
     const image = Object.assign(element("img", "picture"), { alt: label });
-    api.content(from, url).then((blob) => { image.src = URL.createObjectURL(blob); })
+    from.content(url).then((blob) => { image.src = URL.createObjectURL(blob); })
       .catch(() => image.replaceWith(element("span", "meta", label)));
     return image;
   }
@@ -98,7 +98,7 @@ export function shown(from, { name, type, url }) {
   link.onclick = async () => {
     try {
       const there = element("a");
-      Object.assign(there, { href: URL.createObjectURL(await api.content(from, url)), download: label });
+      Object.assign(there, { href: URL.createObjectURL(await from.content(url)), download: label });
       there.click();
     } catch (problem) { explain(problem); }
   };
