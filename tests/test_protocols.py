@@ -239,7 +239,7 @@ async def test_behind_a_middleware_that_ends_cleanly(sqlite_url: str, name: str)
     async with serving(app, lifespan="on") as url, httpx.AsyncClient(base_url=url) as client:
         path, body = asks("hi", "chat")[name]
         answer = await client.post(path, json=body, headers=ADA)
-        assert answer.status_code == 500
+        assert answer.status_code == 501
         assert "pure ASGI middleware" in answer.text
 
 
@@ -323,7 +323,7 @@ FOLDS: dict[str, Callable[[], Fold]] = {
     "openai": lambda: ResponseFold(RECORD),
     "chat": lambda: ChatFold(RECORD, True),
     "ai-sdk": lambda: UIFold(RECORD),
-    "ai-sdk 7": lambda: UIFold(RECORD, resets=True),
+    "ai-sdk 7": lambda: UIFold(RECORD, version=7),
     "ag-ui": lambda: AGUIFold("t", "r", history=[{"id": "m", "role": "user", "content": "hi"}]),
     "langgraph": lambda: LangGraphFold(RECORD, ["values", "messages-tuple"], []),
 }
@@ -491,7 +491,7 @@ async def test_errors_in_openais_form(open_sqlite_door: Opener) -> None:
     async with open_sqlite_door(bots.clients, **GIVEN) as door:
         post = door.client.post
         bad: list[tuple[str, Any, int]] = [
-            ("responses", {"input": "a", "conversation": "c", "previous_response_id": "r"}, 422),
+            ("responses", {"input": "a", "conversation": "c", "previous_response_id": "r"}, 400),
             ("responses", {"input": "", "conversation": "c"}, 422),
             ("responses", {"input": "a", "previous_response_id": "resp_eA_1"}, 404),
             ("responses", {"input": "a", "previous_response_id": "nonsense"}, 404),

@@ -12,12 +12,12 @@ from turnwise.settings import Settings
 from turnwise.turn import Turn
 
 if TYPE_CHECKING:
-    from turnwise.server.app import install, router
+    from turnwise.server.app import install, page, router
 else:
 
     def __getattr__(name: str) -> Any:
         """These bring FastAPI, a third of the time to import: workers do without."""
-        if name in ("install", "router"):
+        if name in ("install", "page", "router"):
             from turnwise.server import app
 
             return getattr(app, name)
@@ -45,5 +45,6 @@ __all__ = [
     "TurnwiseError",
     "batched",
     "install",
+    "page",
     "router",
 ]

@@ -16,6 +16,7 @@ import orjson
 from turnwise import telemetry
 from turnwise.asking import Asking
 from turnwise.bot import Bot, Handler
+from turnwise.channels.rate_limit import Rates
 from turnwise.conversation import (
     checked_policy,
 )
@@ -74,6 +75,7 @@ class Runtime(Asking):
             self._store.path if isinstance(self._store, SQLiteStore) else None,
             memory=isinstance(self._store, MemoryStore),
         )
+        self.rates = Rates(self.settings.sessions_per_minute, self.settings.messages_per_minute)
         self._with_worker = worker
         self._worker: Worker | None = None
         self._gateway: Gateway | None = None

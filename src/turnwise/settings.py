@@ -84,6 +84,12 @@ class Settings(BaseSettings):
     owner_waiting: int | None = Field(
         default=None, ge=1, description="Maximum number of unfinished turns of one owner."
     )
+    title: str = Field(default="Turnwise", description="The name on the chat page.")
+    greeting: str = Field(default="", description="What the chat page says before a message.")
+    accent: str = Field(
+        default="", description="The chat page's colour, or two, for light and dark."
+    )
+    logo: str = Field(default="", description="The file of the chat page's logo.")
     protocols: str = Field(
         default=", ".join(PROTOCOLS),
         description="Doors for other people's clients, separated by commas; none: no door.",

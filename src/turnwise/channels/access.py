@@ -29,7 +29,7 @@ from starlette.requests import HTTPConnection
 
 from turnwise import urls
 from turnwise.channels.login import Login
-from turnwise.channels.rate_limit import Counted, Rate
+from turnwise.channels.rate_limit import Counted, Rates
 from turnwise.conversation import checked_owner
 from turnwise.errors import ConfigurationError, Forbidden, Invalid, NotFound, Unauthorized
 from turnwise.gateway.gateway import Gateway
@@ -72,6 +72,7 @@ class Access:
         gateway: Callable[[], Gateway],
         settings: Settings,
         authorize: Authorize | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self._gateway = gateway
         self._api_keys = settings.keys()
@@ -79,8 +80,8 @@ class Access:
         self._login = Login(settings)
         self._guests = settings.guests or not (self._api_keys or self._login.configured)
         self._authorize = authorize
-        self._sessions = Rate(settings.sessions_per_minute, "Too many new sessions from here.")
-        self._messages = Rate(settings.messages_per_minute, "Too many messages in this session.")
+        rates = rates or Rates(settings.sessions_per_minute, settings.messages_per_minute)
+        self._sessions, self._messages = rates.sessions, rates.messages
 
     async def to_create(self, connection: HTTPConnection) -> Principal:
         """The caller that creates a session. Raises Unauthorized if it may not."""
@@ -171,7 +172,12 @@ class Access:
         return not (self.by_host or self._api_keys or self._login.configured)
 
     async def anybody(self, connection: HTTPConnection) -> None:
-        """Raises Unauthorized unless the caller has an API key, a session's token, or a login."""
+        """Raises Unauthorized unless the caller has an API key, a session's token or a login, or is
+        known to the host."""
+        if self._authorize is not None:
+            if await self._decide(connection, None) is False:
+                raise Unauthorized()
+            return
         token = bearer(connection)
         if token is None:
             raise Unauthorized()
@@ -214,11 +220,7 @@ class Access:
             return Principal(trusted=True, scope=_scope(token), key=True)
         if len(owners) > 1:
             raise Invalid("One header X-Turnwise-Owner, at most.")
-        try:
-            owner = owners[0].encode("latin-1").decode()
-        except UnicodeDecodeError:
-            raise Invalid("X-Turnwise-Owner must be UTF-8.") from None
-        owner = checked_owner(owner)
+        owner = decoded_owner(owners[0])
         return Principal(owner=owner, trusted=True, scope=_scope(token), key=True)
 
     def creating(self, connection: HTTPConnection, principal: Principal) -> Counted:
@@ -294,6 +296,14 @@ def _network(address: str) -> str:
         mapped = found.ipv4_mapped
         return str(mapped) if mapped else str(ip_network((int(found), 64), strict=False))
     return address
+
+
+def decoded_owner(header: str) -> str:
+    """An owner in a header, which is UTF-8. Raises Invalid."""
+    try:
+        return checked_owner(header.encode("latin-1").decode())
+    except UnicodeDecodeError:
+        raise Invalid("An owner in a header must be UTF-8.") from None
 
 
 def is_local(connection: HTTPConnection) -> bool:

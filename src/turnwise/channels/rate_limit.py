@@ -72,3 +72,11 @@ class Rate:
         if len(self._rested) > self._forget_at:
             self._rested = {key: at for key, at in self._rested.items() if at > now}
             self._forget_at = max(FEW, 2 * len(self._rested))
+
+
+class Rates:
+    """What is counted of one process's strangers, at all of its doors together."""
+
+    def __init__(self, sessions: int, messages: int) -> None:
+        self.sessions = Rate(sessions, "Too many new sessions from here.")
+        self.messages = Rate(messages, "Too many messages in this session.")

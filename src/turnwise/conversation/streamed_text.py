@@ -24,7 +24,7 @@ class StreamedText:
     def hear(self, event: Event) -> str:
         """The text that this event adds. Raises TurnError if the turn failed or was cancelled."""
         body = event.json()
-        if event.type == events.STARTED and body["attempt"] > 1:
+        if event.type == events.STARTED and (self._said or body["attempt"] > 1):
             self._again, self._shown, self._place = 0, "", 0
         elif event.type == events.DELTA:
             begun, self._shown = bool(self._said), self._shown + body["text"]

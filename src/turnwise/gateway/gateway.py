@@ -177,14 +177,17 @@ class Gateway(Sessions, Turns):
         session_id: str,
         n: int,
         *,
+        note: Mapping[str, Any] | None = None,
         key: str | None = None,
         generation: int | None = None,
         owner: str | None = None,
     ) -> Submitted:
         """Answer turn `n` anew: it and all behind it are taken back, and its own message is
-        submitted once more. Raises as `submit` does."""
+        submitted once more, with its own note or another one. Raises as `submit` does."""
         wish = self._wish(session_id, key, b"", generation, owner)
         wish.replaces, wish.again = n, True
+        if note:
+            wish.note = checked_metadata(note, "A note")
         wish.fingerprint = fingerprint(["again", n])
         return await self._submit(wish)
 

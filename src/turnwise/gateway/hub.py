@@ -57,8 +57,8 @@ class Hub:
         With `turn` it receives only that turn's events and ends with the last one. With
         `generation` it is closed when the session's tokens are replaced. Raises TooManyStreams.
         """
-        if limited and self._count >= self._limit:
-            raise TooManyStreams()
+        if limited:
+            self.check_room()
         self._store.follow(session)
         place = after if isinstance(after, Cursor) else Cursor(after)
         reader = Reader(self.leave, self.alarms, self._store, session, place, turn, generation)
@@ -89,9 +89,14 @@ class Hub:
         if not waiting:
             del self._waiters[session]
 
-    def is_followed(self, session: str) -> bool:
-        """Whether anybody here reads the session's events."""
-        return session in self._readers
+    def is_followed(self, session: str, turn: int) -> bool:
+        """Whether anybody here reads the events of this turn, or all of its session's."""
+        return any(one.turn in (None, turn) for one in self._readers.get(session, ()))
+
+    def check_room(self) -> None:
+        """Raises TooManyStreams if no reader can join."""
+        if self._count >= self._limit:
+            raise TooManyStreams()
 
     @property
     def shut(self) -> bool:

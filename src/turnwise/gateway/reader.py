@@ -90,6 +90,11 @@ class Reader:
         self._buffer: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def turn(self) -> int | None:
+        """The turn whose events it reads, or None: those of all."""
+        return self._turn
+
     # Called by the hub
 
     def push(self, appended: list[Event]) -> None:

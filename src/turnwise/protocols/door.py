@@ -19,7 +19,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
-from turnwise.channels.access import LOCAL, Access, Authorize, Principal, bearer
+from turnwise.channels.access import (
+    LOCAL,
+    Access,
+    Authorize,
+    Principal,
+    bearer,
+    decoded_owner,
+)
 from turnwise.channels.bodies import JSON, M, read_body
 from turnwise.channels.problems import OURS, as_problem
 from turnwise.conversation import (
@@ -35,7 +42,7 @@ from turnwise.errors import Forbidden, Invalid, NoFileStore, NotFound, Unauthori
 from turnwise.gateway.gateway import Gateway
 from turnwise.gateway.listing import SessionPage
 from turnwise.protocols.fold import Fold
-from turnwise.protocols.following import FoldStream, Following
+from turnwise.protocols.following import FoldStream, Following, check_stream
 from turnwise.runtime import Runtime
 from turnwise.stores.records import Submitted
 
@@ -46,6 +53,8 @@ ALONE = 3600.0
 
 CALLED = "called"
 """Where a session's private part has the name that its client gave it."""
+
+UNEXPECTED = (TypeError, ValueError, AttributeError, KeyError, IndexError, RecursionError)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -62,7 +71,7 @@ class Door:
     ) -> None:
         self.routes = APIRouter(include_in_schema=False)
         self._runtime = runtime
-        self._access = Access(lambda: runtime.gateway, runtime.settings, authorize)
+        self._access = Access(lambda: runtime.gateway, runtime.settings, authorize, runtime.rates)
         self._route = _route_class(wrong)
 
     @property
@@ -79,9 +88,21 @@ class Door:
 
     async def caller(self, request: Request) -> Caller:
         """Who calls. Raises Unauthorized."""
-        token = request.headers.get("x-api-key") or bearer(request)
-        principal = await self._access.caller(request, token)
+        tokens = [one for one in (bearer(request), request.headers.get("x-api-key")) if one]
+        for token in tokens[:-1]:  # a client may send a key of its own beside the one that counts
+            try:
+                principal = await self._access.caller(request, token)
+                return Caller(request, principal, self._access, self.gateway)
+            except Unauthorized:
+                pass
+        principal = await self._access.caller(request, tokens[-1] if tokens else None)
         return Caller(request, principal, self._access, self.gateway)
+
+    def check_stream(self, request: Request) -> None:
+        """What would refuse a stream does so before a message is accepted. Raises TooManyStreams,
+        UnsafeStream."""
+        check_stream(request)
+        self.gateway.hub.check_room()
 
     async def body(self, request: Request, model: type[M]) -> M:
         """The request's body: it may hold the whole conversation, with its files."""
@@ -127,7 +148,8 @@ class Caller:
         principal = self.principal
         if owner is None or not principal.key or principal.owner is not None:
             return self
-        return Caller(self.request, principal._replace(owner=owner), self.access, self.gateway)
+        principal = principal._replace(owner=decoded_owner(owner))
+        return Caller(self.request, principal, self.access, self.gateway)
 
     def check_host(self) -> None:
         """Raises Forbidden for one who may not put words into a conversation that goes on: neither
@@ -136,6 +158,30 @@ class Caller:
             raise Forbidden("Only an API key puts messages into a conversation.")
 
     # Sessions
+
+    async def by_id(self, session_id: str) -> Session:
+        """The session that an id of ours holds, which is never a name. Raises NotFound,
+        Unauthorized."""
+        principal = self.principal
+        if principal.session is not None and principal.session != session_id:
+            raise NotFound("This session does not exist.")
+        if principal.owner is None and self.access.by_host:
+            await self.access.to_session(self.request, session_id)
+        return await self.check(checked_session_id(session_id))
+
+    async def turn(self, session_id: str, n: int) -> TurnRecord:
+        """A turn that an id of ours holds. Raises NotFound, Unauthorized."""
+        await self.by_id(session_id)
+        return await self.gateway.turn(session_id, n)
+
+    async def begin(self, name: str) -> str:
+        """The id of the session that the caller calls so, which is made if need be."""
+        session_id = await self.session_id(name)
+        try:
+            await self.check(session_id)
+        except NotFound:
+            await self.create(name)
+        return session_id
 
     async def session_id(self, name: str) -> str:
         """The id of the session that the caller calls so; it need not exist. Raises NotFound."""
@@ -227,13 +273,17 @@ class Caller:
             counted.counts = submitted.created
         return submitted
 
-    async def again(self, session_id: str, n: int, key: str | None = None) -> Submitted:
-        """Have turn `n` answered anew. Raises Superseded, TooFarBack."""
+    async def again(
+        self, session_id: str, n: int, *, key: str | None = None, **noted: Any
+    ) -> Submitted:
+        """Have turn `n` answered anew, with `noted` in its note. Raises Superseded, TooFarBack."""
+        note = {**(await self.gateway.turn(session_id, n)).note, **noted}
         principal = self.principal
         with self.access.speaking(principal, session_id) as counted:
             submitted = await self.gateway.again(
-                session_id, n, key=key, generation=principal.generation, owner=principal.owner
-            )
+                session_id, n, key=key, note=note, generation=principal.generation,
+                owner=principal.owner,
+            )  # fmt: skip
             counted.counts = submitted.created
         return submitted
 
@@ -248,8 +298,6 @@ class Caller:
                 content = b64decode(content, validate=True)
             except ValueError:
                 raise Invalid("A file's data URL is not valid base64.") from None
-        if self.principal.session is None:
-            await self.gateway.create(session_id=session_id, owner=self.principal.owner)
         name = file.name or "file"
         try:
             kept = await self.gateway.files.upload(session_id, name, file.type, content)
@@ -272,10 +320,21 @@ def _route_class(wrong: Callable[[Exception], Response]) -> type[APIRoute]:
                     return Response(status_code=499)
                 except (*OURS, RequestValidationError) as error:
                     return wrong(error)
+                except UNEXPECTED as error:  # a body of a shape that nobody has thought of
+                    return wrong(error)
 
             return handler
 
     return DoorRoute
+
+
+def number(text: str | None, default: int, most: int) -> int:
+    """A number in a query or a header, or the default for anything else."""
+    found = (text or "").strip()
+    digits = found.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 15:
+        return default
+    return max(-1, min(int(found), most))
 
 
 def name_of(session: Session) -> str:

@@ -18,8 +18,9 @@ from turnwise.conversation.events import Event
 
 class Fold:
     """Subclasses say what each part of a turn is in their protocol, in chunks of bytes; a part that
-    they do not name is nothing there. `done` is true behind the last chunk, `status` is how the
-    turn stands. Attempts before `attempt` are left out."""
+    they do not name is nothing there. `done` is true behind the last chunk, `said` if anything
+    was said that another attempt would void, `status` is how the turn stands. Attempts before
+    `attempt` are left out."""
 
     def __init__(self, *, attempt: int = 1) -> None:
         self.status = "queued"
@@ -27,7 +28,7 @@ class Fold:
         self.done = False
         self._first = attempt
         self._attempt = 0
-        self._said = False
+        self.said = False
 
     async def prepare(self) -> None:
         """Read what is needed when an attempt is void; called before another one begins."""
@@ -47,7 +48,7 @@ class Fold:
             case events.STARTED:
                 yield from self._started(body["attempt"])
             case events.MESSAGE_STARTED:
-                self._said = True
+                self.said = True
                 head = body["message"]
                 yield from self.opened(head["id"], body["index"], head.get("metadata") or {})
             case events.DELTA:
@@ -55,7 +56,7 @@ class Fold:
             case events.MESSAGE_ENDED:
                 yield from self.closed(body["index"])
             case events.STEP:
-                self._said = True
+                self.said = True
                 yield from self._step(StepRecord.of(body["step"]))
             case events.STEP_DELTA:
                 yield from self.step_text(body["step"], body["text"])
@@ -70,7 +71,7 @@ class Fold:
                 yield from self._end(status, body.get("error"), body.get("usage"))
 
     def recall(self, record: TurnRecord) -> Iterator[bytes]:
-        """The chunks of a turn whose events are gone; it has ended."""
+        """The chunks of a turn whose events are gone, up to its end."""
         self.begun = True
         yield from self.queued(0)
         yield from self._started(max(1, record.attempt))
@@ -92,13 +93,16 @@ class Fold:
         for message in messages:
             if message.ask is not None and not message.partial:
                 yield from self.ask(message.id, message.ask)
+
+    def conclude(self, record: TurnRecord) -> Iterator[bytes]:
+        """The chunks of its end."""
         error = record.error._asdict() if record.error is not None else None
         yield from self._end(record.status, error, record.usage)
 
     def _started(self, attempt: int) -> Iterator[bytes]:
         self._attempt, self.status = attempt, "running"
-        if self._said:
-            self._said = False
+        if self.said:
+            self.said = False
             yield from self.void()
         yield from self.started(attempt)
 

@@ -8,17 +8,17 @@ middle of an answer for the whole answer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import orjson
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from turnwise.channels.bodies import JSON
 from turnwise.channels.sse import EventStream
 from turnwise.conversation import TurnRecord, events
 from turnwise.conversation.events import Event
+from turnwise.errors import TurnwiseError
 from turnwise.gateway.gateway import Gateway
 from turnwise.gateway.reader import Closed, Reader
 from turnwise.protocols.fold import Fold
@@ -28,10 +28,14 @@ log = logging.getLogger("turnwise.http")
 HEARTBEAT = 10.0
 """Seconds of silence after which a comment is sent: a client that measures the rhythm of comments
 connects anew after three times that, or 30 s."""
-UNSAFE = (
-    "This stream would end cleanly in mid-answer if the server stops: the application has a "
-    '`@app.middleware("http")` (BaseHTTPMiddleware). Write it as a pure ASGI middleware.'
-)
+
+
+class UnsafeStream(TurnwiseError):
+    """A stream would end cleanly in mid-answer here if the server stops: the application has a
+    `@app.middleware("http")` (BaseHTTPMiddleware). Write it as a pure ASGI middleware."""
+
+    code = "unsafe_stream"
+    status = 501
 
 
 class Chunk(NamedTuple):
@@ -92,18 +96,18 @@ class Following:
         while not (self.closed or self._fold.done):
             found = await self._reader.read()
             self.closed = self.closed or self._reader.closed
+            if not found and self._reader.ended:  # its last event was never written
+                return [Chunk(chunk) for chunk in await self._recalled()]
             chunks = [chunk for event in found for chunk in await self._chunks(event)]
             skipped = min(self._skip, len(chunks))
             self._skip -= skipped
             if chunks[skipped:] or not found:
-                if not found and self._reader.ended and not self._fold.done:
-                    chunks = list(await self._recalled())  # its last event was never written
                 return [Chunk(chunk) for chunk in chunks[skipped:]]
         return []
 
     async def _chunks(self, event: Event) -> list[bytes]:
         if event.type == events.GAP:
-            return list(await self._recalled())
+            return await self._recalled()
         if event.type == events.MERGED:
             into = event.json()["merged_into"]
             self._reader.close()
@@ -112,18 +116,22 @@ class Following:
             return []
         if event.type == events.QUEUED and self._fold.begun:
             return []  # of the turn that answers this one's message as well
-        if event.type == events.STARTED and event.json()["attempt"] > 1:
+        if event.type == events.STARTED and self._fold.said:
             await self._fold.prepare()
         return list(self._fold.feed(event))
 
-    async def _recalled(self) -> Iterator[bytes]:
-        """What is left to say when the log cannot be continued: the whole turn, or nothing, and
-        then the connection breaks."""
+    async def _recalled(self) -> list[bytes]:
+        """What is left to say when the log cannot be continued: the whole turn, of which the end is
+        never hidden, or nothing, and then the connection breaks."""
         record = await self._gateway.turn(self._record.session, self._record.n)
+        while record.merged_into is not None:
+            record = await self._gateway.turn(record.session, record.merged_into)
         if record.open or self._fold.begun:
             self.shut("gone")
-            return iter(())
-        return self._fold.recall(record)
+            return []
+        whole = list(self._fold.recall(record))
+        skip, self._skip = self._skip, 0
+        return whole[skip:] + list(self._fold.conclude(record))
 
 
 class FoldStream(EventStream):
@@ -145,11 +153,15 @@ class FoldStream(EventStream):
         self.headers["Cache-Control"] = "no-store, no-transform"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if _ends_cleanly(scope, receive):
-            log.error(UNSAFE)
-            await JSON(orjson.dumps({"detail": UNSAFE}), 500)(scope, receive, send)
-            return
         await self.stream(receive, send)  # here, so that every middleware's headers come with it
+
+
+def check_stream(request: Request) -> None:
+    """Raises UnsafeStream where a stream could not be broken off."""
+    if _ends_cleanly(request.scope, request.receive):
+        error = UnsafeStream()
+        log.error(error.message)
+        raise error
 
 
 def _ends_cleanly(scope: Scope, receive: Receive) -> bool:

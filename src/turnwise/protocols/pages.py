@@ -74,7 +74,7 @@ class Pages:
         if name is None:
             session_id = (await caller.create(alone=True)).id
         else:
-            session_id = await caller.session_id(name)
+            session_id = await caller.begin(name)
         return (await caller.submit(session_id, text, note={"door": door})).turn
 
     async def _answer(self, record: TurnRecord) -> tuple[str | None, str | None]:
@@ -123,8 +123,11 @@ class Pages:
         body = await self._door.body(request, DeepChatIn)
         said = next((one.text for one in reversed(body.messages) if one.role == "user"), None)
         name = request.headers.get(SESSION) or body.sessionId
+        streams = body.stream or "text/event-stream" in request.headers.get("accept", "")
+        if streams:
+            self._door.check_stream(request)
         record = await self._say(caller, name, said or "", "deep-chat")
-        if body.stream or "text/event-stream" in request.headers.get("accept", ""):
+        if streams:
             return self._door.stream(caller, record, DeepChatFold())
         text, why = await self._answer(record)
         return JSON(orjson.dumps({"text": text} if why is None else {"error": why}))
@@ -151,11 +154,14 @@ class DeepChatFold(Fold):
         yield from super().feed(event)
 
     def recall(self, record: TurnRecord) -> Iterator[bytes]:
-        self.begun = self.done = True
+        self.begun = True
+        if record.reply is not None:
+            yield self._say({"text": record.reply.text})
+
+    def conclude(self, record: TurnRecord) -> Iterator[bytes]:
+        self.done = True
         if record.error is not None:
             yield self._say({"error": record.error.message})
-        elif record.reply is not None:
-            yield self._say({"text": record.reply.text})
 
     @staticmethod
     def _say(content: dict[str, str]) -> bytes:

@@ -21,6 +21,8 @@ from turnwise.protocols.past import Exchange, exchanges, find, last
 from turnwise.stores.records import Submitted
 
 AGENT = "turnwise"
+UNSPOKEN = ("system", "developer", "activity")
+"""Messages that nobody has said."""
 
 
 class Anything(BaseModel, extra="allow"):
@@ -88,11 +90,8 @@ class Agent:
     # Runs
 
     async def _run(self, caller: Caller, body: RunIn) -> Response:
-        session_id = await caller.session_id(body.threadId)
-        try:
-            await caller.check(session_id)
-        except NotFound:
-            await caller.create(body.threadId)
+        self._door.check_stream(caller.request)
+        session_id = await caller.begin(body.threadId)
         try:
             await self._door.gateway.turn_by_key(session_id, _key(body))
         except NotFound:
@@ -106,7 +105,8 @@ class Agent:
 
     async def _submit(self, caller: Caller, session_id: str, body: RunIn) -> Submitted | None:
         """The turn that a run is; None if it says nothing."""
-        last = body.messages[-1] if body.messages else {}
+        spoken = [one for one in body.messages if one.get("role") not in UNSPOKEN]
+        last = spoken[-1] if spoken else {}
         note = {
             "door": "ag-ui", "run": body.runId, "tools": body.tools, "context": body.context,
             "state": body.state, "props": body.forwardedProps,
@@ -117,7 +117,7 @@ class Agent:
             answers = await self._resumed(session_id, body)
             return await caller.submit(session_id, "", answers=answers, **more)
         if last.get("role") == "tool":
-            found = results(body.messages)
+            found = results(spoken)
             waiting = await self._waiting(session_id, found)
             asks = await asks_of(self._door.gateway, session_id, waiting)
             answers = [Answer(id, value_of(asks[id], value)) for id, value in waiting.items()]
@@ -131,20 +131,20 @@ class Agent:
         known = None
         if isinstance(id, str):
             note["id"] = id
-            if not await self._is_new(session_id, body, id):
+            if not await self._is_new(session_id, spoken, id):
                 known = await find(self._door.gateway, session_id, id)
         if known is not None and known[1].text == text:  # the page wants another answer
-            return await caller.again(session_id, known[0].n, key=_key(body))
+            return await caller.again(session_id, known[0].n, key=_key(body), run=body.runId)
         replaces = known[0].n if known is not None else None
         return await caller.submit(session_id, text, attachments=files, replaces=replaces, **more)
 
-    async def _is_new(self, session_id: str, body: RunIn, id: str) -> bool:
+    async def _is_new(self, session_id: str, spoken: list[dict[str, Any]], id: str) -> bool:
         """Whether the last message comes right behind the last turn, as mostly: then it need not be
         looked for."""
         end = await last(self._door.gateway, session_id)
         if end is None:
             return True
-        before = str(body.messages[-2].get("id")) if len(body.messages) > 1 else ""
+        before = str(spoken[-2].get("id")) if len(spoken) > 1 else ""
         return end.has(before) and not end.has(id)
 
     async def _waiting(self, session_id: str, given: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -171,6 +171,7 @@ class Agent:
     async def _attach(self, caller: Caller, body: RunIn) -> Response:
         """What was said, and then the answer of this run, or of the running one, from its first
         word."""
+        self._door.check_stream(caller.request)
         session_id = await caller.session_id(body.threadId)
         try:
             await caller.check(session_id)
@@ -213,7 +214,6 @@ class Agent:
         if run is not None:
             found = await exchanges(gateway, session.id)
             stopped = [e.record for e in found if e.record.note.get("run") == run]
-        if stopped:
             for record in stopped:
                 await gateway.cancel(session.id, record.n)
         else:

@@ -52,7 +52,8 @@ def text_of(message: Mapping[str, Any]) -> tuple[str, list[Attachment]]:
 
 
 def _file(kind: str, part: Mapping[str, Any]) -> Attachment:
-    source = part.get("source") or part
+    inner = part.get("source")
+    source = inner if isinstance(inner, Mapping) else part
     type = str(source.get("mimeType") or kind)
     url = source.get("value") if source.get("type") == "url" else source.get("url")
     data = source.get("value") if source.get("type") == "data" else source.get("data")

@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from turnwise.channels.bodies import JSON
 from turnwise.channels.problems import as_problem
 from turnwise.conversation import Answer, TurnRecord
+from turnwise.conversation.cursors import MAX_NUMBER
 from turnwise.errors import Invalid, NotFound
 from turnwise.protocols.ai_sdk.fold import UIFold, message_id
 from turnwise.protocols.ai_sdk.messages import (
@@ -22,13 +23,15 @@ from turnwise.protocols.ai_sdk.messages import (
     text_of,
 )
 from turnwise.protocols.asking import asks_of, value_of
-from turnwise.protocols.door import Caller, Door, name_of
+from turnwise.protocols.door import Caller, Door, name_of, number
 from turnwise.protocols.past import exchanges, find, last
 from turnwise.stores.records import Submitted
 
 HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 VERSION = "x-ai-sdk-version"
-"""With which an app says that its AI SDK is 7 or later: nothing in a request tells that."""
+"""With which an app says what its AI SDK is: nothing else in a request tells that."""
+ASKED = "asked"
+"""Where a turn's note has what was sent, in short."""
 RUN = "x-workflow-run-id"
 """WorkflowChatTransport resumes a run by the id in this header."""
 
@@ -48,10 +51,14 @@ class Chat:
         """Submit the last message, edit it, or have its answer again; the answer as a stream."""
         caller = await self._door.caller(request)
         body = await self._door.body(request, ChatIn)
+        self._door.check_stream(request)
+        said = _last_said(body)
+        if not any(text_of(said)) and body.messages[-1].role != "assistant":
+            raise Invalid("A message needs a text or a file.")
         if body.id is None:
             session_id = (await caller.create()).id
         else:
-            session_id = await caller.session_id(body.id)
+            session_id = await caller.begin(body.id)
         if body.trigger == "regenerate-message":
             submitted = await self._again(caller, session_id, body)
         elif body.messages[-1].role == "assistant":
@@ -64,9 +71,8 @@ class Chat:
         self, request: Request, caller: Caller, record: TurnRecord, *, attempt: int = 1,
         skip: int = 0,
     ) -> Response:  # fmt: skip
-        version = request.headers.get(VERSION, "").partition(".")[0]
-        resets = version.isdigit() and int(version) >= 7
-        fold = UIFold(record, attempt=attempt, resets=resets)
+        version = number(request.headers.get(VERSION, "").partition(".")[0], 0, 1000) or None
+        fold = UIFold(record, attempt=attempt, version=version)
         headers = {**HEADERS, RUN: f"{record.n}.{record.session}".encode().hex()}
         return self._door.stream(caller, record, fold, skip=skip, headers=headers)
 
@@ -75,26 +81,26 @@ class Chat:
         edit, which takes the turn of its id back."""
         message = _last_said(body)
         text, files = text_of(message)
+        content = [text, [[file.type, file.url] for file in files]]
+        asked = sha256(orjson.dumps(content)).hexdigest()[:32]
         replaces = None
         found = None
-        try:
-            await caller.check(session_id)
-            if message.id and not await self._is_new(session_id, body, message):
-                found = await find(self._door.gateway, session_id, message.id)
-        except NotFound:
-            if body.id is not None:
-                await caller.create(body.id)
+        if message.id and not await self._is_new(session_id, body, message):
+            found = await find(self._door.gateway, session_id, message.id)
         if found is not None:
             exchange, said = found
-            if said.text == text:
-                return Submitted(exchange.record, False)
+            record = exchange.record
+            if record.note.get(ASKED, asked) == asked and said.text == text:
+                if record.status == "cancelled" and not exchange.replies:  # withdrawn: once more
+                    return await caller.again(session_id, exchange.n)
+                return Submitted(record, False)
             replaces = exchange.n
-        digest = sha256(f"{message.id}\0{text}\0{replaces}".encode()).hexdigest()
+        digest = sha256(f"{message.id}\0{asked}\0{replaces}".encode()).hexdigest()
         metadata = message.metadata if isinstance(message.metadata, dict) else None
         return await caller.submit(
             session_id, text, attachments=files, metadata=metadata, replaces=replaces,
             key=f"ai-sdk {digest}" if message.id else None,
-            note={"door": "ai-sdk", "id": message.id} if message.id else {"door": "ai-sdk"},
+            note={"door": "ai-sdk", ASKED: asked, **({"id": message.id} if message.id else {})},
         )  # fmt: skip
 
     async def _is_new(self, session_id: str, body: ChatIn, message: UIMessage) -> bool:
@@ -111,7 +117,6 @@ class Chat:
     async def _again(self, caller: Caller, session_id: str, body: ChatIn) -> Submitted:
         """The answer to the last message of a person again."""
         message = _last_said(body)
-        await caller.check(session_id)
         found = await find(self._door.gateway, session_id, message.id)
         if found is None:  # an earlier try did not reach the server
             return await self._submit(caller, session_id, body)
@@ -120,7 +125,6 @@ class Chat:
     async def _answer(self, caller: Caller, session_id: str, message: UIMessage) -> Submitted:
         """The results of tools, and approvals, that a page has put into the bot's message."""
         given = dict(results(message))
-        await caller.check(session_id)
         history = await self._door.gateway.history(session_id, limit=1)
         waiting = [id for id in given if id in history.asks]
         asks = await asks_of(self._door.gateway, session_id, waiting)
@@ -144,6 +148,7 @@ class Chat:
         """The running turn from its start, or of a run what comes behind `startIndex` chunks; 204
         if nothing runs."""
         caller = await self._door.caller(request)
+        self._door.check_stream(request)
         name = request.path_params["chat"]
         start = request.query_params.get("startIndex")
         if start is not None:
@@ -162,12 +167,11 @@ class Chat:
     async def _resume_run(self, request: Request, caller: Caller, run: str, start: str) -> Response:
         try:
             n, _, session_id = bytes.fromhex(run).decode().partition(".")
-            number, skip = int(n), int(start)
         except ValueError:
             raise NotFound("This run does not exist.") from None
-        await caller.check(await caller.session_id(session_id))
-        record = await self._door.gateway.turn(session_id, number)
-        return self._stream(request, caller, record, skip=max(0, skip))
+        record = await caller.turn(session_id, max(0, number(n, 0, MAX_NUMBER)))
+        skip = max(0, number(start, 0, MAX_NUMBER))
+        return self._stream(request, caller, record, skip=skip)
 
     async def stop(self, request: Request) -> Response:
         """Stop the running turn and withdraw what waits."""

@@ -34,13 +34,24 @@ def is_approval(ask: Asked) -> bool:
     return ask.kind == "question" and ask.choices is not None and len(ask.choices) == APPROVALS
 
 
-class UIFold(Fold):
-    """One message for all that a turn says. `resets`: the page knows `reset-step` (AI SDK 7)."""
+def custom_part(name: str, data: Any) -> dict[str, Any]:
+    """An event of the bot's own as a part of a message; one that is named `source` is a source."""
+    if name != "source" or not isinstance(data, dict) or not isinstance(data.get("url"), str):
+        return {"type": f"data-{name}", "data": data}
+    title = {"title": data["title"]} if isinstance(data.get("title"), str) else {}
+    id = str(data.get("id") or data["url"])
+    return {"type": "source-url", "sourceId": id, "url": data["url"], **title}
 
-    def __init__(self, record: TurnRecord, *, attempt: int = 1, resets: bool = False) -> None:
+
+class UIFold(Fold):
+    """One message for all that a turn says. `version` is the page's AI SDK, if it is known: from 7
+    on it can reset a step, below 6 it has no approvals."""
+
+    def __init__(self, record: TurnRecord, *, attempt: int = 1, version: int | None = None) -> None:
         super().__init__(attempt=attempt)
         self._record = record
-        self._resets = resets
+        self._resets = version is not None and version >= 7
+        self._approves = version is None or version >= 6
         self._ids: dict[int, str] = {}
         self._open: dict[str, str] = {}
         self._kinds: dict[str, str] = {}
@@ -115,12 +126,8 @@ class UIFold(Fold):
         return self._say("tool-output-available", **head, output=step.output)
 
     def custom(self, name: str, data: Any) -> Iterator[bytes]:
-        if name == "source" and isinstance(data, dict) and isinstance(data.get("url"), str):
-            title = {"title": data["title"]} if isinstance(data.get("title"), str) else {}
-            id = str(data.get("id") or data["url"])
-            yield self._say("source-url", sourceId=id, url=data["url"], **title)
-        else:
-            yield self._say(f"data-{name}", data=data)
+        part = custom_part(name, data)
+        yield self._say(part.pop("type"), **part)
 
     def message(self, message: Message) -> Iterator[bytes]:
         self._texts[message.id] = message.text
@@ -132,7 +139,7 @@ class UIFold(Fold):
         yield self._say(
             "tool-input-available", toolCallId=ask.id, toolName=tool_name(ask), input=given
         )
-        if is_approval(ask):
+        if is_approval(ask) and self._approves:
             yield self._say("tool-approval-request", approvalId=ask.id, toolCallId=ask.id)
 
     def ended(self, error: dict[str, Any] | None, usage: dict[str, Any] | None) -> Iterator[bytes]:

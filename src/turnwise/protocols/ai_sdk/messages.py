@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from turnwise.conversation import Asked, Attachment, StepRecord
 from turnwise.errors import Invalid
-from turnwise.protocols.ai_sdk.fold import is_approval, message_id, metadata_of
+from turnwise.protocols.ai_sdk.fold import custom_part, is_approval, message_id, metadata_of
 from turnwise.protocols.asking import tool_input, tool_name
 from turnwise.protocols.past import Exchange, Said
 
@@ -107,7 +107,7 @@ def _parts(exchange: Exchange, answered: Mapping[str, Any]) -> list[dict[str, An
     record = exchange.record
     parts: list[dict[str, Any]] = [_step(step) for step in record.steps]
     for kept in record.data:
-        parts.append({"type": f"data-{kept['name']}", "data": kept["data"]})
+        parts.append(custom_part(kept["name"], kept["data"]))
     for message in exchange.replies:
         if message.text:
             parts.append({"type": "text", "text": message.text, "state": "done"})

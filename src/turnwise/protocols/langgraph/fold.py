@@ -52,7 +52,8 @@ class RunFold(Fold):
 
     def void(self) -> Iterator[bytes]:
         if "messages-tuple" in self._modes:
-            for id, _ in self._texts.values():
+            shown = [id for id, _ in self._texts.values()] + [one["id"] for one in self._added]
+            for id in dict.fromkeys(shown):
                 yield self._tuple({"type": "remove", "id": id, "content": ""})
         self._texts.clear()
         self._added.clear()

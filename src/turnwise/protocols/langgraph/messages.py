@@ -18,7 +18,8 @@ KINDS = {"human": "human", "user": "human", "ai": "ai", "assistant": "ai", "tool
 
 def kind_of(message: Mapping[str, Any]) -> str:
     """Who has said a message that a client has sent. Raises Invalid."""
-    kind = KINDS.get(message.get("type") or message.get("role") or "human")
+    said = message.get("type") or message.get("role") or "human"
+    kind = KINDS.get(said) if isinstance(said, str) else None
     if kind is None:
         raise Invalid("A message's type is human, ai, tool or system.")
     return kind

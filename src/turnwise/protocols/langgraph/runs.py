@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
@@ -15,10 +15,11 @@ from starlette.background import BackgroundTask
 
 from turnwise.channels.bodies import JSON
 from turnwise.conversation import Answer, TurnRecord, WhenBusy
+from turnwise.conversation.cursors import MAX_NUMBER
 from turnwise.errors import Invalid, NotFound, StreamEnded
 from turnwise.protocols.asking import asks_of, value_of
-from turnwise.protocols.door import Caller, Door
-from turnwise.protocols.following import FoldStream
+from turnwise.protocols.door import Caller, Door, number
+from turnwise.protocols.following import FoldStream, Following
 from turnwise.protocols.langgraph.fold import RunFold
 from turnwise.protocols.langgraph.ids import run_id, turn_of
 from turnwise.protocols.langgraph.messages import given, kind_of, shown, text_of
@@ -58,7 +59,7 @@ class RunIn(BaseModel):
     @property
     def messages(self) -> list[Mapping[str, Any]]:
         """What is said. Raises Invalid."""
-        found = self.input.get("messages") if isinstance(self.input, dict) else self.input
+        found: Any = self.input.get("messages") if isinstance(self.input, dict) else self.input
         if isinstance(found, str):
             return [{"type": "human", "content": found}]
         if isinstance(found, Mapping):
@@ -90,7 +91,8 @@ class Runs:
         body = await self._door.body(request, RunIn)
         name = request.path_params.get("thread")
         if name is None:
-            before = [m for one in body.messages[:-1] if (m := given(one)) is not None]
+            said = _said(body.messages)
+            before = [m for one in body.messages if one is not said and (m := given(one))]
             name = (await caller.create(messages=before, alone=True)).id
             session_id = name
         else:
@@ -118,7 +120,7 @@ class Runs:
         if body.input is None:
             if replaces is None:
                 raise Invalid("A run without input needs a checkpoint that is not the last one.")
-            return await caller.again(session_id, replaces, key=more["key"])
+            return await caller.again(session_id, replaces, key=more["key"], modes=body.modes)
         messages = body.messages
         if messages and kind_of(messages[-1]) == "tool":
             results = {
@@ -129,9 +131,7 @@ class Runs:
             asks = await asks_of(self._door.gateway, session_id, results)
             answers = [Answer(id, value_of(asks[id], value)) for id, value in results.items()]
             return await caller.submit(session_id, "", answers=answers, **more)
-        said = next((one for one in reversed(messages) if kind_of(one) == "human"), None)
-        if said is None:
-            raise Invalid("input.messages has no message of a person's.")
+        said = _said(messages)
         text, files = text_of(said)
         id = said.get("id")
         if isinstance(id, str):
@@ -175,12 +175,11 @@ class Runs:
 
     async def stream(self, request: Request) -> Response:
         """A run as events."""
+        self._door.check_stream(request)
         caller, name, body, submitted = await self._begin(request)
         response = await self._stream(caller, name, submitted.turn, body.modes)
         if body.on_disconnect == "cancel":
-            following, record = response.following, submitted.turn
-            leave = self._leave
-            response.background = BackgroundTask(lambda: leave(record, following.closed))
+            response.background = BackgroundTask(self._leave, submitted.turn, response.following)
         return response
 
     async def _stream(
@@ -193,13 +192,13 @@ class Runs:
         fold = RunFold(record, modes, shown(before))
         return self._door.stream(caller, record, fold, skip=skip, headers=_where(name, record))
 
-    async def _leave(self, record: TurnRecord, why: str | None) -> None:
+    async def _leave(self, record: TurnRecord, following: Following) -> None:
         """Stop the run of a client that has left and does not come back."""
-        if why != "left":
+        if following.closed != "left":
             return
         await asyncio.sleep(LEFT)
         gateway = self._door.gateway
-        if not gateway.hub.shut and not gateway.hub.is_followed(record.session):
+        if not gateway.hub.shut and not gateway.hub.is_followed(record.session, record.n):
             await gateway.cancel(record.session, record.n, patience=0.0)
 
     async def wait(self, request: Request) -> Response:
@@ -240,14 +239,13 @@ class Runs:
         caller = await self._door.caller(request)
         name = str(request.path_params["thread"])
         session = await caller.session(name)
-        records, _ = await self._door.gateway.turns(session.id, limit=100)
+        limit = max(1, number(request.query_params.get("limit"), 10, 1000))
+        first = max(0, number(request.query_params.get("offset"), 0, 10_000))
+        records, _ = await self._door.gateway.turns(session.id, limit=first + limit)
         runs = [run(name, one, run_id(session.id, one.n)) for one in reversed(records)]
         status = request.query_params.get("status")
         runs = [one for one in runs if status in (None, one["status"])]
-        limit = request.query_params.get("limit", "10")
-        offset = request.query_params.get("offset", "0")
-        first = int(offset) if offset.isdigit() else 0
-        return JSON(orjson.dumps(runs[first : first + (int(limit) if limit.isdigit() else 10)]))
+        return JSON(orjson.dumps(runs[first : first + limit]))
 
     async def show(self, request: Request) -> Response:
         """One run."""
@@ -259,9 +257,9 @@ class Runs:
         caller, name, record = await self._named(request)
         asked = request.query_params.getlist("stream_mode")
         modes = [mode for one in asked for mode in one.split(",")] or record.note.get("modes")
-        last = request.headers.get("last-event-id", "-1")
-        skip = int(last) + 1 if last.removeprefix("-").isdigit() else 0
-        return await self._stream(caller, name, record, modes or MODES, max(0, skip))
+        self._door.check_stream(request)
+        skip = number(request.headers.get("last-event-id"), -1, MAX_NUMBER) + 1
+        return await self._stream(caller, name, record, modes or MODES, skip)
 
     async def join(self, request: Request) -> Response:
         """A run's values, when it has ended."""
@@ -281,6 +279,14 @@ class Runs:
         _, _, record = await self._named(request)
         await self._door.gateway.cancel(record.session, record.n)
         return Response(status_code=204)
+
+
+def _said(messages: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The last message of a person. Raises Invalid."""
+    said = [one for one in messages if kind_of(one) == "human"]
+    if said:
+        return said[-1]
+    raise Invalid("input.messages has no message of a person's.")
 
 
 def _where(name: str, record: TurnRecord) -> dict[str, str]:

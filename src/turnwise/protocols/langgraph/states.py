@@ -58,13 +58,17 @@ def state(thread: str, exchanges: Sequence[Exchange], asks: set[str]) -> dict[st
     }
 
 
-def states(thread: str, exchanges: Sequence[Exchange], asks: set[str]) -> list[dict[str, Any]]:
-    """The states behind each turn, the newest first, down to the one before all."""
+def states(
+    thread: str, exchanges: Sequence[Exchange], asks: set[str], before: int | None, limit: int
+) -> list[dict[str, Any]]:
+    """The states behind each turn, the newest first, down to the one before all: so many, of the
+    turns before one. Each holds all messages, so no more are made than are shown."""
+    places = [i for i, one in enumerate(exchanges) if before is None or one.n < before]
     found = [
         state(thread, exchanges[: i + 1], asks if i + 1 == len(exchanges) else set())
-        for i in reversed(range(len(exchanges)))
+        for i in places[::-1][:limit]
     ]
-    if exchanges:
+    if exchanges and len(found) < limit:
         first = state(thread, [], set())
         first["checkpoint"] = _checkpoint(thread, exchanges[0].record.session, 0)
         found.append(first)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from turnwise.channels.bodies import JSON
 from turnwise.conversation import Session
 from turnwise.errors import Invalid, NotFound, Rejected
-from turnwise.protocols.door import Caller, Door, name_of
+from turnwise.protocols.door import Caller, Door, name_of, number
 from turnwise.protocols.langgraph.ids import turn_of
 from turnwise.protocols.langgraph.messages import given
 from turnwise.protocols.langgraph.states import interrupts_of, state, states, thread, waiting
@@ -167,8 +167,9 @@ class Threads:
         caller, session, _ = await self._named(request)
         caller.check_host()
         body = await self._door.body(request, StateIn)
-        values = body.values if isinstance(body.values, dict) else {}
-        messages = [m for one in values.get("messages") or () if (m := given(one)) is not None]
+        values = body.values.get("messages") if isinstance(body.values, dict) else None
+        every = values if isinstance(values, list) else []
+        messages = [m for one in every if isinstance(one, dict) and (m := given(one))]
         if not messages:
             raise Invalid("Only messages can be added to a thread's state.")
         await self._door.gateway.say(session.id, messages)
@@ -179,20 +180,15 @@ class Threads:
     async def history(self, request: Request) -> Response:
         """One state for each turn, the newest first."""
         _, session, found = await self._named(request)
-        limit, before = 10, None
+        limit = max(1, number(request.query_params.get("limit"), 10, 1000))
+        before: Any = request.query_params.get("before")
         if request.method == "POST":
             body = await self._door.body(request, HistoryIn)
             limit, before = body.limit or 10, body.before
-        elif request.query_params.get("limit", "10").isdigit():
-            limit = int(request.query_params.get("limit", "10"))
-            before = request.query_params.get("before")
         asks = await waiting(self._door.gateway, session.id)
-        every = states(_called(request), found, asks)
-        if before is not None:
-            id = _id_in(before)
-            n = turn_of(id, session.id)
-            every = [one for one in every if one["metadata"]["step"] < n]
-        return JSON(orjson.dumps(every[:limit]))
+        n = None if before is None else turn_of(_id_in(before), session.id)
+        shown = states(_called(request), found, asks, n, limit)
+        return JSON(orjson.dumps(shown))
 
 
 def _called(request: Request) -> str:
@@ -201,8 +197,7 @@ def _called(request: Request) -> str:
 
 def _id_in(checkpoint: Any) -> str:
     """The id of a checkpoint, in any of the forms that clients send."""
-    if isinstance(checkpoint, dict):
-        checkpoint = checkpoint.get("checkpoint_id") or _id_in(
-            checkpoint.get("configurable") or {"checkpoint_id": ""}
-        )
-    return str(checkpoint)
+    for name in ("configurable", "checkpoint_id"):
+        if isinstance(checkpoint, dict):
+            checkpoint = checkpoint.get(name) or checkpoint
+    return checkpoint if isinstance(checkpoint, str) else ""

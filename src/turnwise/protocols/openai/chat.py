@@ -17,14 +17,16 @@ from turnwise.channels.bodies import JSON
 from turnwise.conversation import Asked, StepRecord, TurnRecord
 from turnwise.conversation.events import Event
 from turnwise.conversation.streamed_text import StreamedText
-from turnwise.errors import Invalid, StreamEnded, TurnError
+from turnwise.errors import StreamEnded, TurnError
+from turnwise.gateway.checks import MAX_HISTORY
 from turnwise.protocols.asking import answers_to
 from turnwise.protocols.door import Caller, Door
 from turnwise.protocols.fold import Fold
 from turnwise.protocols.openai.errors import of_turn, shaped
 from turnwise.protocols.openai.ids import ask_of, call_id, response_id
-from turnwise.protocols.openai.inputs import ChatIn, Given, given
+from turnwise.protocols.openai.inputs import ChatIn, Given, check_said, given
 from turnwise.protocols.openai.objects import MODEL, call, usage_of
+from turnwise.protocols.openai.repeats import ASKED, Repeats
 from turnwise.stores.records import Submitted
 
 SESSIONS = ("x-conversation-id", "x-openwebui-chat-id", "x-session-id")
@@ -47,6 +49,9 @@ class Chat:
         caller = (await self._door.caller(request)).acting_for(_header(request, USER))
         body = await self._door.body(request, ChatIn)
         said = given(body.messages)
+        check_said(said)
+        if body.stream:
+            self._door.check_stream(request)
         submitted = await self._submit(caller, body, said)
         record = submitted.turn
         if body.stream:
@@ -59,20 +64,31 @@ class Chat:
 
     async def _submit(self, caller: Caller, body: ChatIn, said: Given) -> Submitted:
         request = caller.request
-        key = _header(request, "idempotency-key")
+        key, task = _header(request, "idempotency-key"), _header(request, TASK)
+        if key is not None and task is not None:  # one message has several tasks
+            key = f"{task} {key}"
         named = next((n for header in SESSIONS if (n := _header(request, header))), None)
         asked = next((s for call, _ in said.answers if (s := ask_of(call)[0])), None)
-        answers = [(ask_of(call)[1], value) for call, value in said.answers]
+        repeats = Repeats(caller, body, named, task)
+        found, own = None, key
         if asked is not None:
-            session_id = await caller.session_id(asked)
-            await caller.check(session_id)
-        elif named is not None and _header(request, TASK) is None:
-            session_id = await caller.session_id(named)
+            session_id = (await caller.by_id(asked)).id
+        elif named is not None and task is None:
+            session_id = await caller.begin(named)
         else:
-            if not (said.text or said.attachments):
-                raise Invalid("The last message must be the user's, with a text.")
-            session_id = (await caller.create(key=key, messages=said.before, alone=True)).id
-        note = {"door": "openai", "model": body.model, "metadata": body.metadata}
+            if key is None:
+                found, own = await repeats.alone("")
+            if found is None:
+                made = await caller.create(key=own, messages=said.before[-MAX_HISTORY:], alone=True)
+                session_id = made.id
+        if found is None and key is None and (asked or named):
+            found = await repeats.in_session(session_id)
+        if found is not None:
+            return found
+        note = {
+            "door": "openai", "model": body.model, "metadata": body.metadata, ASKED: repeats.asked,
+        }  # fmt: skip
+        answers = [(ask_of(call)[1], value) for call, value in said.answers]
         return await caller.submit(
             session_id, said.text, key=key, attachments=said.attachments,
             note={name: value for name, value in note.items() if value},
@@ -183,6 +199,7 @@ class ChatFold(Fold):
         yield self._delta({"role": "assistant", "content": ""})
 
     def recall(self, record: TurnRecord) -> Iterator[bytes]:
+        self.begun = True
         yield from self.queued(0)
         text = record.reply.text if record.reply is not None else ""
         if text:
@@ -190,9 +207,6 @@ class ChatFold(Fold):
         for message in record.reply.messages if record.reply is not None else ():
             if message.ask is not None and not message.partial:
                 self._asks.append((message.ask, message.text))
-        self.status, self.done = record.status, True
-        error = record.error._asdict() if record.error is not None else None
-        yield from self.ended(error, record.usage)
 
     def step_began(self, step: StepRecord) -> Iterator[bytes]:
         if step.kind == "reasoning":

@@ -9,7 +9,7 @@ from turnwise.channels.bodies import JSON
 from turnwise.conversation import Session
 from turnwise.errors import Invalid, NotFound
 from turnwise.protocols.door import Caller, Door
-from turnwise.protocols.openai.ids import session_of
+from turnwise.protocols.openai.ids import is_ours, session_of
 from turnwise.protocols.openai.inputs import ConversationIn, ItemsIn, message_of
 from turnwise.protocols.openai.objects import MODEL, conversation, items_of, said_by_bot
 from turnwise.protocols.openai.responses import page
@@ -45,7 +45,10 @@ class Conversations:
 
     async def _named(self, request: Request) -> tuple[Caller, Session]:
         caller = await self._door.caller(request)
-        return caller, await caller.session(session_of(request.path_params["conversation"]))
+        id = request.path_params["conversation"]
+        if is_ours(id):
+            return caller, await caller.by_id(session_of(id))
+        return caller, await caller.session(id)
 
     async def show(self, request: Request) -> Response:
         """The conversation."""

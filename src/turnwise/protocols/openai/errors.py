@@ -20,7 +20,8 @@ def as_error(error: Exception) -> Response:
     """The answer to a request that raised this."""
     problem = as_problem(error)
     found = orjson.loads(problem.body)
-    headers = {"x-should-retry": "true" if found["retryable"] else "false"}
+    again = found["retryable"] and problem.status_code != 500
+    headers = {"x-should-retry": "true" if again else "false"}
     wait = getattr(error, "retry_after", None)
     if wait:
         headers["Retry-After"] = str(math.ceil(wait))

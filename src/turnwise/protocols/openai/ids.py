@@ -35,6 +35,11 @@ def turn_of(response: str) -> tuple[str, int]:
     return _unpacked(session), min(int(n), MAX_NUMBER)
 
 
+def is_ours(conversation: str) -> bool:
+    """Whether an id is one that holds a session, and no name of the client's own."""
+    return conversation.startswith(_CONVERSATION)
+
+
 def session_of(conversation: str) -> str:
     """The session that a conversation is: by its id, or by a name of the client's own."""
     if not conversation.startswith(_CONVERSATION):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import orjson
 from pydantic import BaseModel, Field
 
 from turnwise.conversation import Attachment, Message
@@ -38,7 +37,7 @@ class StreamOptions(BaseModel):
 
 
 class ChatIn(BaseModel):
-    messages: list[dict[str, Any]] = Field(min_length=1, max_length=1001)
+    messages: list[dict[str, Any]] = Field(min_length=1, max_length=10_000)
     model: str | None = Field(None, max_length=200)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -65,6 +64,12 @@ class Given:
     id: str | None = None
 
 
+def check_said(said: Given) -> None:
+    """Raises Invalid if nothing is said."""
+    if not (said.text.strip() or said.attachments or said.answers):
+        raise Invalid("There is nothing new from the user: a text, a file, or a call's result.")
+
+
 def given(items: str | Sequence[Mapping[str, Any]]) -> Given:
     """The turn that some items are: the last message of a person, and the results of calls that
     come behind everything that the bot has said."""
@@ -81,7 +86,7 @@ def given(items: str | Sequence[Mapping[str, Any]]) -> Given:
             found.id = item.get("id") if isinstance(item.get("id"), str) else None
         elif result is not None and i > last:
             found.answers.append(result)
-        elif result is None and (message := message_of(item)) is not None:
+        elif result is None and (message := _said_before(item)) is not None:
             found.before.append(message)
     return found
 
@@ -118,9 +123,18 @@ ROLES: dict[Any, Literal["user", "assistant", "system"]] = {
 }  # fmt: skip
 
 
+def _said_before(item: Mapping[str, Any]) -> Message | None:
+    """A message of the past; what of it cannot be read does not hold up the new one."""
+    try:
+        return message_of(item)
+    except Invalid:
+        return None
+
+
 def message_of(item: Mapping[str, Any]) -> Message | None:
     """An item as a message of a history; one without words is none."""
-    role = ROLES.get(item.get("role"))
+    said = item.get("role")
+    role = ROLES.get(said) if isinstance(said, str) else None
     if role is None:
         return None
     text, attachments = content_of(item.get("content"))
@@ -148,9 +162,11 @@ def content_of(content: Any) -> tuple[str, list[Attachment]]:
             url = image.get("url") if isinstance(image, Mapping) else image
             files.append(_attachment("image", url, None))
         elif kind in ("file", "input_file"):
-            files.append(_file({**part, **(part.get("file") or {})}))
+            inner = part.get("file")
+            files.append(_file({**part, **(inner if isinstance(inner, Mapping) else {})}))
         elif kind == "input_audio":
-            audio = part.get("input_audio") or {}
+            audio = part.get("input_audio")
+            audio = audio if isinstance(audio, Mapping) else {}
             form = str(audio.get("format") or "wav")
             files.append(
                 _attachment(f"audio/{form}", f"data:audio/{form};base64,{audio.get('data')}")
@@ -176,8 +192,3 @@ def _attachment(kind: str, url: Any, name: Any = None) -> Attachment:
     if url.startswith("data:"):
         kind = url[5:].partition(",")[0].partition(";")[0] or "text/plain"
     return Attachment(kind, url, name if isinstance(name, str) else None)
-
-
-def texts_of(messages: Iterable[Message]) -> bytes:
-    """What distinguishes one history from another."""
-    return orjson.dumps([(message.role, message.text) for message in messages])

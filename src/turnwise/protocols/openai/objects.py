@@ -110,10 +110,8 @@ def said_by_bot(found: Message) -> list[dict[str, Any]]:
     """The items that a message of a reply is: itself, and the call that its ask is."""
     if found.role == "user":
         return [said_by_person(Said(found.id, found.text, found.attachments))]
-    items = []
-    if found.text or found.ask is None:
-        items.append(message(found.id, found.text, "incomplete" if found.partial else "completed"))
-        items[-1]["role"] = found.role if found.role == "system" else "assistant"
+    items = [message(found.id, found.text, "incomplete" if found.partial else "completed")]
+    items[-1]["role"] = found.role if found.role == "system" else "assistant"
     if found.ask is not None and not found.partial:
         items.append(call(found.ask, found.text))
     return items

@@ -11,7 +11,7 @@ from turnwise.stores.header import Header
 from turnwise.stores.notices import Signal
 from turnwise.stores.rows import ENDED, Entry, Question, accepted, ended, question_of
 from turnwise.stores.rules.cuts import withdraw_begun
-from turnwise.stores.rules.ending import close, next_head, record_of
+from turnwise.stores.rules.ending import close, kept_of, next_head, record_of
 from turnwise.stores.rules.readings import open_turns, record_at
 from turnwise.stores.rules.remains import remains
 from turnwise.stores.rules.starting import claim_of, reword
@@ -234,7 +234,7 @@ def _withdraw(work: Work, session: str, entry: Entry) -> Rule:
         (queue,) = yield (("open", header.head.n if header.head else 0, LINE),)
         waiting = [e.turn for e in queue if e.turn != turn.n and not _runs(header, e)]
     question = question_of(entry)
-    more = {} if question.reason is None else {"reason": question.reason}
+    more = kept_of(question)
     text = record_of(work, turn, None, b"", b"", question.message, waiting=waiting, more=more)
     work.add("c", 1, text, turn=turn.n)
     return work.done(ended(session, work.entries[-1]))

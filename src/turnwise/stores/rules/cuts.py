@@ -10,7 +10,7 @@ from turnwise.stores.claim import Outcome
 from turnwise.stores.header import Header
 from turnwise.stores.notices import Signal
 from turnwise.stores.rows import ENDED, End, Entry, body, head_of, question_of
-from turnwise.stores.rules.ending import close, record_of
+from turnwise.stores.rules.ending import close, kept_of, record_of
 from turnwise.stores.rules.remains import remains
 from turnwise.stores.rules.visible import is_cut
 from turnwise.stores.rules.work import Part, Work, move, queued, waiting
@@ -156,7 +156,7 @@ def withdraw_from(work: Work, n: int, act: str) -> Part:
         turn = head if entry.turn == head.n else queued(entry)
         move(turn, act)
         question = question_of(entry)
-        more = {} if question.reason is None else {"reason": question.reason}
+        more = kept_of(question)
         text = record_of(work, turn, None, b"", b"", question.message, more=more)
         work.add("c", 1, text, turn=turn.n)
         ended.append(work.entries[-1])

@@ -60,13 +60,19 @@ def next_head(work: Work) -> Part:
     return [entry.turn for entry in others]
 
 
-def _more(outcome: Outcome, question: Question) -> dict[str, Any]:
-    """What the entry that ends a turn keeps besides."""
+def kept_of(question: Question) -> dict[str, Any]:
+    """What the entry that ends a turn keeps of its acceptance, beside the message."""
     more: dict[str, Any] = {}
     if question.note is not None:
         more["note"] = orjson.Fragment(question.note)
     if question.reason is not None:
         more["reason"] = question.reason
+    return more
+
+
+def _more(outcome: Outcome, question: Question) -> dict[str, Any]:
+    """What the entry that ends a turn keeps besides."""
+    more = kept_of(question)
     if outcome.steps:
         more["steps"] = outcome.steps
     if outcome.data:

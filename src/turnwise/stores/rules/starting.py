@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import orjson
 
@@ -28,7 +27,7 @@ from turnwise.stores.rows import (
     messages_of,
     question_of,
 )
-from turnwise.stores.rules.ending import close, record_of
+from turnwise.stores.rules.ending import close, kept_of, record_of
 from turnwise.stores.rules.files import move_files
 from turnwise.stores.rules.remains import remains
 from turnwise.stores.rules.scheduling import ring
@@ -261,9 +260,7 @@ def _merge(work: Work, entry: Entry, question: Question) -> Part:
             break
         turn, numbers = queued(one), numbers[1:]
         move(turn, "merge")
-        more: dict[str, Any] = {"into": head.n}
-        if own.note:
-            more["note"] = orjson.Fragment(own.note)
+        more = {"into": head.n, **kept_of(own)}
         text = record_of(work, turn, None, b"", b"", own.message, waiting=numbers, more=more)
         work.add("g", 1, text, turn=turn.n)
         header.open -= 1

@@ -112,7 +112,7 @@ def _instead(work: Work, wish: Submission, question: Question) -> Part:
     before = work.header.open
     yield from cut(work, wish.session, wish.replaces)
     yield from _check_owner(work, wish, before)
-    return question._replace(merge=False)
+    return question._replace(merge=False, note=wish.note or question.note)
 
 
 def _is_alone(header: Header, wish: Submission) -> bool:
