@@ -19,6 +19,7 @@ from starlette.requests import HTTPConnection
 import turnwise
 from conftest import needs, serving
 from test_browser import PHONE, answers, open_page, say
+from test_files import png
 from turnwise import Bot, Message, Runtime, Settings, Turn
 from turnwise.errors import ConfigurationError
 from turnwise.server.app import create_app
@@ -77,6 +78,22 @@ async def test_what_can_be_done_with_an_answer(sqlite_url: str, tmp_path: Path) 
         text = (tmp_path / "saved.md").read_text()
         assert "As it is written." in text
         assert "def f(x):" in text
+
+
+async def test_an_edit_keeps_the_files(sqlite_url: str, tmp_path: Path) -> None:
+    """Another text for a message with a picture: the picture stays with it."""
+    (tmp_path / "red.png").write_bytes(png())
+    runtime = Runtime(Bot(reply), sqlite_url)
+    async with serving(create_app(runtime), lifespan="on") as url, open_page(url) as page:
+        await page.set_input_files("#files", tmp_path / "red.png")
+        await expect(page.locator(".file:not(.sending)")).to_have_count(1)
+        await say(page, "look")
+        await expect(answers(page)).to_have_text("You said: look")
+        await page.locator(".message.user").hover()
+        await page.get_by_role("button", name="Edit").click()
+        await say(page, "look again")
+        await expect(answers(page)).to_have_text("You said: look again")
+        await expect(page.locator(".message.user img.picture")).to_have_count(1)
 
 
 async def test_the_list_is_searched_and_named(sqlite_url: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import os
 import re
 import shlex
@@ -80,12 +79,17 @@ def test_javascript_clients_run(text: str, served: str) -> None:
     assert done.stdout.strip()
 
 
+COMMAND = re.compile(r"(?:^|/|&& |: )(turnwise [a-z][^#\n&]*)", re.M)
+
+
 def commands() -> list[str]:
     """The `turnwise ...` lines of all shell snippets, and those that other snippets run."""
     found: list[str] = []
     for page in PAGES:
         for _, _, text in FENCE.findall(page.read_text()):
-            found += re.findall(r"(?:^|/|&& |: )(turnwise [a-z][^#\n&]*)", text, re.M)
+            found += COMMAND.findall(text)
+    for place in (ROOT / "deploy").iterdir():
+        found += COMMAND.findall(place.read_text())
     return found
 
 
@@ -109,11 +113,3 @@ def test_commands_exist() -> None:
 def test_yaml_snippets_parse(text: str) -> None:
     """Scripts and compose files are valid YAML."""
     assert yaml.safe_load(text)
-
-
-@pytest.mark.parametrize("text", snippets("ini"))
-def test_units_parse(text: str) -> None:
-    """systemd units have their sections."""
-    parser = configparser.ConfigParser(strict=False, interpolation=None)
-    parser.read_string("\n".join(line for line in text.splitlines() if line[:1] != "#"))
-    assert "Service" in parser

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import subprocess
 import sys
 
@@ -81,3 +83,17 @@ def test_a_turn_is_counted() -> None:
         return float(lines[0].split()[1]) if lines else 0.0
 
     assert count(after) == count(before) + 1
+
+
+def test_logs_for_programs() -> None:
+    """Each record is one line of JSON, an exception included."""
+    form = telemetry.JSONLines()
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        why = sys.exc_info()
+    record = logging.LogRecord("turnwise", logging.ERROR, "", 0, "it %s", ("failed",), why)
+    (line,) = form.format(record).splitlines()
+    found = json.loads(line)
+    assert (found["level"], found["logger"], found["message"]) == ("error", "turnwise", "it failed")
+    assert "two\nlines" in found["exception"]

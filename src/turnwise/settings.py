@@ -152,6 +152,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="debug, info, warning or error."
     )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Lines for people, or a line of JSON for each record."
+    )
 
     @model_validator(mode="before")
     @classmethod

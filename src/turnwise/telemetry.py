@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Protocol
 
+import orjson
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -196,12 +198,30 @@ def step_span(kind: str, name: str, id: str) -> AbstractContextManager[Any]:
     return made
 
 
-def setup_logging(level: str) -> None:
-    """Readable lines on standard error for the command line's servers."""
+class JSONLines(logging.Formatter):
+    """Each record is a line of JSON, for programs that gather logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line).decode()
+
+
+def setup_logging(level: str, form: str = "text") -> None:
+    """Lines on standard error for the command line's servers, for people or as JSON."""
     logging.basicConfig(
         level=level.upper(),
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
     )
+    if form == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JSONLines())
     for noisy in ("httpx", "httpx2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

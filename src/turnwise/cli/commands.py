@@ -131,6 +131,7 @@ def serve(
     body_timeout: Annotated[float | None, option("body_timeout", "--body-timeout")] = None,
     send_timeout: Annotated[float | None, option("send_timeout", "--send-timeout")] = None,
     log_level: Annotated[str | None, option("log_level", "--log-level")] = None,
+    log_format: Annotated[str | None, option("log_format", "--log-format")] = None,
     debug: Annotated[bool | None, option("debug", "--debug")] = None,
     no_work: Annotated[bool, typer.Option("--no-work", help="Serve without a worker.")] = False,
     reload: Annotated[
@@ -145,7 +146,8 @@ def serve(
         "retention": retention, "lease": lease, "max_body": max_body, "max_text": max_text,
         "max_streams": max_streams, "sessions_per_minute": sessions_per_minute,
         "messages_per_minute": messages_per_minute, "body_timeout": body_timeout,
-        "send_timeout": send_timeout, "log_level": log_level, "debug": debug,
+        "send_timeout": send_timeout, "log_level": log_level, "log_format": log_format,
+        "debug": debug,
         "title": title, "greeting": greeting, "accent": accent, "logo": logo,
         "protocols": protocols, "jwt_secret": jwt_secret,
         "jwt_jwks_url": jwt_jwks_url, "jwt_issuer": jwt_issuer,
@@ -221,7 +223,7 @@ def work(
         "metrics_port": metrics_port, "log_level": log_level, "debug": debug,
     }  # fmt: skip
     settings = settings_with(given)
-    telemetry.setup_logging(settings.log_level)
+    telemetry.setup_logging(settings.log_level, settings.log_format)
     asyncio.run(_work(Runtime(load_bot(bot), settings=settings), bot or demo_name()))
 
 

@@ -86,7 +86,7 @@ def from_environment() -> FastAPI:
     settings = Settings()
     if "TURNWISE_PARENT" in os.environ:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    telemetry.setup_logging(settings.log_level)
+    telemetry.setup_logging(settings.log_level, settings.log_format)
     work = os.environ.get("TURNWISE_WORK", "1") != "0"
     named = os.environ.get("TURNWISE_BOT")
     runtime = Runtime(load_bot(named), settings=settings, worker=work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ MODULES = (
     "app", "api", "asks", "conversation", "growing", "list", "screen", "steps", "texts", "theme",
     "tools", "uploads",
 )  # fmt: skip
+SMALL = 500
+"""Bytes that are not worth to be compressed."""
 STYLES = ("app", "docs")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]{3,30}")
 
@@ -145,8 +148,19 @@ def _add_calls(routes: APIRouter, runtime: Runtime, access: Access, brand: Brand
             limit=settings.max_body,
             timeout=settings.body_timeout,
         )
-        html = await asyncio.to_thread(lambda: [to_html(text) for text in body.texts])
-        return JSON(orjson.dumps({"html": html}))
+
+        def rendered() -> bytes:
+            return orjson.dumps({"html": [to_html(text) for text in body.texts]})
+
+        return await asyncio.to_thread(lambda: _as_accepted(request, rendered()))
+
+
+def _as_accepted(request: Request, content: bytes) -> Response:
+    """JSON, compressed if the browser accepts that: HTML shrinks to a fifth."""
+    if len(content) < SMALL or "gzip" not in request.headers.get("accept-encoding", ""):
+        return JSON(content)
+    more = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+    return JSON(gzip.compress(content, 5), 200, **more)
 
 
 def page_headers(framed: str = "'none'") -> dict[str, str]:
@@ -162,12 +176,16 @@ def page_headers(framed: str = "'none'") -> dict[str, str]:
 def file(content: bytes, kind: str, **more: str) -> Any:
     """An endpoint that answers with a file, or with 304."""
     tag = f'"{sha256(content).hexdigest()[:16]}"'
-    headers = {"ETag": tag, **page_headers(), **more}
+    headers = {"ETag": tag, "Vary": "Accept-Encoding", **page_headers(), **more}
+    small = gzip.compress(content, 9, mtime=0)
     kind = f"{kind}; charset=utf-8" if kind in ("text/javascript", "text/css") else kind
 
     async def answer(request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
+        if len(small) < len(content) and "gzip" in request.headers.get("accept-encoding", ""):
+            zipped = {**headers, "Content-Encoding": "gzip"}
+            return Response(small, headers=zipped, media_type=kind)
         return Response(content, headers=headers, media_type=kind)
 
     return answer

@@ -46,7 +46,8 @@ async function sendEdited(text) {
   const turn = editing;
   edit(null);
   if (turn.waits) return conversation.session.change(turn.n, text).catch(explain);
-  return put(conversation.session, { text, replaces: turn.n });
+  const { attachments } = turn;  // they stay with the message
+  return put(conversation.session, { text, replaces: turn.n, ...(attachments?.length && { attachments }) });
 }
 
 // Goes on in a new conversation, which is the same up to a turn.

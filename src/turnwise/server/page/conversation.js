@@ -189,7 +189,7 @@ export class Conversation {
     const n = message.turn;
     const all = [];
     if (message.role === "user" && !message.answers) {
-      all.push(["edit", t("edit"), () => this.on.edit({ n, text: message.text })]);
+      all.push(["edit", t("edit"), () => this.on.edit({ n, text: message.text, attachments: message.attachments })]);
     }
     if (message.text) all.push(["copy", t("copy"), (button) => copy(message.text, button)]);
     if (message.role === "assistant") all.push(...judging(this.session, message));
