@@ -164,3 +164,13 @@ async def test_a_client_finds_what_it_expects(
     assert [one for one in BEHAVIOURS if one not in found] == []
     wrong = {one: result for one, result in found.items() if result.startswith("no:")}
     assert not wrong, "\n\n".join(f"{one}: {result}" for one, result in wrong.items())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ALL, reason="`make clients` runs it")
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+async def test_copilotkit(world: Callable[[], World]) -> None:
+    """Its core finds the agent, runs, stops and connects, over both of its transports."""
+    found = await world().drive("copilotkit", installed(HERE / "versions" / "copilotkit"))
+    assert len(found) == 2
+    assert set(found.values()) == {"yes"}, found
