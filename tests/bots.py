@@ -118,7 +118,7 @@ async def _for_clients(turn: Turn) -> AsyncIterator[str | Message]:
     elif word == "fail":
         yield "so far "
         raise Refusal("I will not.")
-    elif word == "ask":
+    elif word in ("ask", "plan"):
         yield Ask("Send?", choices=["yes", "no"])
     elif word == "client":
         yield Ask("", kind="tool", name="where", data={"precise": True})

@@ -163,7 +163,7 @@ async def test_in_ones_own_application(sqlite_url: str) -> None:
     app = FastAPI(lifespan=runtime.lifespan)
     looks: dict[str, Any] = {
         "title": "Help <desk>", "greeting": "How can we help?", "accent": "#0a7d55, #4fd1a1",
-        "ideas": ["Where is my parcel?"],
+        "ideas": ["Where is my parcel?"], "login": "/login/me",
     }  # fmt: skip
     app.include_router(turnwise.page(runtime, authorize=who, **looks), prefix="/chat")
 
@@ -192,6 +192,21 @@ async def test_in_ones_own_application(sqlite_url: str) -> None:
             await page.goto(f"{url}/chat/")
             await expect(page.locator("#welcome")).to_be_visible()
             await expect(page.locator("#sessions li")).to_have_count(0)
+            await runtime.ask("by phone", "hello", owner="bob")
+            await page.wait_for_timeout(2100)
+            await page.evaluate("dispatchEvent(new Event('focus'))")
+            await expect(page.locator("#sessions li")).to_have_count(1)
+            await say(page, "first")
+            await expect(answers(page)).to_have_text("You said: first")
+            await page.context.clear_cookies()
+            await say(page, "am I still here?")
+            await expect(page.locator("#notice")).to_contain_text("no longer logged in")
+            await page.get_by_role("button", name="Log in").click()
+            await expect(page).to_have_url(f"{url}/login/me")
+        async with open_page(f"{url}/chat/") as page:
+            await say(page, "a stranger")
+            await expect(page.locator("#notice")).to_contain_text("Please log in")
+            await expect(page.locator("#text")).to_have_value("a stranger")
 
 
 @pytest.mark.parametrize(
@@ -235,6 +250,12 @@ async def test_the_widget_on_another_origin(sqlite_url: str) -> None:
                 await expect(frame.locator("#sidebar")).to_be_hidden()
                 await button.click()
                 await expect(page.locator("iframe")).to_be_hidden()
+            async with open_page(shop, viewport=PHONE) as page:
+                await page.get_by_role("button", name="Chat with us").click()
+                box = await page.locator("iframe").bounding_box()
+                assert box is not None
+                assert box["height"] > PHONE["height"] - 120
+                assert box["width"] == PHONE["width"]
             async with httpx.AsyncClient(base_url=url) as client:
                 headers = (await client.get("/embedded")).headers
                 alone = (await client.get("/")).headers

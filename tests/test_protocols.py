@@ -547,8 +547,11 @@ async def test_langgraph_from_python(open_door: Opener) -> None:
         assert state["tasks"][0]["interrupts"][0]["value"]["choices"] == ["yes", "no"]
         values: Any = await client.runs.wait(thread, "agent", command={"resume": "1"})
         assert values["messages"][-1]["content"] == "answered yes"
+        started = await client.runs.create(thread, "agent", input=given)
+        joined = [one.event async for one in client.runs.join_stream(thread, started["run_id"])]
+        assert joined == ["metadata", "values", "values", "end"]
         history: Any = await client.threads.get_history(thread)
-        assert [one["metadata"]["step"] for one in history] == [4, 3, 2, 1, 0]
+        assert [one["metadata"]["step"] for one in history] == [5, 4, 3, 2, 1, 0]
         found = await client.threads.search(metadata={"topic": "a"})
         assert [one["thread_id"] for one in found] == [thread]
         copied: Any = await client.threads.copy(thread)  # type: ignore[func-returns-value]

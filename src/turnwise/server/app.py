@@ -60,15 +60,18 @@ def page(
     logo: str | Path | None = None,
     ideas: Sequence[str] = (),
     texts: Mapping[str, Mapping[str, str]] | None = None,
+    login: str = "",
 ) -> APIRouter:
     """The session routes and the chat page, for a FastAPI application, with your own login:
 
         app.include_router(turnwise.page(runtime, authorize=who, title="Help"), prefix="/chat")
 
     `authorize` as in `router`; if it names owners, the list of conversations is the owner's, on
-    every device. For the others see `Brand`. Include it with a prefix. Raises ConfigurationError.
+    every device. `login` is the address of your login page, to which the page leads who is not
+    logged in. For the others see `Brand`. Include it with a prefix. Raises ConfigurationError.
     """
-    brand = Brand(title, greeting, accent, logo, ideas, texts or {})
+    where = None if authorize is None else login
+    brand = Brand(title, greeting, accent, logo, ideas, texts or {}, where)
     routes = APIRouter()
     channel = _add_channels(routes, runtime, authorize)
     routes.add_api_route("", _with_slash, methods=["GET"], include_in_schema=False)

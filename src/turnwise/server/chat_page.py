@@ -45,7 +45,8 @@ _COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]{3,30}")
 class Brand:
     """How the page looks. `accent` is a colour, or two, for light and dark: "#4f46e5, #8b85ff";
     `logo` a file; `ideas` the first messages that the page suggests; `texts` what it says, by
-    language: {"fr": {"new": "Nouvelle conversation"}}. Raises ConfigurationError."""
+    language: {"fr": {"new": "Nouvelle conversation"}}; `login` where one logs in, or "" if a host
+    decides and says nothing of it. Raises ConfigurationError."""
 
     title: str = "Turnwise"
     greeting: str = ""
@@ -53,6 +54,7 @@ class Brand:
     logo: str | Path | None = None
     ideas: Sequence[str] = ()
     texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    login: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.colours) > 2 or not all(map(_COLOUR.fullmatch, self.colours)):
@@ -135,7 +137,8 @@ def _add_calls(routes: APIRouter, runtime: Runtime, access: Access, brand: Brand
         except Unauthorized:
             listed = False
         about = {"title": brand.title, "greeting": brand.greeting, "ideas": list(brand.ideas)}
-        return JSON(orjson.dumps({**about, "texts": dict(brand.texts), "listed": listed}))
+        about = {**about, "texts": dict(brand.texts), "login": brand.login}
+        return JSON(orjson.dumps({**about, "listed": listed}))
 
     @routes.post("/page/render")
     async def render(request: Request) -> Response:

@@ -28,6 +28,8 @@ from turnwise.protocols.past import exchanges
 from turnwise.stores.records import Submitted
 
 MODES = ["values"]
+EVERY = ["values", "messages-tuple", "updates", "custom"]
+"""The modes of a run in the background that names none."""
 STRATEGIES: dict[str | None, WhenBusy] = {
     "reject": "reject", "interrupt": "interrupt", "rollback": "interrupt", "enqueue": "queue",
 }  # fmt: skip
@@ -86,9 +88,12 @@ class Runs:
         door.add("POST", one + "/cancel", self.cancel)
         door.add("DELETE", one, self.delete)
 
-    async def _begin(self, request: Request) -> tuple[Caller, str, RunIn, Submitted]:
+    async def _begin(
+        self, request: Request, modes: list[str] = MODES
+    ) -> tuple[Caller, str, RunIn, Submitted]:
         caller = await self._door.caller(request)
         body = await self._door.body(request, RunIn)
+        body.stream_mode = body.stream_mode or modes
         name = request.path_params.get("thread")
         if name is None:
             said = _said(body.messages)
@@ -220,7 +225,7 @@ class Runs:
 
     async def start(self, request: Request) -> Response:
         """A run in the background."""
-        _, name, _, submitted = await self._begin(request)
+        _, name, _, submitted = await self._begin(request, EVERY)
         record = submitted.turn
         body = run(name, record, run_id(record.session, record.n))
         return JSON(orjson.dumps(body), 200, **_where(name, record))
@@ -256,7 +261,8 @@ class Runs:
         """A run's events, from their start or behind Last-Event-ID, in its own modes or others."""
         caller, name, record = await self._named(request)
         asked = request.query_params.getlist("stream_mode")
-        modes = [mode for one in asked for mode in one.split(",")] or record.note.get("modes")
+        modes = [mode for one in asked for mode in one.split(",") if mode]
+        modes = modes or record.note.get("modes")
         self._door.check_stream(request)
         skip = number(request.headers.get("last-event-id"), -1, MAX_NUMBER) + 1
         return await self._stream(caller, name, record, modes or MODES, skip)

@@ -12,6 +12,7 @@ import * as uploads from "./uploads.js";
 let drafts = {};
 let conversation = null;
 let brand = "Turnwise";
+let login = null;  // where one logs in, if the host's own login decides
 const list = new List({ enter: (session) => enter(session), isOpen: ({ id }) => id === conversation?.session.id });
 
 // Sending: a message stays in the outbox until the server has it, across reloads and restarts.
@@ -115,6 +116,7 @@ async function begin() {
     session = await client.create();
   } catch (problem) {
     if (problem.status !== 401) { explain(problem); return null; }
+    if (login !== null) { askLogin("logged_out"); return null; }
     const key = await askKey();
     useKey(key);
     return key ? begin() : null;
@@ -177,8 +179,14 @@ function fresh() {
   $("text").focus();
 }
 
+// A host's login has ended, or has not begun: the host says where it is.
+function askLogin(why) {
+  notify(t(why), login ? [t("log_in"), () => { (self === top ? location : open("", "_blank").location).href = login; }] : [t("new"), fresh]);
+}
+
 // What was written stays in the field, for the new conversation.
 function gone(deleted) {
+  if (login !== null) return askLogin("ended");
   notify(t(deleted ? "gone" : "refused"), [t("new"), fresh]);
 }
 
@@ -264,7 +272,7 @@ document.onkeydown = (event) => {
   else conversation?.stop();
 };
 $("stop").onclick = () => conversation?.stop();
-$("new").onclick = fresh;
+$("new").onclick = $("new-here").onclick = fresh;
 $("earlier").onclick = () => conversation.earlier().catch(explain);
 $("latest").onclick = toEnd;
 $("open-sidebar").onclick = () => { document.body.classList.add("sidebar-open"); $("close-sidebar").focus(); };
@@ -290,7 +298,8 @@ $("delete").onclick = async () => {
   forget(session);
 };
 
-function begun({ ideas = [], title, greeting, texts, listed }) {
+function begun({ ideas = [], title, greeting, texts, listed, login: there = null }) {
+  login = there;
   speak(texts);
   brand = title ?? brand;
   $("brand").textContent = brand;

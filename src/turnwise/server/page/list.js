@@ -20,6 +20,9 @@ export class List {
     this.listed = false; // the server has the list
     this.read();
     $("search").oninput = () => this.find();
+    // What was begun on another device is there when the page is looked at again.
+    document.addEventListener("visibilitychange", () => this.look());
+    addEventListener("focus", () => this.look());
   }
 
   read() {
@@ -61,8 +64,15 @@ export class List {
   async load(q = "") {
     const { sessions } = await client.list({ q });
     this.listed = true;
-    this.sessions = sessions.map(({ id, name, created_at: at }) => this.known({ id, name, at: Date.parse(at) }));
+    this.looked = Date.now();
+    // One that is open stays the object that it is.
+    this.sessions = sessions.map(({ id, name, created_at: at }) =>
+      Object.assign(this.get(id) ?? this.known({ id }), { name, at: this.get(id)?.at ?? Date.parse(at) }));
     this.show();
+  }
+
+  look() {
+    if (this.listed && !document.hidden && Date.now() - (this.looked ?? 0) > 2000) this.find();
   }
 
   find() {

@@ -22,6 +22,7 @@ const TEXTS = {
     ask_again: "Ask again", you: "You said:", answer: "The answer:", your_answer: "Your answer", do_answer: "Answer", waits_for: "Waits for the result of {name}.",
     running: "running", completed: "done", failed: "failed", input: "Input", output: "Output", long: "Long parts were cut.", sources: "Sources", remove: "Remove {name}",
     reconnecting: "Reconnecting…", offline: "The server cannot be reached. Your message is kept and will be sent as soon as possible.",
+    log_in: "Log in", logged_out: "Please log in to write here.", ended: "You are no longer logged in, or this conversation is no longer there.",
     gone: "This conversation is no longer on the server.", refused: "The server does not accept this browser's key to this conversation any more.",
   },
   de: {
@@ -45,6 +46,7 @@ const TEXTS = {
     ask_again: "Noch einmal fragen", you: "Sie schrieben:", answer: "Die Antwort:", your_answer: "Ihre Antwort", do_answer: "Antworten", waits_for: "Wartet auf das Ergebnis von {name}.",
     running: "läuft", completed: "fertig", failed: "fehlgeschlagen", input: "Eingabe", output: "Ausgabe", long: "Lange Teile wurden gekürzt.", sources: "Quellen", remove: "{name} entfernen",
     reconnecting: "Verbindet neu …", offline: "Der Server ist nicht erreichbar. Ihre Nachricht bleibt erhalten und wird so bald wie möglich gesendet.",
+    log_in: "Anmelden", logged_out: "Bitte melden Sie sich an, um hier zu schreiben.", ended: "Sie sind nicht mehr angemeldet, oder dieses Gespräch gibt es nicht mehr.",
     gone: "Dieses Gespräch ist nicht mehr auf dem Server.", refused: "Der Server nimmt den Schlüssel dieses Browsers zu diesem Gespräch nicht mehr an.",
   },
 };

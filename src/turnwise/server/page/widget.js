@@ -5,6 +5,7 @@
 {
   const script = document.currentScript;
   const { color = "#4f46e5", side = "right", label = "Chat", open } = script.dataset;
+  const [CLOSED, OPEN] = ["M4 5h16v11H9l-5 4z", "M6 6l12 12M18 6L6 18"];
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(`
     :host { all: initial; }
@@ -15,7 +16,7 @@
     iframe { position: fixed; z-index: 2147483000; bottom: 5.5rem; ${side === "left" ? "left" : "right"}: 1.25rem; width: min(24rem, calc(100vw - 2.5rem));
       height: min(38rem, calc(100dvh - 7rem)); border: 0; border-radius: 1rem; background: #fff; box-shadow: 0 8px 40px rgb(0 0 0 / 25%); color-scheme: normal; }
     iframe[hidden] { display: none; }
-    @media (max-width: 30rem) { iframe { inset: 0 0 5.5rem; width: 100%; height: auto; border-radius: 0; } }`);
+    @media (max-width: 30rem) { iframe { inset: 0 0 auto; width: 100%; height: calc(100dvh - 5.5rem); border-radius: 0; } }`);
   const host = document.createElement("div");
   const root = host.attachShadow({ mode: "open" });
   root.adoptedStyleSheets = [sheet];
@@ -23,7 +24,8 @@
   button.type = "button";
   button.setAttribute("aria-label", label);
   button.setAttribute("aria-expanded", "false");
-  button.innerHTML = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M4 5h16v11H9l-5 4z"/></svg>';
+  button.innerHTML = '<svg viewBox="0 0 24 24" aria-hidden="true"><path/></svg>';
+  button.querySelector("path").setAttribute("d", CLOSED);
   let frame = null;
   const toggle = () => {
     if (!frame) { // nothing is loaded until somebody wants to talk
@@ -33,6 +35,7 @@
     }
     frame.hidden = !frame.hidden;
     button.setAttribute("aria-expanded", String(!frame.hidden));
+    button.querySelector("path").setAttribute("d", frame.hidden ? CLOSED : OPEN);
     if (!frame.hidden) frame.focus();
   };
   button.onclick = toggle;
