@@ -136,7 +136,11 @@ def _add_calls(routes: APIRouter, runtime: Runtime, access: Access, brand: Brand
             listed = (await access.to_list(request)).owner is not None
         except Unauthorized:
             listed = False
-        about = {"title": brand.title, "greeting": brand.greeting, "ideas": list(brand.ideas)}
+        about: dict[str, Any] = {
+            "title": brand.title,
+            "greeting": brand.greeting,
+            "ideas": list(brand.ideas),
+        }
         about = {**about, "texts": dict(brand.texts), "login": brand.login}
         return JSON(orjson.dumps({**about, "listed": listed}))
 

@@ -262,10 +262,10 @@ class Runs:
         caller, name, record = await self._named(request)
         asked = request.query_params.getlist("stream_mode")
         modes = [mode for one in asked for mode in one.split(",") if mode]
-        modes = modes or record.note.get("modes")
+        modes = modes or record.note.get("modes") or MODES
         self._door.check_stream(request)
         skip = number(request.headers.get("last-event-id"), -1, MAX_NUMBER) + 1
-        return await self._stream(caller, name, record, modes or MODES, skip)
+        return await self._stream(caller, name, record, modes, skip)
 
     async def join(self, request: Request) -> Response:
         """A run's values, when it has ended."""
