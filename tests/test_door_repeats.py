@@ -103,7 +103,7 @@ async def test_an_answer_is_no_repeat_of_another(open_sqlite_door: Opener) -> No
 
 
 async def test_what_refuses_a_stream_does_so_before_the_message(open_sqlite_door: Opener) -> None:
-    """A client that is told to come again has not been heard."""
+    """A client that is asked to send again has left nothing behind."""
     async with open_sqlite_door(bots.clients, **GIVEN, max_streams=1) as door:
         path, body = asks("hi", "chat")["openai"]
         long = {"conversation": "busy", "input": "count 50", "stream": True}

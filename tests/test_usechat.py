@@ -60,4 +60,3 @@ async def talk(page: Page) -> None:
     await expect(page.get_by_role("button", name="Answer again")).to_be_visible()
     await expect(main).not_to_contain_text("29")
     await say("still there?", "still there?")
-    await page.screenshot(path="/tmp/usechat.png")

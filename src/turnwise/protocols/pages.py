@@ -93,7 +93,7 @@ class Pages:
         if body.action == "loadPreviousSession":
             return JSON(orjson.dumps({"data": await self._before(caller, body.sessionId)}))
         if body.action != "sendMessage":
-            raise Invalid(f"There is no action {body.action!r}.")
+            raise Invalid(f"The action {body.action!r} is unknown.")
         record = await self._say(caller, body.sessionId, body.chatInput, "n8n")
         text, why = await self._answer(record)
         return JSON(orjson.dumps({"output": text if why is None else why}))

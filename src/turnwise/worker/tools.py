@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
@@ -33,7 +34,7 @@ class Supplier(Protocol):
     cache: SessionCache
 
 
-class Tools:
+class Tools(ABC):
     """The tools of the turn of `claim`: its output, and its session's memory, history and files."""
 
     _worker: Supplier
@@ -46,9 +47,9 @@ class Tools:
         self._memory: Recollection | None = None
         self._over = False
 
+    @abstractmethod
     def stop(self, why: Stop) -> None:
         """Stop the handler."""
-        raise NotImplementedError
 
     async def say(self, piece: str | Message) -> None:
         await self._output.say(piece)

@@ -64,7 +64,7 @@ class Agent:
             case "agent/stop":
                 thread = str(body.params.get("threadId") or "")
                 return await self._stop(caller, thread, validated(StopIn, body.body).runId)
-        raise Invalid(f"There is no method {body.method!r}.")
+        raise Invalid(f"The method {body.method!r} is unknown.")
 
     async def info(self, request: Request) -> Response:
         """Which agents there are: the bot."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from turnwise.conversation import Asked, Attachment, StepRecord
 from turnwise.errors import Invalid
 from turnwise.protocols.asking import tool_input, tool_name
+from turnwise.protocols.parts import attached
 from turnwise.protocols.past import Exchange, Said
 
 FILES = ("image", "audio", "video", "document", "binary")
@@ -59,10 +60,7 @@ def _file(kind: str, part: Mapping[str, Any]) -> Attachment:
     data = source.get("value") if source.get("type") == "data" else source.get("data")
     if isinstance(data, str):
         url = data if data.startswith("data:") else f"data:{type};base64,{data}"
-    if not isinstance(url, str) or not url.startswith(("data:", "http://", "https://", "/")):
-        raise Invalid("A file needs its data, or an http(s) URL.")
-    name = part.get("filename")
-    return Attachment(type, url, name if isinstance(name, str) else None)
+    return attached(type, url, part.get("filename"))
 
 
 def results(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:

@@ -208,7 +208,7 @@ def _last_said(body: ChatIn) -> UIMessage:
     for message in reversed(body.messages):
         if message.role == "user":
             return message
-    raise Invalid("There is no message of the user's.")
+    raise Invalid("A message of the user's is needed.")
 
 
 def as_text(error: Exception) -> Response:

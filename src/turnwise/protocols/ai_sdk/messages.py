@@ -11,6 +11,7 @@ from turnwise.conversation import Asked, Attachment, StepRecord
 from turnwise.errors import Invalid
 from turnwise.protocols.ai_sdk.fold import custom_part, is_approval, message_id, metadata_of
 from turnwise.protocols.asking import tool_input, tool_name
+from turnwise.protocols.parts import attached
 from turnwise.protocols.past import Exchange, Said
 
 
@@ -36,11 +37,8 @@ def text_of(message: UIMessage) -> tuple[str, list[Attachment]]:
         if part.get("type") == "text":
             texts.append(str(part.get("text") or ""))
         elif part.get("type") == "file":
-            url, kind = part.get("url"), part.get("mediaType") or "file"
-            if not isinstance(url, str) or not url.startswith(("data:", "http", "/")):
-                raise Invalid("A file needs an http(s) or data URL.")
-            name = part.get("filename")
-            files.append(Attachment(str(kind), url, name if isinstance(name, str) else None))
+            kind = str(part.get("mediaType") or "file")
+            files.append(attached(kind, part.get("url"), part.get("filename")))
     return "\n".join(texts), files
 
 

@@ -10,6 +10,7 @@ import orjson
 from turnwise.conversation import Asked, Attachment, Message, StepRecord
 from turnwise.errors import Invalid
 from turnwise.protocols.asking import tool_input, tool_name
+from turnwise.protocols.parts import attached
 from turnwise.protocols.past import Exchange, Said
 
 KINDS = {"human": "human", "user": "human", "ai": "ai", "assistant": "ai", "tool": "tool",
@@ -49,11 +50,7 @@ def _file(part: Mapping[str, Any]) -> Attachment:
     data = part.get("data") or part.get("base64")
     if isinstance(data, str):
         url = f"data:{kind};base64,{data}"
-    if not isinstance(url, str) or not url.startswith(("data:", "http://", "https://", "/")):
-        raise Invalid(f"A part of the type {part.get('type')!r} cannot be sent.")
-    if url.startswith("data:"):
-        kind = url[5:].partition(",")[0].partition(";")[0]
-    return Attachment("image" if kind == "image_url" else kind, url)
+    return attached("image" if kind == "image_url" else kind, url)
 
 
 def given(message: Mapping[str, Any]) -> Message | None:

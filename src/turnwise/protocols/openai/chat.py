@@ -32,7 +32,7 @@ from turnwise.stores.records import Submitted
 SESSIONS = ("x-conversation-id", "x-openwebui-chat-id", "x-session-id")
 """Headers that name the conversation."""
 TASK = "x-openwebui-task"
-"""A page asks for a title, tags and the like; that is no part of the conversation."""
+"""A page asks for a title, tags and the like, which is not a part of the conversation."""
 USER = "x-openwebui-user-id"
 """The page's user, if a trusted backend says it."""
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from turnwise.conversation import Attachment, Message
 from turnwise.errors import Invalid
+from turnwise.protocols.parts import attached
 
 MAX_INSTRUCTIONS = 8_000
 """Characters of a response's instructions, which its turn keeps."""
@@ -160,7 +161,7 @@ def content_of(content: Any) -> tuple[str, list[Attachment]]:
         elif kind in ("image_url", "input_image"):
             image = part.get("image_url")
             url = image.get("url") if isinstance(image, Mapping) else image
-            files.append(_attachment("image", url, None))
+            files.append(attached("image", url, None))
         elif kind in ("file", "input_file"):
             inner = part.get("file")
             files.append(_file({**part, **(inner if isinstance(inner, Mapping) else {})}))
@@ -168,9 +169,7 @@ def content_of(content: Any) -> tuple[str, list[Attachment]]:
             audio = part.get("input_audio")
             audio = audio if isinstance(audio, Mapping) else {}
             form = str(audio.get("format") or "wav")
-            files.append(
-                _attachment(f"audio/{form}", f"data:audio/{form};base64,{audio.get('data')}")
-            )
+            files.append(attached(f"audio/{form}", f"data:audio/{form};base64,{audio.get('data')}"))
         else:
             raise Invalid(f"A part of the type {kind!r} cannot be sent.")
     return "\n".join(texts), files
@@ -181,14 +180,5 @@ def _file(part: Mapping[str, Any]) -> Attachment:
     if isinstance(data, str) and not data.startswith("data:"):
         data = f"data:application/octet-stream;base64,{data}"
     if data is None and part.get("file_id"):
-        raise Invalid("Files are sent with their data or a URL: there is no store of file ids.")
-    return _attachment("file", data or part.get("file_url"), part.get("filename"))
-
-
-def _attachment(kind: str, url: Any, name: Any = None) -> Attachment:
-    """A file by its URL; a data URL says its own type. Raises Invalid."""
-    if not isinstance(url, str) or not url.startswith(("data:", "http://", "https://", "/")):
-        raise Invalid("A file needs an http(s) or data URL.")
-    if url.startswith("data:"):
-        kind = url[5:].partition(",")[0].partition(";")[0] or "text/plain"
-    return Attachment(kind, url, name if isinstance(name, str) else None)
+        raise Invalid("Files are sent with their data or a URL: file ids are not kept.")
+    return attached("file", data or part.get("file_url"), part.get("filename"))

@@ -5,7 +5,7 @@
 //   const turn = await session.ask("Hello");
 //   console.log(turn.reply.text);
 //
-// An ES module without dependencies, for browsers, Node and Deno.
+// An ES module without dependencies, for browsers and Node.
 
 /** What went wrong, in words a person can read. */
 export class Problem extends Error {

@@ -85,7 +85,7 @@ class TakingBackConformance(Acting):
     async def test_a_merged_turn_is_taken_back_with_the_one_that_answers(
         self, store: Store
     ) -> None:
-        """By itself it is no longer there."""
+        """It cannot be taken back by itself any more."""
         await self.made(store)
         for text in ("one", "two"):
             await self.say(store, text, when_busy="merge")
