@@ -16,7 +16,7 @@ FLOORS = [
     {"limits", "urls", "tokens", "telemetry", "conversation"},
     {"settings", "batching", "files"},
     {"memory", "stores"},
-    {"turn"},
+    {"turn", "roll_call"},
     {"handlers", "models", "gateway"},
     {"services", "script", "worker"},
     {"bot"},
@@ -110,7 +110,16 @@ def test_files_open_with_a_sentence() -> None:
 def test_public_names() -> None:
     """What the package offers is a closed list, and all of it is there."""
     expected = {"Attachment", "Bot", "Message", "Refusal", "Reply", "Runtime", "Turn"}
-    expected |= {"TurnError", "TurnwiseError", "router", "page", "install", "Batcher", "batched"}
+    expected |= {
+        "TurnError",
+        "TurnwiseError",
+        "router",
+        "page",
+        "admin",
+        "install",
+        "Batcher",
+        "batched",
+    }
     expected |= {"Event", "ReplyTimeout", "Settings", "StreamEnded", "Answer", "Ask"}
     assert set(turnwise.__all__) == expected
     assert all(hasattr(turnwise, name) for name in turnwise.__all__)

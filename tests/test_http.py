@@ -537,3 +537,25 @@ async def test_a_client_that_leaves_changes_nothing(open_door: Opener) -> None:
         held.set()
         turn = (await talker.call("GET", "/turns/1", headers={"Prefer": "wait=20"})).json()
         assert turn["reply"]["text"] == "abcdefgh"
+
+
+async def test_an_id_with_a_slash(open_sqlite_door: Opener) -> None:
+    """It is what a program may call a session; over HTTP the slash is escaped, as in any address.
+    It is not another session's path."""
+    held, bot = holding()
+    held.set()
+    async with open_sqlite_door(bot, api_keys="the-key") as door:
+        key = {"Authorization": "Bearer the-key"}
+        await door.runtime.ask("ada/1", "hello", timeout=20)
+        for id in ("ada%2F1", "ada%2f1"):
+            found = await door.client.get(f"/sessions/{id}/messages", headers=key)
+            assert found.json()["messages"][0]["text"] == "hello"
+        assert (await door.client.get("/sessions/ada%2F1", headers=key)).json()["id"] == "ada/1"
+        said = await door.client.post(
+            "/sessions/ada%2F1/turns", json={"text": "again"}, headers={**key, "Prefer": "wait=20"}
+        )
+        assert said.json()["n"] == 2
+        where = await door.client.get(said.headers["location"], headers=key)
+        assert where.json()["message"]["text"] == "again"
+        for path in ("/sessions/ada/1", "/sessions/ada%252F1", "/sessions%2Fada/messages"):
+            assert (await door.client.get(path, headers=key)).status_code == 404

@@ -17,7 +17,7 @@ import pytest
 from turnwise.errors import ConfigurationError, KeyReused
 from turnwise.stores.base import Store
 from turnwise.stores.records import Submission
-from turnwise.stores.sqlite import SQLiteStore
+from turnwise.stores.sqlite import SQLiteStore, migration
 from turnwise.stores.sqlite.locks import LockFile
 from turnwise.testing.conformance.acting import answer, desk, question, texts
 
@@ -108,9 +108,12 @@ async def test_what_was_open_is_answered(path: Path) -> None:
     await store.close()
 
 
-async def test_a_large_file(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file of some ten thousand sessions is moved in one step, and says how far it is."""
-    copies = 3000
+async def test_a_large_file(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of many sessions is moved in one step, and says how far it is."""
+    copies = 600
+    monkeypatch.setattr(migration, "PROGRESS", 2000)
     tables = {"session": "id", "state": "session", "turn": "session", "message": "session"}
     with apsw.Connection(str(path)) as db:
         numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION SELECT i + 1 FROM n WHERE i < {copies})"

@@ -36,6 +36,7 @@ from turnwise.stores.records import Submission
 from turnwise.stores.redis import RedisStore
 from turnwise.stores.sqlite import SQLiteStore
 from turnwise.testing.conformance.acting import answer, delta, desk, question, texts
+from turnwise.tokens import SIGNING, active
 
 REDIS: dict[str, Any] = json.loads(gzip.decompress((FILES / "redis1.json.gz").read_bytes()))
 
@@ -79,7 +80,7 @@ async def moved(source: Store, target: Store) -> tuple[int, int]:
     file = io.BytesIO()
     ids = [session.id for session in await source.sessions(limit=500)]
     wholes = moving.wholes(source, ids)
-    await moving.write_whole(file, None, await source.secret(), wholes)
+    await moving.write_whole(file, None, [await source.secret()], wholes)
     file.seek(0)
     return await moving.import_lines(target, file)
 
@@ -189,7 +190,7 @@ async def test_a_damaged_session_is_left_out_of_an_export(
         db.execute("UPDATE entry SET body = ? WHERE num = ? AND kind = 's'", (b"{bad", num))
     file, ids = io.BytesIO(), [session.id for session in await full.sessions()]
     with pytest.raises(TurnwiseError, match="1 damaged"):
-        await moving.write_whole(file, None, b"", moving.wholes(full, ids))
+        await moving.write_whole(file, None, [b"x"], moving.wholes(full, ids))
     assert len(file.getvalue().splitlines()) == len(ids)  # the secret, and all but one
     assert f"{name!r} is damaged" in capfd.readouterr().err
 
@@ -310,3 +311,16 @@ def test_files_that_cannot_be_opened(
     said = " ".join(done.stderr.decode().replace("│", " ").split())
     assert words in said
     assert "Traceback" not in said
+
+
+async def test_rotated_secrets_move_too(full: Store, tmp_path: Path) -> None:
+    """Tokens that the new and the old secret have signed are valid in the store they move to."""
+    root, fresh = await full.secret(), b"n" * 32
+    file = io.BytesIO()
+    ids = [session.id for session in await full.sessions()]
+    await moving.write_whole(file, None, [fresh, root], moving.wholes(full, ids))
+    store = SQLiteStore(tmp_path / "moved.db")
+    await store.open()
+    await moving.import_lines(store, io.BytesIO(file.getvalue()))
+    assert active(await store.secret(), await store.published(SIGNING)) == [fresh, root]
+    await store.close()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from fastapi.routing import APIRoute, APIWebSocketRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from conftest import Door, Opener, Talker
+from conftest import Door, Opener, Process, Talker
 from redis_servers import RedisServer
 from turnwise import Bot, Runtime, Turn
 from turnwise.channels.rate_limit import Rate
@@ -147,7 +150,7 @@ async def bearer_of(principal: str, talker: Talker, door: Door) -> dict[str, str
         return {"Authorization": f"Bearer {made.json()['token']}"}
     if principal == "expired":
         claims = jwt.decode(talker.token, options={"verify_signature": False})
-        secret = door.runtime.gateway._signer._secret
+        secret = await door.runtime.store.secret()
         old = jwt.encode({**claims, "exp": time.time() - 1}, secret, algorithm="HS256")
         return {"Authorization": f"Bearer {old}"}
     old = talker.token
@@ -399,6 +402,55 @@ def test_a_token_lives_as_long_as_its_session() -> None:
         assert signer.open(short, now=1059.0).session == "s"
         with pytest.raises(Unauthorized):
             signer.open(short, now=1061.0)
+
+
+def test_two_secrets_are_active_after_a_rotation() -> None:
+    """A process signs with the new one only when all others must know it; what the old one has
+    signed is valid until that is retired, and then at once no more, whatever was opened before."""
+    old, new = b"o" * 32, b"n" * 32
+    here, there, starts_now = (Signer(old, None) for _ in range(3))
+    before = here.issue("s", 7, now=1000.0)
+    here.learn([new, old], now=1000.0)
+    assert there.open(here.issue("s", 7, now=1010.0), now=1010.0).session == "s"
+    there.learn([new, old], now=1005.0)
+    after = here.issue("s", 8, now=1030.0)
+    assert there.open(after, now=1030.0).generation == 8
+    assert there.open(before, now=1030.0).generation == 7
+    starts_now.learn([new, old], now=1030.0)
+    for signer in (here, there, starts_now):
+        signer.learn([new], now=1100.0)
+        assert signer.open(after, now=1100.0).generation == 8
+        with pytest.raises(Unauthorized):
+            signer.open(before, now=1100.0)
+
+
+async def test_rotating_the_secret_of_a_server_that_runs(serve: Callable[..., Process]) -> None:
+    """By two commands, without a restart: a token of before works until the second, and one of the
+    new secret afterwards too."""
+    process = serve("bots:echo")
+
+    def command(*words: str) -> str:
+        line = [sys.executable, "-m", "turnwise", "secret", *words, "--store", process.store]
+        done = subprocess.run(line, capture_output=True, text=True, cwd=process.folder)
+        return done.stdout + done.stderr
+
+    async with process.client() as client:
+        talker = await Talker.make(client)
+
+        async def becomes(status: int) -> None:
+            async with asyncio.timeout(20):
+                while (await talker.call("GET")).status_code != status:
+                    await asyncio.sleep(0.2)
+
+        assert "one secret is active" in command("retire").lower()
+        assert "turnwise secret retire" in command("rotate")
+        assert "retire the old one first" in command("rotate")
+        await asyncio.sleep(6)  # until the server has looked
+        await becomes(200)
+        assert "refused within" in command("retire")
+        await becomes(401)
+        fresh = await Talker.make(client)
+        assert (await fresh.call("GET")).status_code == 200
 
 
 async def test_a_token_in_use_does_not_end(open_door: Opener) -> None:

@@ -12,12 +12,12 @@ from turnwise.settings import Settings
 from turnwise.turn import Turn
 
 if TYPE_CHECKING:
-    from turnwise.server.app import install, page, router
+    from turnwise.server.app import admin, install, page, router
 else:
 
     def __getattr__(name: str) -> Any:
         """These bring FastAPI, a third of the time to import: workers do without."""
-        if name in ("install", "page", "router"):
+        if name in ("admin", "install", "page", "router"):
             from turnwise.server import app
 
             return getattr(app, name)
@@ -43,6 +43,7 @@ __all__ = [
     "Turn",
     "TurnError",
     "TurnwiseError",
+    "admin",
     "batched",
     "install",
     "page",

@@ -7,7 +7,10 @@ import contextlib
 import logging
 import os
 import signal
+import socket
+import time
 from collections.abc import AsyncIterator, Callable
+from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
@@ -17,23 +20,20 @@ from turnwise import telemetry
 from turnwise.asking import Asking
 from turnwise.bot import Bot, Handler
 from turnwise.channels.rate_limit import Rates
-from turnwise.conversation import (
-    checked_policy,
-)
-from turnwise.errors import (
-    ConfigurationError,
-    StoreUnavailable,
-)
+from turnwise.conversation import checked_policy, iso
+from turnwise.errors import ConfigurationError, StoreUnavailable
 from turnwise.files import open_files
 from turnwise.gateway.files import FileLimits, Files
 from turnwise.gateway.gateway import Gateway, Limits
 from turnwise.gateway.hub import Hub
+from turnwise.gateway.overview import Overview
+from turnwise.roll_call import RollCall
 from turnwise.settings import Settings
 from turnwise.stores.base import Store
 from turnwise.stores.memory import MemoryStore
 from turnwise.stores.open import open_store
 from turnwise.stores.sqlite.store import SQLiteStore
-from turnwise.tokens import Signer
+from turnwise.tokens import SIGNING, Signer, active
 from turnwise.worker.loop_watch import LoopWatch
 from turnwise.worker.worker import Worker
 
@@ -43,6 +43,8 @@ SWEEP = 5.0
 """Seconds between two sweeps that delete expired data."""
 SWEEP_FILES = 600.0
 """Seconds between two looks for files that nobody names."""
+NAMED = "named"
+"""The fact in the store that holds what the bot has named."""
 COUNT_WAITING = 3
 """Seconds between two counts of the waiting turns."""
 
@@ -85,6 +87,7 @@ class Runtime(Asking):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_watch: LoopWatch | None = None
         self._process = 0
+        self._started_at = 0.0
         self._running = False
         self.stopping = False
 
@@ -130,6 +133,7 @@ class Runtime(Asking):
     async def _start(self) -> None:
         settings, store = self.settings, self._store
         self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+        self._started_at = time.time()
         await store.open()
         self._hub = Hub(store, limit=settings.max_streams)
         if self._with_worker:
@@ -143,17 +147,22 @@ class Runtime(Asking):
                 owner_limit=settings.owner_running,
                 files=self._files,
             )
-            await store.publish(orjson.dumps([self.bot.queue_limit, *self.bot.policy]))
+            named = [self.bot.queue_limit, *self.bot.policy]
+            await store.publish(NAMED, orjson.dumps(named))
+        self._signer = Signer(await store.secret(), settings.token_ttl)
+        await self._learn_secrets()
         self._gateway = Gateway(
             store,
             self._hub,
-            Signer(await store.secret(), settings.token_ttl),
+            self._signer,
             limits=await self._limits(),
             session_ttl=settings.session_ttl,
             offer=self._worker.offer if self._worker else None,
             take=self._worker.take if self._worker else None,
             files=Files(store, self._files, FileLimits(settings.max_file, settings.max_files)),
         )
+        self._calls = RollCall(store, self._report)
+        self.overview = Overview(store, self._calls)
         if self._worker is not None:
             await self.bot.start()
             self._worker.start()
@@ -165,15 +174,22 @@ class Runtime(Asking):
             loop.create_task(self._sweep_forever()),
             loop.create_task(self._count_forever()),
             loop.create_task(self._sweep_files_forever()),
+            loop.create_task(self._calls.answer_forever()),
         ]
+
+    async def _learn_secrets(self) -> None:
+        """Know the active secrets: a rotation may have changed them."""
+        store = self._store
+        secrets = active(await store.secret(), await store.published(SIGNING))
+        self._signer.learn(secrets, time.time())
 
     async def _limits(self) -> Limits:
         """The limits of the gateway: by the settings, and by what the bot has named, here or in the
         processes that run it."""
         settings, queue, policy = self.settings, self.bot.queue_limit, self.bot.policy
-        named = None if self._with_worker else await self._store.published()
-        if named is not None:
-            queue, when_busy, settle = orjson.loads(named)
+        named = {} if self._with_worker else await self._store.published(NAMED)
+        if NAMED in named:
+            queue, when_busy, settle = orjson.loads(named[NAMED])
             policy = when_busy, settle
         if settings.when_busy is not None:
             policy = checked_policy(settings.when_busy, settings.settle)
@@ -210,6 +226,8 @@ class Runtime(Asking):
                 log.exception("the bot cannot be closed")
         if self._hub is not None:
             self._hub.close()
+        with contextlib.suppress(StoreUnavailable):
+            await self._calls.withdraw()
         await self._store.close()
         self._gateway = self._worker = self._hub = None
         self._running = False
@@ -250,12 +268,29 @@ class Runtime(Asking):
             seconds += 1
             await asyncio.sleep(1.0)
 
+    def _report(self) -> dict[str, Any]:
+        """What this process says of itself when it is asked; see roll_call.py."""
+        worker = self._worker
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": version("turnwise"),
+            "started_at": iso(self._started_at),
+            "worker": worker.name if worker else None,
+            "running": worker.running if worker else 0,
+            "concurrency": self.settings.concurrency if worker else 0,
+            "streams": self._hub.count if self._hub else 0,
+            "stopping": self.stopping,
+            "figures": telemetry.figures(),
+        }
+
     async def _sweep_forever(self) -> None:
         while True:
             await asyncio.sleep(SWEEP)
             try:
                 await self._store.sweep(retention=self.settings.retention)
                 self.gateway.limits = await self._limits()
+                await self._learn_secrets()
             except StoreUnavailable as error:
                 log.warning("cannot sweep: %s", error)
             except Exception:

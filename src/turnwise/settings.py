@@ -58,6 +58,11 @@ class Settings(BaseSettings):
     api_keys: str = Field(
         default="", repr=False, description="Keys of trusted backends, separated by commas."
     )
+    admin_keys: str = Field(
+        default="",
+        repr=False,
+        description="Keys that open the operator's view at /admin, separated by commas; none: off.",
+    )
     jwt_secret: str = Field(
         default="",
         repr=False,
@@ -171,7 +176,7 @@ class Settings(BaseSettings):
             }
         return given
 
-    @field_validator("api_keys")
+    @field_validator("api_keys", "admin_keys")
     @classmethod
     def _real_keys(cls, keys: str) -> str:
         """If keys are configured but none is usable, the server must not start."""
@@ -183,7 +188,11 @@ class Settings(BaseSettings):
 
     def keys(self) -> frozenset[str]:
         """The API keys as a set."""
-        return frozenset(key.strip() for key in self.api_keys.split(",") if key.strip())
+        return _listed(self.api_keys)
+
+    def operators(self) -> frozenset[str]:
+        """The admin keys as a set."""
+        return _listed(self.admin_keys)
 
     def doors(self) -> list[str]:
         """The protocols whose doors are open. Raises ConfigurationError for a name that is none."""
@@ -206,6 +215,10 @@ class Settings(BaseSettings):
                     f"allowed_origins: {one!r} is not an origin such as https://example.com"
                 )
         return frozenset(parsed for parsed in found.values() if parsed is not None)
+
+
+def _listed(keys: str) -> frozenset[str]:
+    return frozenset(key.strip() for key in keys.split(",") if key.strip())
 
 
 PREFIX = "TURNWISE_"

@@ -26,7 +26,8 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 REGISTRY = CollectorRegistry()
 """Turnwise's metrics; a host application may expose them together with its own."""
 
-_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+"""The buckets of times, in seconds."""
 
 TURNS = Counter(
     "turnwise_turns", "Attempts at turns that ended, by outcome.", ["outcome"], registry=REGISTRY
@@ -34,16 +35,16 @@ TURNS = Counter(
 QUEUE_WAIT = Histogram(
     "turnwise_queue_wait_seconds",
     "Seconds from a message's arrival to its attempt.",
-    buckets=_FAST,
+    buckets=BOUNDS,
     registry=REGISTRY,
 )
 TURN_TIME = Histogram(
-    "turnwise_turn_seconds", "Seconds an attempt took.", buckets=_FAST, registry=REGISTRY
+    "turnwise_turn_seconds", "Seconds an attempt took.", buckets=BOUNDS, registry=REGISTRY
 )
 FIRST_DELTA = Histogram(
     "turnwise_first_delta_seconds",
     "Seconds from the start of an attempt to its first delta in the log.",
-    buckets=_FAST,
+    buckets=BOUNDS,
     registry=REGISTRY,
 )
 FEEDBACK = Counter(
@@ -86,11 +87,11 @@ BATCH_WAIT = Histogram(
     "turnwise_batch_wait_seconds",
     "Seconds that a batch's first item waited.",
     ["name"],
-    buckets=_FAST,
+    buckets=BOUNDS,
     registry=REGISTRY,
 )
 BATCH_TIME = Histogram(
-    "turnwise_batch_seconds", "Seconds a batch took.", ["name"], buckets=_FAST, registry=REGISTRY
+    "turnwise_batch_seconds", "Seconds a batch took.", ["name"], buckets=BOUNDS, registry=REGISTRY
 )
 BATCH_REASON = Counter(
     "turnwise_batches", "Batches by start reason.", ["name", "reason"], registry=REGISTRY
@@ -129,6 +130,30 @@ def named_batch(name: str, size: int, waited: float, took: float, reason: str) -
     BATCH_WAIT.labels(name).observe(waited)
     BATCH_TIME.labels(name).observe(took)
     BATCH_REASON.labels(name, reason).inc()
+
+
+def figures() -> dict[str, Any]:
+    """What this process has counted since it began: attempts by outcome, and for each of some times
+    how many of them were in which of the BOUNDS, or beyond."""
+    turns = {
+        sample.labels["outcome"]: int(sample.value)
+        for metric in TURNS.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    }
+    times = {"wait": QUEUE_WAIT, "first": FIRST_DELTA, "took": TURN_TIME}
+    return {"turns": turns, **{name: _buckets(one) for name, one in times.items()}}
+
+
+def _buckets(histogram: Histogram) -> list[int]:
+    """How many observations were in each bucket, the last one without a bound."""
+    upto = [
+        int(sample.value)
+        for metric in histogram.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_bucket")
+    ]
+    return [count - before for before, count in zip([0, *upto], upto, strict=False)]
 
 
 def exposition() -> bytes:

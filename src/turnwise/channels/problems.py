@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
 
 import orjson
 from fastapi import Request, Response
@@ -12,6 +15,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+from starlette.types import Scope
 
 from turnwise.errors import Damaged, StoreUnavailable, TurnwiseError
 
@@ -92,8 +97,28 @@ class ProblemRoute(APIRoute):
     """A route whose own errors become problems. Exceptions that a host application's dependencies
     raise reach the host's own handlers unchanged."""
 
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match; an escaped slash (%2F) is a part of its segment, because ids may have slashes."""
+        raw: bytes = scope.get("raw_path") or b""
+        if b"%2f" not in raw.lower():
+            return super().matches(scope)
+        path = unquote(_ESCAPED.sub(_SLASH, raw.decode("latin-1")))
+        match, found = super().matches({**scope, "path": path})
+        if "path_params" in found:
+            values = found["path_params"].items()
+            found["path_params"] = {name: _whole(value) for name, value in values}
+        return match, found
+
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         return answering(super().get_route_handler(), OURS)
+
+
+_ESCAPED, _SLASH = re.compile("%2f", re.I), "\udc2f"
+"""An escaped slash, and what stands for it in the meantime: no text that is unescaped has that."""
+
+
+def _whole(value: Any) -> Any:
+    return value.replace(_SLASH, "/") if isinstance(value, str) else value
 
 
 OURS = (TurnwiseError, RequestValidationError)

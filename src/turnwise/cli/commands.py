@@ -21,7 +21,7 @@ from rich.markup import escape
 from turnwise import telemetry
 from turnwise.channels.lines import LocalLine, RemoteLine
 from turnwise.channels.terminal import Terminal
-from turnwise.cli import scripts, sessions
+from turnwise.cli import scripts, secret, sessions
 from turnwise.cli.demo import demo_name
 from turnwise.cli.flags import BotTarget, StoreUrl, err, option, out, settings_with
 from turnwise.cli.loading import load_bot
@@ -295,3 +295,4 @@ def chat(
 app.command()(sessions.check)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(scripts.app, name="script")
+app.add_typer(secret.app, name="secret")

@@ -12,6 +12,7 @@ from turnwise.cli.flags import err
 from turnwise.errors import Damaged, Invalid, NotFound, TurnwiseError
 from turnwise.stores.base import Store
 from turnwise.stores.whole import Whole
+from turnwise.tokens import SIGNING, active, encoded_secrets
 
 
 async def wholes(store: Store, ids: Sequence[str]) -> AsyncIterator[Whole]:
@@ -42,15 +43,17 @@ def check_all(left_out: int) -> None:
 
 
 async def write_whole(
-    file: BinaryIO, session: str | None, secret: bytes, wholes: AsyncIterator[Whole]
+    file: BinaryIO, session: str | None, secrets: Sequence[bytes], wholes: AsyncIterator[Whole]
 ) -> None:
-    """A line for each session (or only for `session`), after one with the secret if it is for all.
+    """A line for each session (or only for `session`), after one with the active secrets if it is
+    for all.
 
     Raises NotFound.
     """
     written = 0
     if session is None:
-        file.write(orjson.dumps({"secret": secret.hex()}) + b"\n")
+        first, *others = (secret.hex() for secret in secrets)
+        file.write(orjson.dumps({"secret": first, "before": others}) + b"\n")
     async for whole in wholes:
         if session in (None, whole.session):
             file.write(orjson.dumps(whole.as_json()) + b"\n")
@@ -69,10 +72,13 @@ async def import_lines(store: Store, lines: BinaryIO) -> tuple[int, int]:
         try:
             found = orjson.loads(line)
             if "secret" in found:
-                secret = bytes.fromhex(found["secret"])
+                first, *others = map(bytes.fromhex, (found["secret"], *found.get("before", ())))
+                known = active(await store.secret(), await store.published(SIGNING))
                 if empty:
-                    await store.adopt(secret)
-                elif secret != await store.secret():
+                    await store.adopt(first)
+                    named = encoded_secrets([first, *others]) if others else None
+                    await store.publish(SIGNING, named)
+                elif not {first, *others} <= set(known):
                     err.print("The store is in use: tokens of the imported sessions are not valid.")
                 continue
             whole = Whole.from_json(found)

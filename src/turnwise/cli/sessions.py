@@ -28,6 +28,7 @@ from turnwise.gateway.listing import listing
 from turnwise.stores.base import Store
 from turnwise.stores.open import open_store
 from turnwise.stores.sqlite.store import SQLiteStore
+from turnwise.tokens import SIGNING, active
 from turnwise.urls import masked
 
 SLACK = 0.02
@@ -37,7 +38,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show, export and delete sess
 
 
 @asynccontextmanager
-async def _opened(url: str | None) -> AsyncIterator[Store]:
+async def opened_store(url: str | None) -> AsyncIterator[Store]:
     """The store, which must exist: a mistyped name should not look like an empty store."""
     named = settings_with({"store": url}).store
     store = open_store(named)
@@ -63,7 +64,7 @@ def list_sessions(
     """List the sessions, the most recently used first."""
 
     async def go() -> tuple[list[tuple[float, Session]], int]:
-        async with _opened(store) as opened:
+        async with opened_store(store) as opened:
             if owner is not None:
                 page = await listing(opened, owner, limit, None, text)
                 count = len(page.sessions) + page.has_more
@@ -124,7 +125,7 @@ def show_session(session: str, store: StoreUrl = None, as_json: Json = False) ->
     """Show a session, its last messages, and how its last turns ended."""
 
     async def go() -> dict[str, Any]:
-        async with _opened(store) as opened:
+        async with opened_store(store) as opened:
             return await _whole(opened, session, limit=50)
 
     found = asyncio.run(go())
@@ -178,7 +179,7 @@ def delete_sessions(
         typer.confirm("Delete ALL sessions?", abort=True)
 
     async def go() -> int:
-        async with _opened(store) as opened:
+        async with opened_store(store) as opened:
             chosen = [s.id async for s in _every(opened)] if everything else list(session or [])
             deleted = 0
             with Progress(console=err, transient=True, disable=len(chosen) < 20) as progress:
@@ -211,7 +212,7 @@ def export_sessions(
         if whole:
             await _export_whole(store, session, file)
             return
-        async with _opened(store) as opened:
+        async with opened_store(store) as opened:
             chosen = [session] if session else [s.id async for s in _every(opened)]
             with Progress(console=err, transient=True, disable=output is None) as progress:
                 left_out = 0
@@ -230,11 +231,13 @@ async def _export_whole(url: str | None, session: str | None, file: BinaryIO) ->
     """Write sessions as `import` reads them; with all of them the secret that signs tokens."""
     closed = open_store(settings_with({"store": url}).store)
     if (earlier := await closed.earlier()) is not None:
-        await write_whole(file, session, *earlier)
+        secret, sessions = earlier
+        await write_whole(file, session, [secret], sessions)
         return
-    async with _opened(url) as opened:
+    async with opened_store(url) as opened:
         ids = [session] if session else [one.id async for one in _every(opened)]
-        await write_whole(file, session, await opened.secret(), wholes(opened, ids))
+        secrets = active(await opened.secret(), await opened.published(SIGNING))
+        await write_whole(file, session, secrets, wholes(opened, ids))
 
 
 @app.command("import")
@@ -338,7 +341,7 @@ def check(
     """Report whether a store can be reached and how durable its acknowledged data is."""
 
     async def go() -> dict[str, str]:
-        async with _opened(url) as opened:
+        async with opened_store(url) as opened:
             await opened.ping()
             beside = opened.path if isinstance(opened, SQLiteStore) else None
             files = open_files(settings_with({}).files, beside)

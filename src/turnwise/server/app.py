@@ -21,6 +21,7 @@ from turnwise.channels.access import Access, Authorize
 from turnwise.channels.bodies import JSON
 from turnwise.channels.fast_path import FastPath
 from turnwise.channels.http import HTTPChannel
+from turnwise.channels.operators import IsOperator, OperatorAccess, add_overview
 from turnwise.channels.people import PeopleChannel
 from turnwise.channels.problems import as_problem
 from turnwise.channels.uploads import UploadChannel
@@ -28,6 +29,7 @@ from turnwise.channels.websocket import WebSocketChannel
 from turnwise.errors import TurnwiseError
 from turnwise.protocols.mounted import EXPOSED, DoorsCORS, mount
 from turnwise.runtime import Runtime
+from turnwise.server.admin_page import admin_page
 from turnwise.server.api_page import api_page
 from turnwise.server.chat_page import READ, Brand, chat_page, page_headers
 from turnwise.urls import Origin, as_text
@@ -79,6 +81,24 @@ def page(
     return routes
 
 
+def admin(runtime: Runtime, *, authorize: IsOperator | None = None) -> APIRouter:
+    """The operator's view, for a FastAPI application, with your own rule:
+
+        app.include_router(turnwise.admin(runtime, authorize=is_staff), prefix="/admin")
+
+    `authorize(connection)` returns whether this connection is an operator's; without it one of the
+    keys in TURNWISE_ADMIN_KEYS is needed. Operators see all sessions, and stop, empty and delete
+    them. Include it with a prefix. Raises ConfigurationError.
+    """
+    access = OperatorAccess(lambda: runtime.gateway, runtime.settings, authorize)
+    routes = APIRouter(include_in_schema=False)
+    routes.add_api_route("", _with_slash, methods=READ)
+    _add_routes(routes, runtime, access)
+    add_overview(routes, access, lambda: runtime.overview)
+    routes.include_router(admin_page())
+    return routes
+
+
 async def _with_slash(request: Request) -> Response:
     """What the page is made of is beside it, so its address ends with a slash."""
     last = quote(request.url.path.rpartition("/")[2])
@@ -86,8 +106,13 @@ async def _with_slash(request: Request) -> Response:
 
 
 def _add_channels(routes: APIRouter, runtime: Runtime, authorize: Authorize | None) -> HTTPChannel:
+    access = Access(lambda: runtime.gateway, runtime.settings, authorize, runtime.rates)
+    return _add_routes(routes, runtime, access)
+
+
+def _add_routes(routes: APIRouter, runtime: Runtime, access: Access) -> HTTPChannel:
+    """The session routes, open to those whom `access` lets in."""
     settings = runtime.settings
-    access = Access(lambda: runtime.gateway, settings, authorize, runtime.rates)
     WebSocketChannel(routes, lambda: runtime.gateway, access, settings)
     channel = HTTPChannel(routes, lambda: runtime.gateway, access, settings)
     PeopleChannel(routes, lambda: runtime.gateway, access, settings)
@@ -180,6 +205,8 @@ def create_app(runtime: Runtime, *, ideas: Sequence[str] = ()) -> FastAPI:
     app.origins = runtime.settings.origins()
     mount(app, runtime)
     app.include_router(_operations(runtime))
+    if runtime.settings.operators():
+        app.include_router(admin(runtime), prefix="/admin")
     app.include_router(chat_page(runtime, app.channel.access, brand))
     app.add_api_route("/docs", _docs, include_in_schema=False, methods=READ)
     app.add_exception_handler(HTTPException, _as_problem)

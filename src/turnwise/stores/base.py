@@ -25,7 +25,16 @@ from turnwise.conversation import Policy, Session, Status, TurnRecord
 from turnwise.conversation.events import Draft
 from turnwise.stores.claim import Claim, Desk, Outcome, Renewal
 from turnwise.stores.notices import Listener
-from turnwise.stores.records import FileRecord, History, Log, Place, Submission, Submitted, Timer
+from turnwise.stores.records import (
+    Busy,
+    FileRecord,
+    History,
+    Log,
+    Place,
+    Submission,
+    Submitted,
+    Timer,
+)
 from turnwise.stores.rows import Remembered
 from turnwise.stores.whole import Whole
 
@@ -70,12 +79,12 @@ class Store(ABC):
         """Sign tokens with another store's secret; processes that run already do not."""
 
     @abstractmethod
-    async def publish(self, named: bytes) -> None:
-        """Keep what the bot has named, JSON, for the gateways of all processes."""
+    async def publish(self, name: str, value: bytes | None) -> None:
+        """Keep a fact for all processes, by its name; None removes it."""
 
     @abstractmethod
-    async def published(self) -> bytes | None:
-        """What the bot has named, or None if no worker has said it."""
+    async def published(self, names: str) -> dict[str, bytes]:
+        """The facts that were published whose names begin so."""
 
     @abstractmethod
     async def sweep(self, *, retention: float, limit: int = 200) -> int:
@@ -92,6 +101,14 @@ class Store(ABC):
     @abstractmethod
     async def waiting(self) -> int:
         """The number of sessions with a turn that is ready and waits for a worker."""
+
+    @abstractmethod
+    async def busy(self, limit: int) -> list[Busy]:
+        """Sessions with open turns, at most `limit` of those that run and of those that wait."""
+
+    @abstractmethod
+    async def failing(self, limit: int) -> list[str]:
+        """Sessions of which a turn has failed, the last one first."""
 
     @abstractmethod
     async def facts(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.header import PLACED, Header, Index, needed_from
 from turnwise.stores.local import Acts
 from turnwise.stores.notices import Listener, Listeners
-from turnwise.stores.records import Place
+from turnwise.stores.records import Busy, Place
 from turnwise.stores.rows import ACCEPTED, ENDED, Entry, blanked, messages_of
 from turnwise.stores.ruled import Make, RuledStore, Settled
 from turnwise.stores.rules import STATES, Ask, Changes, Op, Rule
@@ -33,7 +33,7 @@ class MemoryStore(RuledStore):
         self._acts = MemoryActs(clock)
         self._listeners = Listeners()
         self._secret = secrets.token_bytes(32)
-        self._named: bytes | None = None
+        self._published: dict[str, bytes] = {}
 
     async def open(self) -> None:
         pass
@@ -84,17 +84,33 @@ class MemoryStore(RuledStore):
     async def adopt(self, secret: bytes) -> None:
         self._secret = secret
 
-    async def publish(self, named: bytes) -> None:
-        self._named = named
+    async def publish(self, name: str, value: bytes | None) -> None:
+        self._published.pop(name, None)
+        if value is not None:
+            self._published[name] = value
 
-    async def published(self) -> bytes | None:
-        return self._named
+    async def published(self, names: str) -> dict[str, bytes]:
+        return {name: value for name, value in self._published.items() if name.startswith(names)}
 
     async def ping(self) -> None:
         pass
 
     async def waiting(self) -> int:
         return sum(kept.place is not None for kept in self._acts.sessions.values())
+
+    async def busy(self, limit: int) -> list[Busy]:
+        every = (rules.busy(name, kept.header) for name, kept in self._acts.sessions.items())
+        found = [one for one in every if one is not None]
+        running = [one for one in found if one.status == "running"]
+        return [*running[:limit], *[one for one in found if one not in running][:limit]]
+
+    async def failing(self, limit: int) -> list[str]:
+        failed = [
+            (kept.failed, name)
+            for name, kept in self._acts.sessions.items()
+            if kept.failed is not None
+        ]
+        return [name for _, name in sorted(failed, reverse=True)[:limit]]
 
     async def facts(self) -> dict[str, str]:
         return {"store": "memory", "sessions": str(len(self._acts.sessions))}
@@ -160,6 +176,7 @@ class _Kept:
         self.states: dict[int, bytes] = {}
         self.parts: dict[str, bytes] = {}
         self.horizon = 0
+        self.failed: float | None = None
 
     def erase(self, last: int) -> None:
         """Remove what a reset leaves nothing of."""
@@ -256,6 +273,7 @@ class MemoryActs(Acts):
         elif kept.place is None:
             kept.place = self._place(kept.index)
         kept.entries += changes.entries
+        kept.failed = rules.failed_at(changes.entries) or kept.failed
         kept.parts |= changes.parts
         kept.keys |= changes.keys
         for number, state in changes.states.items():

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from turnwise.conversation import QUEUE, Answer, Message, Policy, TurnRecord, WhenBusy
+from turnwise.conversation import (
+    QUEUE,
+    Answer,
+    Message,
+    Policy,
+    Status,
+    TurnRecord,
+    WhenBusy,
+)
 from turnwise.conversation.events import Event
 
 Place = tuple[float, str]
@@ -89,6 +97,22 @@ class FileRecord(NamedTuple):
     size: int
     at: float = 0.0
     turn: int | None = None
+
+
+class Busy(NamedTuple):
+    """A session with open turns: how many, and the first of them. `worker` runs it, or is the one
+    that has the session in its cache; times are seconds since 1970."""
+
+    session: str
+    name: str | None
+    owner: str | None
+    open: int
+    n: int
+    status: Status
+    attempt: int
+    queued_at: float
+    started_at: float | None
+    worker: str | None
 
 
 class Submitted(NamedTuple):

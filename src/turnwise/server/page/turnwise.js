@@ -168,7 +168,7 @@ export class Line {
         event: (event) => { this.watch(); this.take(event); },
         close: (code) => { if (this.wire === mine) this.lost(code); },
       };
-      Object.assign(mine, globalThis.WebSocket && token ? socket(this, token, on) : stream(this, token, on));
+      Object.assign(mine, globalThis.WebSocket && token && !this.session.id.includes("/") ? socket(this, token, on) : stream(this, token, on));
     }, () => this.lost(1006));
   }
 
@@ -232,7 +232,7 @@ function socket({ session, after }, token, on) {
   };
 }
 
-// Where there are no sockets, or cookies decide: server-sent events.
+// Where there are no sockets, or cookies decide, or the id has a slash: server-sent events.
 function stream({ session, after }, token, on) {
   const stop = new AbortController();
   const headers = { Accept: "text/event-stream", ...(token && { Authorization: `Bearer ${token}` }) };

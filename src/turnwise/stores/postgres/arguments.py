@@ -24,7 +24,8 @@ def arguments(
     acts: Sequence[tuple[bytes, Changes, bytes]], now: float
 ) -> tuple[list[Any], tuple[Rows, ...]]:
     """The arguments of the statement that commits a group of acts, and what few acts have: keys,
-    states, parts, up to where a session is emptied, owners, and what the memory forgets."""
+    states, parts, up to where a session is emptied, owners, what the memory forgets, and when a
+    turn failed."""
     sessions: Rows = []
     entries: Rows = []
     keys: Rows = []
@@ -33,6 +34,7 @@ def arguments(
     erased: Rows = []
     owned: Rows = []
     unlearned: Rows = []
+    failed: Rows = []
     of_owner: dict[str, int] = {}
     for id, changes, body in acts:
         header = changes.header
@@ -54,12 +56,21 @@ def arguments(
             owned.append((id, encoded(owner), *counts, nth))
         if changes.unlearned is not None:
             unlearned.append((id, *changes.unlearned))
+        at = rules.failed_at(changes.entries)
+        if at is not None:
+            failed.append((id, at))
     common = [*columns(sessions, 9), *columns(entries, 7), now]
-    return common, (keys, states, parts, erased, owned, unlearned)
+    return common, (keys, states, parts, erased, owned, unlearned, failed)
 
 
 def rare_columns(
-    keys: Rows, states: Rows, parts: Rows, erased: Rows, owned: Rows, unlearned: Rows
+    keys: Rows,
+    states: Rows,
+    parts: Rows,
+    erased: Rows,
+    owned: Rows,
+    unlearned: Rows,
+    failed: Rows,
 ) -> list[Any]:
     return [
         *columns(keys, 3),
@@ -69,6 +80,7 @@ def rare_columns(
         *columns(erased, 2),
         *columns(owned, 6),
         *columns(unlearned, 3),
+        *columns(failed, 2),
     ]
 
 

@@ -18,13 +18,15 @@ from turnwise.stores.driver import Attempt, Driver, Lost
 from turnwise.stores.header import needed_from
 from turnwise.stores.postgres.arguments import arguments, columns, decoded, encoded, rare_columns
 from turnwise.stores.postgres.connections import Address, Connection
-from turnwise.stores.records import Place
+from turnwise.stores.records import Busy, Place
 from turnwise.stores.rows import DESCRIBED, Entry, blanked
 from turnwise.stores.rules import Ask, Changes, Rule
 from turnwise.stores.steady_clock import ServerClock
 
 GROUP = 128
 """Acts in one statement, at most."""
+HELD = 10
+"""Leases that are looked at for each turn that may run."""
 READERS = 3
 """Connections for readings that are not grouped."""
 
@@ -280,6 +282,17 @@ class PostgresDriver(Driver):
                 break
             after = page[-1][0]
         return found[:limit]
+
+    async def busy(self, limit: int) -> list[Busy]:
+        """Sessions with open turns: those that run, then those that wait."""
+        # Many of these leases are of turns that have ended; see `look` in schema.sql.
+        held = await self.fetch("running", limit * HELD)
+        line, later = await self.fetch("line", limit), await self.fetch("later", limit)
+        every = [rules.busy(decoded(id), body) for id, body in held]
+        running = [one for one in every if one is not None and one.status == "running"]
+        every = [rules.busy(decoded(id), body) for id, body in (*line, *later)]
+        waiting = [one for one in every if one is not None and one.status != "running"]
+        return [*running[:limit], *waiting[:limit]]
 
     async def versions(self, sessions: Sequence[str]) -> dict[str, tuple[str, bytes]]:
         """The versions and headers of those of these sessions that exist."""

@@ -160,12 +160,17 @@ WITH w AS MATERIALIZED (
         ON CONFLICT (num) DO UPDATE SET owner = excluded.owner, used = excluded.used,
             open = excluded.open, running = excluded.running,
             place = CASE WHEN old.num IN (SELECT num FROM m) THEN excluded.place ELSE old.place END)
+    , y AS (
+        INSERT INTO {s}.failed AS old (num, at)
+        SELECT t.num, v.at FROM unnest($39::bytea[], $40::float8[]) AS v(id, at) JOIN t USING (id)
+        ON CONFLICT (num) DO UPDATE SET at = greatest(old.at, excluded.at))
     -- end of rare
 SELECT id FROM t;
 -- name: delete
 WITH h AS (DELETE FROM {s}.header WHERE id = $1 AND version = $2 RETURNING num),
     l AS (DELETE FROM {s}.look WHERE num = (SELECT num FROM h)),
     o AS (DELETE FROM {s}.owned WHERE num = (SELECT num FROM h)),
+    f AS (DELETE FROM {s}.failed WHERE num = (SELECT num FROM h)),
     e AS (INSERT INTO {s}.erasing (num, last) SELECT num, NULL FROM h
         ON CONFLICT (num) DO UPDATE SET last = NULL)
 SELECT num FROM h;
@@ -220,6 +225,17 @@ UPDATE {s}.look k SET taken = 0 FROM {s}.header h WHERE h.num = k.num AND h.id =
 SELECT h.id FROM {s}.look l JOIN {s}.header h USING (num) WHERE l.lease <= $1 LIMIT 100;
 -- name: expired
 SELECT h.id FROM {s}.look l JOIN {s}.header h USING (num) WHERE l.expires <= $1 LIMIT $2;
+-- name: running
+SELECT h.id, h.body FROM {s}.look l JOIN {s}.header h USING (num) WHERE l.lease IS NOT NULL
+    ORDER BY l.lease DESC LIMIT $1;
+-- name: line
+SELECT h.id, h.body FROM {s}.look l JOIN {s}.header h USING (num) WHERE l.place IS NOT NULL
+    ORDER BY l.place, l.ready LIMIT $1;
+-- name: later
+SELECT h.id, h.body FROM {s}.look l JOIN {s}.header h USING (num)
+    WHERE l.ready IS NOT NULL AND l.place IS NULL ORDER BY l.ready LIMIT $1;
+-- name: failing
+SELECT h.id FROM {s}.failed f JOIN {s}.header h USING (num) ORDER BY f.at DESC LIMIT $1;
 -- name: waiting
 SELECT count(*) FROM {s}.look WHERE place IS NOT NULL;
 -- name: sessions
@@ -267,6 +283,10 @@ SELECT extract(epoch FROM clock_timestamp())::float8;
 SELECT value FROM {s}.fact WHERE name = $1;
 -- name: add_fact
 INSERT INTO {s}.fact (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING;
+-- name: drop_fact
+DELETE FROM {s}.fact WHERE name = $1;
+-- name: facts
+SELECT name, value FROM {s}.fact WHERE starts_with(name, $1);
 -- name: set_fact
 INSERT INTO {s}.fact (name, value) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET value = excluded.value;

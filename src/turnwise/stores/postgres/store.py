@@ -20,16 +20,20 @@ from turnwise.errors import ConfigurationError, StoreUnavailable
 from turnwise.stores.driver import Lost
 from turnwise.stores.notices import Ready
 from turnwise.stores.postgres import diagnostics
+from turnwise.stores.postgres.arguments import decoded
 from turnwise.stores.postgres.connections import Address
 from turnwise.stores.postgres.driver import PostgresDriver
 from turnwise.stores.postgres.hints import Hints
-from turnwise.stores.records import Place
+from turnwise.stores.records import Busy, Place
 from turnwise.stores.remote import RemoteStore
 from turnwise.stores.rules import Changes
 
 log = logging.getLogger("turnwise.store")
 
 SCHEMA = 1
+MAKES = {"fact": "schema.sql", "owned": "extension.sql", "failed": "extension2.sql"}
+"""What the schema was made of, one after another: a table by which each is recognised, and its
+file."""
 TRIM = 1000
 """Entries that one act of a sweep removes."""
 PROOF = 4096
@@ -83,12 +87,10 @@ class PostgresStore(RemoteStore):
             async with connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", schema)
                 exists = "SELECT to_regclass($1)"
-                if await connection.fetchval(exists, f"{schema}.fact") is None:
-                    text = resources.files(__package__).joinpath("schema.sql").read_text()
-                    await connection.execute(text.replace("{s}", schema))
-                if await connection.fetchval(exists, f"{schema}.owned") is None:
-                    text = resources.files(__package__).joinpath("extension.sql").read_text()
-                    await connection.execute(text.replace("{s}", schema))
+                for table, name in MAKES.items():
+                    if await connection.fetchval(exists, f"{schema}.{table}") is None:
+                        text = resources.files(__package__).joinpath(name).read_text()
+                        await connection.execute(text.replace("{s}", schema))
                 fact = self.driver.sql["add_fact"]
                 await connection.execute(fact, "schema", b"%d" % SCHEMA)
                 await connection.execute(fact, "secret", secrets.token_bytes(32))
@@ -149,13 +151,12 @@ class PostgresStore(RemoteStore):
         found = await asyncio.gather(*(self.session(name) for name in names))
         return [session for session in found if session is not None]
 
-    async def publish(self, named: bytes) -> None:
-        sql = self.driver.sql["set_fact"]
-        await self.ask(lambda: self.driver.writer.fetch(sql, "named", named))
+    async def publish(self, name: str, value: bytes | None) -> None:
+        sql, more = ("drop_fact", ()) if value is None else ("set_fact", (value,))
+        await self.ask(lambda: self.driver.writer.fetch(self.driver.sql[sql], name, *more))
 
-    async def published(self) -> bytes | None:
-        found: bytes | None = await self.ask(lambda: self.driver.value("fact", "named"))
-        return found
+    async def published(self, names: str) -> dict[str, bytes]:
+        return dict(await self.ask(lambda: self.driver.fetch("facts", names)))
 
     async def ping(self) -> None:
         sql, proof = self.driver.sql["set_fact"], secrets.token_bytes(PROOF)
@@ -164,6 +165,14 @@ class PostgresStore(RemoteStore):
     async def waiting(self) -> int:
         found: int = await self.ask(lambda: self.driver.value("waiting"))
         return found
+
+    async def busy(self, limit: int) -> list[Busy]:
+        found: list[Busy] = await self.ask(lambda: self.driver.busy(limit))
+        return found
+
+    async def failing(self, limit: int) -> list[str]:
+        rows = await self.ask(lambda: self.driver.fetch("failing", limit))
+        return [decoded(id) for (id,) in rows]
 
     async def facts(self) -> dict[str, str]:
         found = await self.ask(lambda: diagnostics.look(self.driver))

@@ -56,6 +56,7 @@ def arguments(
         now,
         *owned,
         b"%d %d" % changes.unlearned if changes.unlearned is not None else "",
+        rules.failed_at(changes.entries) or "",
         len(fields),
         *fields,
         *(value for pair in changes.states.items() for value in pair),

@@ -9,9 +9,9 @@
 --          old, 13 PUBLISH or SPUBLISH, 14 the process, 15 a signal, 16 whether workers are notified,
 --          17 whether followers are, 18 the time, 19 the owner, 20 when it was used last ('-' it is in
 --          no list), 21 and 22 by how much the owner's open and running turns change, 23 which
---          entries of the memory go ('first last'), 24 how many fields and values follow; those; the
---          numbers and states; then of each entry: its stream, id and value, a field of the header's
---          hash for it and what is in the field ('' the same value)
+--          entries of the memory go ('first last'), 24 when a turn failed, 25 how many fields and
+--          values follow; those; the numbers and states; then of each entry: its stream, id and value,
+--          a field of the header's hash for it and what is in the field ('' the same value)
 local call, base, A = redis.call, KEYS[1], ARGV
 local id = A[1]
 local H, S = base .. 'h:' .. id, base .. 's:' .. id
@@ -60,7 +60,7 @@ end
 
 if A[5] == 'gone' or (A[5] == 'new' and was ~= '') then
   call('UNLINK', H, S, base .. 'e:' .. id, base .. 'd:' .. id, base .. 'm:' .. id)
-  for _, index in ipairs({'ids', 'ready', 'line', 'later', 'leases', 'expiry', 'trim'}) do
+  for _, index in ipairs({'ids', 'ready', 'line', 'later', 'leases', 'expiry', 'trim', 'failed'}) do
     call('ZREM', base .. index, id)
   end
   if A[19] ~= '' then call('ZREM', base .. 'r:' .. A[19], id) end
@@ -71,9 +71,9 @@ end
 -- For lack of memory Redis refuses only a script that has not written yet.
 if A[5] ~= 'gone' then
   local fields, told = {'v', A[3], 'h', A[4]}, {}
-  local states = 25 + A[24]
+  local states = 26 + A[25]
   local first = states + A[11]
-  for i = 25, states - 1 do fields[#fields + 1] = A[i] end
+  for i = 26, states - 1 do fields[#fields + 1] = A[i] end
   for i = first, #A, 5 do
     call('XADD', base .. A[i] .. ':' .. id, A[i + 1], 'b', A[i + 2])
     if A[i] ~= 'm' then told[#told + 1] = A[i + 2] end
@@ -99,6 +99,7 @@ if A[5] ~= 'gone' then
   if A[6] ~= '' then line_up(A[6]) end
   index('leases', A[7])
   index('expiry', A[8])
+  index('failed', A[24])
   if A[9] == '-' then
     call('HDEL', base .. 'keepers', id)
   elseif A[9] ~= '' then

@@ -15,7 +15,7 @@ from turnwise.stores import rules
 from turnwise.stores.claim import AFFINITY, Desk
 from turnwise.stores.driver import Attempt, Driver, Lost
 from turnwise.stores.header import readable
-from turnwise.stores.records import Place
+from turnwise.stores.records import Busy, Place
 from turnwise.stores.redis.arguments import arguments
 from turnwise.stores.redis.keys import Names, decoded, encoded
 from turnwise.stores.redis.link import Link, Script
@@ -144,7 +144,7 @@ class RedisDriver(Driver):
         """Forget a session that is found by its indexes, but of which there is nothing more."""
         link, _, id = self.of(session)
         nothing = ["", "", "", "gone", *[""] * 5, 0, ""]
-        tail = self._publish, self.origin, "", "", "", 0, *[""] * 4, 0
+        tail = [self._publish, self.origin, "", "", "", 0, *[""] * 6, 0]
         await link.run(COMMIT, id, *nothing, *tail)
 
     async def prove(self, proof: str) -> None:
@@ -299,6 +299,33 @@ class RedisDriver(Driver):
             return int(found)
 
         return sum(await self.each(ask))
+
+    async def busy(self, limit: int) -> list[Busy]:
+        """Sessions with open turns: those that run, then those that wait."""
+
+        async def ask(link: Link, base: bytes) -> list[Busy]:
+            names = (base + b"leases", base + b"line", base + b"later")
+            found = await link.call(*(("ZRANGE", name, 0, limit - 1) for name in names))
+            ids = list(dict.fromkeys(id for part in found for id in part))
+            look = [("HGET", base + b"h:" + id, "h") for id in ids]
+            bodies = await link.call(*look) if look else []
+            every = (rules.busy(decoded(id), body) for id, body in zip(ids, bodies, strict=True))
+            return [one for one in every if one is not None]
+
+        every = [one for part in await self.each(ask) for one in part]
+        running = [one for one in every if one.status == "running"]
+        waiting = [one for one in every if one.status != "running"]
+        return [*running[:limit], *waiting[:limit]]
+
+    async def failing(self, limit: int) -> list[str]:
+        """Sessions of which a turn has failed, the last one first."""
+
+        async def ask(link: Link, base: bytes) -> list[tuple[float, bytes]]:
+            (rows,) = await link.call(("ZREVRANGE", base + b"failed", 0, limit - 1, "WITHSCORES"))
+            return [(-float(at), id) for id, at in zip(rows[::2], rows[1::2], strict=True)]
+
+        every = heapq.merge(*await self.each(ask))
+        return [decoded(id) for _, id in itertools.islice(every, limit)]
 
     async def listed(self, start: str, limit: int) -> list[str]:
         """Ids of sessions that have not expired, in order."""

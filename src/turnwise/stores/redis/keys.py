@@ -12,8 +12,9 @@ Of a session, in its partition:
 
 An entry's id in a stream is the number of its last event, and then what orders entries of one
 number. Of a partition: ids, ready, line (places), later (not yet in the line), leases, expiry, trim
-(sorted sets of sessions), keepers and erasing (hashes). Of an owner: o:<owner> the sessions by
-their last use, r:<owner> those in the line, n:<owner> the numbers of open and running turns.
+and failed (sorted sets of sessions), keepers and erasing (hashes). Of an owner: o:<owner> the
+sessions by their last use, r:<owner> those in the line, n:<owner> the numbers of open and running
+turns.
 """
 
 from __future__ import annotations

@@ -23,11 +23,11 @@ from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.driver import Lost
 from turnwise.stores.header import readable
 from turnwise.stores.notices import Moved, Notice, Ready, Signal
-from turnwise.stores.records import Place, Submission, Submitted
+from turnwise.stores.records import Busy, Place, Submission, Submitted
 from turnwise.stores.redis import diagnostics, layout1
 from turnwise.stores.redis.driver import RedisDriver
 from turnwise.stores.redis.housekeeping import Housekeeping
-from turnwise.stores.redis.keys import Names
+from turnwise.stores.redis.keys import Names, decoded
 from turnwise.stores.redis.link import Link
 from turnwise.stores.redis.routes import Routes
 from turnwise.stores.redis.subscriber import Subscriber
@@ -273,14 +273,16 @@ class RedisStore(RemoteStore):
         found = await asyncio.gather(*(self.session(name) for name in names))
         return [session for session in found if session is not None and session.owner == owner]
 
-    async def publish(self, named: bytes) -> None:
+    async def publish(self, name: str, value: bytes | None) -> None:
         link, meta = self.driver.links[0], self.driver.names.meta
-        await self.ask(lambda: link.call(("HSET", meta, "named", named), writes=True))
+        act = ("HDEL", meta, name) if value is None else ("HSET", meta, name, value)
+        await self.ask(lambda: link.call(act, writes=True))
 
-    async def published(self) -> bytes | None:
+    async def published(self, names: str) -> dict[str, bytes]:
         link, meta = self.driver.links[0], self.driver.names.meta
-        (found,) = await self.ask(lambda: link.call(("HGET", meta, "named")))
-        return None if found is None else bytes(found)
+        (found,) = await self.ask(lambda: link.call(("HGETALL", meta)))
+        every = zip(map(decoded, found[::2]), found[1::2], strict=True)
+        return {name: value for name, value in every if name.startswith(names)}
 
     async def ping(self) -> None:
         proof = secrets.token_hex(6)
@@ -288,6 +290,14 @@ class RedisStore(RemoteStore):
 
     async def waiting(self) -> int:
         found: int = await self.ask(self.driver.waiting)
+        return found
+
+    async def busy(self, limit: int) -> list[Busy]:
+        found: list[Busy] = await self.ask(lambda: self.driver.busy(limit))
+        return found
+
+    async def failing(self, limit: int) -> list[str]:
+        found: list[str] = await self.ask(lambda: self.driver.failing(limit))
         return found
 
     async def facts(self) -> dict[str, str]:

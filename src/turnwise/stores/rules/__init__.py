@@ -59,7 +59,18 @@ from turnwise.stores.rules.sessions import (
 )
 from turnwise.stores.rules.starting import claim
 from turnwise.stores.rules.submitting import submit
-from turnwise.stores.rules.work import NOTHING, STATES, Ask, Changes, Op, Rule, index, listed
+from turnwise.stores.rules.work import (
+    NOTHING,
+    STATES,
+    Ask,
+    Changes,
+    Op,
+    Rule,
+    busy,
+    failed_at,
+    index,
+    listed,
+)
 
 __all__ = [
     "NOTHING",
@@ -70,12 +81,14 @@ __all__ = [
     "Rule",
     "append",
     "attach",
+    "busy",
     "cancel",
     "change",
     "claim",
     "create",
     "delete",
     "expire",
+    "failed_at",
     "fence",
     "files",
     "finish",

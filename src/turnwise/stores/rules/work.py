@@ -13,6 +13,7 @@ from turnwise.stores.claim import AFFINITY, Claim
 from turnwise.stores.entry_events import pack
 from turnwise.stores.header import FORMAT, Head, Header, Index, Owned, readable
 from turnwise.stores.notices import Notice, Ready
+from turnwise.stores.records import Busy
 from turnwise.stores.rows import ACCEPTED, ENDED, Entry, acceptance, body, head_of, operation_of
 
 LINE = 100
@@ -105,6 +106,28 @@ def listed(body: bytes | None, now: float) -> bool:
     """Whether a session with this header is in the list; one that cannot be read is not."""
     header = readable(body)
     return header is not None and alive(header, now) and not header.unlisted
+
+
+def busy(session: str, body: bytes | None) -> Busy | None:
+    """What an operator sees of a session with open turns; None of any other, and of one that cannot
+    be read."""
+    header = readable(body)
+    if header is None or header.head is None:
+        return None
+    head = header.head
+    worker = header.keeper if header.token is None else header.token.rpartition(".")[0]
+    return Busy(
+        session, header.name, header.owner, header.open,
+        head.n, head.status, head.attempt, head.queued_at, head.started_at, worker,
+    )  # fmt: skip
+
+
+def failed_at(entries: Sequence[Entry]) -> float | None:
+    """When a turn failed whose end is among an act's entries (seconds since 1970)."""
+    for entry in entries:
+        if entry.kind == "f":
+            return float(head_of(entry)[1])
+    return None
 
 
 def found(header: Header | None, now: float) -> Header:

@@ -15,7 +15,7 @@ from turnwise.stores import local, rules
 from turnwise.stores.claim import Desk
 from turnwise.stores.header import PLACED, Header, Index, needed_from
 from turnwise.stores.notices import Ready, Signal
-from turnwise.stores.records import Place
+from turnwise.stores.records import Busy, Place
 from turnwise.stores.rows import Entry, blanked
 from turnwise.stores.rules import STATES, Ask, Changes
 
@@ -143,10 +143,20 @@ class SQLiteReadings(local.Readings):
         """Sessions whose life has ended."""
         return [name for (name,) in self._all("expired", self.now(), limit)]
 
-    def known(self, name: str) -> bytes | None:
-        """The value of a fact, if it has one."""
-        found: bytes | None = self._value("fact", name)
-        return found
+    def published(self, names: str) -> dict[str, bytes]:
+        """The facts whose names begin so."""
+        return dict(self._all("facts", names))
+
+    def busy(self, limit: int) -> list[Busy]:
+        """Sessions with open turns: those that run, then those that wait."""
+        waiting = [*self._all("line", limit), *self._all("later", limit)]
+        found = dict([*self._all("running", limit), *waiting[:limit]])
+        every = (rules.busy(name, body) for name, body in found.items())
+        return [one for one in every if one is not None]
+
+    def failing(self, limit: int) -> list[str]:
+        """Sessions of which a turn has failed, the last one first."""
+        return [name for (name,) in self._all("failing", limit)]
 
     def waiting(self) -> int:
         """How many sessions wait for a worker."""
@@ -247,6 +257,8 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         self._kept[session] = num, header
         for entry in changes.entries:
             self._execute(self._sql["add_entry"], (num, *entry, origin))
+            if entry.kind == "f":
+                self._do("fail", num, rules.failed_at([entry]))
         if changes.entries:
             self.last_entry = self._rowid()
         for key, value in changes.keys:
@@ -293,6 +305,7 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         """Delete a session's header now; what it had follows in slices."""
         self._do("delete", num)
         self._do("disown", num)
+        self._do("unfail", num)
         self._do("erase", num, None)
         self.erase()
 
@@ -369,9 +382,12 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         kept: bytes = self._value("fact", name)
         return kept
 
-    def set_fact(self, name: str, value: bytes) -> None:
-        """A fact has this value from now on."""
-        self._do("save_fact", name, value)
+    def set_fact(self, name: str, value: bytes | None) -> None:
+        """A fact has this value from now on, or none."""
+        if value is None:
+            self._do("drop_fact", name)
+        else:
+            self._do("save_fact", name, value)
 
     def prove(self) -> None:
         """Write test data: readiness promises that writing is possible."""

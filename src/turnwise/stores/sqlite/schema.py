@@ -69,19 +69,24 @@ def _check_owner(db: apsw.Connection) -> None:
         raise ConfigurationError(f"{db.filename} is the database of another application.")
 
 
+EXTENSIONS = {"owned": "extension.sql", "failed": "extension2.sql"}
+"""What version 3 has been given since: a table by which it is recognised, and its file."""
+
+
 def _extend(db: apsw.Connection) -> None:
     """Add what version 3 has been given since."""
-    known = "SELECT count(*) FROM sqlite_master WHERE name = 'owned'"
-    if db.execute(known).get:
-        return
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        if not db.execute(known).get:  # else another process was faster
-            db.execute(_text("extension.sql"))
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
+    known = "SELECT count(*) FROM sqlite_master WHERE name = ?"
+    for table, name in EXTENSIONS.items():
+        if db.execute(known, (table,)).get:
+            continue
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            if not db.execute(known, (table,)).get:  # else another process was faster
+                db.execute(_text(name))
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
 
 
 def _upgrade(db: apsw.Connection, shared: Callable[[], bool]) -> None:

@@ -31,6 +31,18 @@ SELECT h.id FROM header AS h LEFT JOIN owned AS o ON o.num = h.num
 -- name: due
 SELECT id FROM header WHERE ready IS NOT NULL AND place IS NULL AND ready <= ?
     ORDER BY ready LIMIT ?;
+-- name: running
+SELECT id, body FROM header WHERE lease IS NOT NULL LIMIT ?;
+-- name: line
+SELECT id, body FROM header WHERE place IS NOT NULL ORDER BY place, ready LIMIT ?;
+-- name: later
+SELECT id, body FROM header WHERE ready IS NOT NULL AND place IS NULL ORDER BY ready LIMIT ?;
+-- name: fail
+INSERT OR REPLACE INTO failed (num, at) VALUES (?, ?);
+-- name: unfail
+DELETE FROM failed WHERE num = ?;
+-- name: failing
+SELECT header.id FROM failed JOIN header USING (num) ORDER BY failed.at DESC LIMIT ?;
 -- name: waiting
 SELECT count(*) FROM header WHERE place IS NOT NULL;
 -- name: first_place
@@ -178,3 +190,7 @@ SELECT value FROM fact WHERE name = ?;
 INSERT OR IGNORE INTO fact (name, value) VALUES (?, ?);
 -- name: save_fact
 INSERT OR REPLACE INTO fact (name, value) VALUES (?, ?);
+-- name: drop_fact
+DELETE FROM fact WHERE name = ?;
+-- name: facts
+SELECT name, value FROM fact WHERE substr(name, 1, length(?1)) = ?1;

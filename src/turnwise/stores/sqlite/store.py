@@ -19,7 +19,7 @@ from turnwise.identity import operation
 from turnwise.stores import rules
 from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.notices import Listener
-from turnwise.stores.records import Place
+from turnwise.stores.records import Busy, Place
 from turnwise.stores.ruled import Make, RuledStore, Settled
 from turnwise.stores.rules import Op, Rule
 from turnwise.stores.sqlite.acts import SQLiteActs
@@ -137,12 +137,11 @@ class SQLiteStore(RuledStore):
     async def adopt(self, secret: bytes) -> None:
         await self._engine.act(lambda acts: acts.set_fact("secret", secret))
 
-    async def publish(self, named: bytes) -> None:
-        await self._engine.act(lambda acts: acts.set_fact("named", named))
+    async def publish(self, name: str, value: bytes | None) -> None:
+        await self._engine.act(lambda acts: acts.set_fact(name, value))
 
-    async def published(self) -> bytes | None:
-        found: bytes | None = self._engine.read(lambda rows: rows.known("named"), together=False)
-        return found
+    async def published(self, names: str) -> dict[str, bytes]:
+        return self._engine.read(lambda rows: rows.published(names), together=False)
 
     async def ping(self) -> None:
         self._engine.read(lambda rows: rows.header(""))
@@ -151,6 +150,12 @@ class SQLiteStore(RuledStore):
 
     async def waiting(self) -> int:
         return self._engine.read(lambda rows: rows.waiting(), together=False)
+
+    async def busy(self, limit: int) -> list[Busy]:
+        return self._engine.read(lambda rows: rows.busy(limit))
+
+    async def failing(self, limit: int) -> list[str]:
+        return self._engine.read(lambda rows: rows.failing(limit), together=False)
 
     async def facts(self) -> dict[str, str]:
         return {**await self._engine.facts(), "durability": self.durability}

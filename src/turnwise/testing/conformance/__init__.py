@@ -13,6 +13,7 @@ transition is made with the store's acts, and all other transitions are refused.
 from turnwise.testing.conformance.agents import AgentConformance
 from turnwise.testing.conformance.busy_and_waking import BusyAndWakingConformance
 from turnwise.testing.conformance.claims import ClaimConformance
+from turnwise.testing.conformance.operators import OperatorConformance
 from turnwise.testing.conformance.owners import OwnerConformance
 from turnwise.testing.conformance.readings import ReadingConformance
 from turnwise.testing.conformance.sessions import SessionConformance
@@ -29,5 +30,6 @@ class StoreConformance(
     OwnerConformance,
     TakingBackConformance,
     BusyAndWakingConformance,
+    OperatorConformance,
 ):
     """Subclass it, add a `store` fixture, and define how time passes (`pass_time`)."""
