@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve test check simulate faults clients agents soak format bench docs clean
+.PHONY: help install serve test check simulate faults clients agents pictures soak format bench docs clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -50,6 +50,9 @@ clients: .venv/dev ## other people's clients, in all versions; writes their tabl
 
 agents: .venv/dev ## other people's agents, killed on every store
 	AGENT_STORES="sqlite redis postgres" $(BIN)/python -m pytest -n 2 tests/test_other_agents.py
+
+pictures: .venv/dev ## the pictures of README and docs, anew
+	PICTURES=1 $(BIN)/python -m pytest tests/test_pictures.py
 
 soak: .venv/dev  ## half an hour of load and faults, and nothing left over: MINUTES=30
 	MINUTES=$(or $(MINUTES),30) $(BIN)/python -m pytest --timeout 0 tests/faults/test_soak.py

@@ -475,10 +475,10 @@ async def test_an_agent_at_work(serve: Serve) -> None:
     a reload all of it is there. A message instead of an answer takes the buttons away."""
     async with open_page(serve().url) as page:
         await page.get_by_role("button", name="Plan a trip to Paris").click()
-        await expect(page.locator(".step.running .name")).to_have_text(["get_weather"])
+        await expect(page.locator(".step.running .name")).to_have_text(["get weather"])
         await expect(page.locator(".ask button")).to_have_text(["Yes", "No"])
         names = page.locator("#messages .step .name")
-        await expect(names).to_have_text(["thinking", "get_weather"])
+        await expect(names).to_have_text(["thinking", "get weather"])
         await expect(page.locator("#messages .thought").first).to_be_hidden()
         await page.locator("#messages .step summary").last.click()
         await expect(page.locator("#messages .step pre").first).to_contain_text("Paris")

@@ -31,7 +31,7 @@ async def wholes(store: Store, ids: Sequence[str]) -> AsyncIterator[Whole]:
 
 
 def leave_out(session: str) -> int:
-    """Say that a session cannot be exported: the others can."""
+    """Say that a session cannot be read: the others can."""
     err.print(f"{session!r} is damaged and left out.", markup=False, highlight=False)
     return 1
 

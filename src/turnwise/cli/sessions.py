@@ -178,17 +178,21 @@ def delete_sessions(
     if everything and not yes:
         typer.confirm("Delete ALL sessions?", abort=True)
 
-    async def go() -> int:
+    async def go() -> tuple[int, int]:
         async with opened_store(store) as opened:
-            chosen = [s.id async for s in _every(opened)] if everything else list(session or [])
-            deleted = 0
+            chosen = [id async for id in _all(opened)] if everything else list(session or [])
+            deleted = left_out = 0
             with Progress(console=err, transient=True, disable=len(chosen) < 20) as progress:
                 for one in progress.track(chosen, description="Deleting"):
-                    deleted += await opened.delete(one)
-            return deleted
+                    try:
+                        deleted += await opened.delete(one)
+                    except Damaged:
+                        left_out += leave_out(one)
+            return deleted, left_out
 
-    deleted = asyncio.run(go())
+    deleted, left_out = asyncio.run(go())
     out.print(f"Deleted {deleted} session{'s' if deleted != 1 else ''}.")
+    check_all(left_out)
     if session and deleted < len(session):
         raise NotFound(f"{len(session) - deleted} of them did not exist.")
 
@@ -213,7 +217,7 @@ def export_sessions(
             await _export_whole(store, session, file)
             return
         async with opened_store(store) as opened:
-            chosen = [session] if session else [s.id async for s in _every(opened)]
+            chosen = [session] if session else [id async for id in _all(opened)]
             with Progress(console=err, transient=True, disable=output is None) as progress:
                 left_out = 0
                 for one in progress.track(chosen, description="Exporting"):
@@ -235,7 +239,7 @@ async def _export_whole(url: str | None, session: str | None, file: BinaryIO) ->
         await write_whole(file, session, [secret], sessions)
         return
     async with opened_store(url) as opened:
-        ids = [session] if session else [one.id async for one in _every(opened)]
+        ids = [session] if session else [id async for id in _all(opened)]
         secrets = active(await opened.secret(), await opened.published(SIGNING))
         await write_whole(file, session, secrets, wholes(opened, ids))
 
@@ -286,6 +290,15 @@ async def _every(store: Store) -> AsyncIterator[Session]:
         for session in page:
             yield session
         after = page[-1].id
+
+
+async def _all(store: Store) -> AsyncIterator[str]:
+    """All ids: also of sessions that no list shows, and of those that cannot be read."""
+    after = ""
+    while page := await store.ids(after=after, limit=500):
+        for id in page:
+            yield id
+        after = page[-1]
 
 
 async def _whole(store: Store, session: str, limit: int | None = None) -> dict[str, Any]:

@@ -142,6 +142,11 @@ class Store(ABC):
         """Sessions in order of their ids."""
 
     @abstractmethod
+    async def ids(self, *, after: str = "", limit: int = 100) -> list[str]:
+        """Ids of all sessions that exist, in order: also of those that are in no list or cannot be
+        read."""
+
+    @abstractmethod
     async def owned(self, owner: str, *, before: Place | None, limit: int) -> list[Session]:
         """Sessions of an owner, the last used first, from behind a place on."""
 

@@ -125,6 +125,11 @@ class MemoryStore(RuledStore):
         found = [await self.session(name) for name in sorted(names)[:limit]]
         return [session for session in found if session is not None]
 
+    async def ids(self, *, after: str = "", limit: int = 100) -> list[str]:
+        acts, now = self._acts, self._acts.now()
+        found = (n for n, one in acts.sessions.items() if n > after and rules.kept(one.header, now))
+        return sorted(found)[:limit]
+
     async def owned(self, owner: str, *, before: Place | None, limit: int) -> list[Session]:
         acts, now = self._acts, self._acts.now()
         places = sorted(

@@ -130,8 +130,25 @@ async function begin() {
   return session;
 }
 
+// Each conversation has an address of its own: it can be reloaded, kept as a bookmark, and gone back to.
+function address(session) {
+  const here = session ? `#${encodeURIComponent(session.id)}` : location.pathname + location.search;
+  if (location.hash === (session ? here : "")) return;
+  history[self === top ? "pushState" : "replaceState"](null, "", here);
+}
+
+function fromAddress() {
+  let id = "";
+  try { id = decodeURIComponent(location.hash.slice(1)); } catch { /* not one of ours */ }
+  const session = list.get(id) ?? (id && list.listed ? list.known({ id }) : null);
+  if (session) return enter(session);
+  fresh();
+  if (id) notify(t("elsewhere"));
+}
+
 async function enter(session) {
   conversation?.close();
+  address(session);
   if (conversation && !editing) drafts[conversation.session.id] = $("text").value;
   conversation = new Conversation(session, { arrived: (key) => outbox.settle(key), connected: () => outbox.flush(), gone, again: send, answer, edit, branch, named, changed: showPending });
   editing = null;
@@ -161,7 +178,7 @@ function blank() {
   $("earlier").hidden = true;
   $("stop").hidden = true;
   $("welcome").hidden = conversation !== null;
-  for (const id of ["reset", "delete", "rename", "save"]) $(id).hidden = conversation === null;
+  $("actions").hidden = $("more").hidden = conversation === null;
   showLink("open");
   showTitle();
   list.show();
@@ -169,6 +186,7 @@ function blank() {
 
 function fresh() {
   conversation?.close();
+  address(null);
   conversation = null;
   editing = null;
   $("editing").hidden = true;
@@ -267,7 +285,8 @@ $("text").onkeydown = (event) => {
 };
 document.onkeydown = (event) => {
   if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
-  if (document.body.classList.contains("sidebar-open")) document.body.classList.remove("sidebar-open");
+  if ($("actions").classList.contains("open")) { unfold(false); $("more").focus(); }
+  else if (document.body.classList.contains("sidebar-open")) document.body.classList.remove("sidebar-open");
   else if (editing) edit(null);
   else conversation?.stop();
 };
@@ -277,6 +296,18 @@ $("earlier").onclick = () => conversation.earlier().catch(explain);
 $("latest").onclick = toEnd;
 $("open-sidebar").onclick = () => { document.body.classList.add("sidebar-open"); $("close-sidebar").focus(); };
 $("close-sidebar").onclick = $("shade").onclick = () => document.body.classList.remove("sidebar-open");
+addEventListener("popstate", fromAddress);
+// Earlier messages come as one scrolls towards them.
+new IntersectionObserver(([{ isIntersecting }]) => {
+  if (isIntersecting) conversation?.earlier().catch(explain);
+}, { root: $("scroller"), rootMargin: "300px 0px 0px" }).observe($("earlier"));
+// On a phone, what can be done with a conversation folds into a menu.
+function unfold(open) {
+  $("actions").classList.toggle("open", open);
+  $("more").setAttribute("aria-expanded", `${open}`);
+}
+$("more").onclick = (event) => { event.stopPropagation(); unfold(!$("actions").classList.contains("open")); };
+document.addEventListener("click", () => unfold(false));
 $("theme").onclick = () => globalThis.nextTheme();
 $("rename").onclick = async () => {
   const { session } = conversation;
@@ -320,7 +351,8 @@ function begun({ ideas = [], title, greeting, texts, listed, login: there = null
 
 uploads.start(here, grow);
 about().catch(() => ({})).then(begun).catch(explain).then(() => {
-  if (list.current) enter(list.current);
+  if (location.hash) fromAddress();
+  else if (list.current) enter(list.current);
   else fresh();
   grow();
 });

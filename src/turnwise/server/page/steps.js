@@ -32,7 +32,7 @@ export class Steps {
       drawn.state = element("span", "state");
       drawn.parts = element("div", "parts");
       const line = element("summary");
-      line.append(icon(step.kind), element("span", "name", step.name), drawn.state);
+      line.append(icon(step.kind), element("span", "name", step.name.replaceAll("_", " ")), drawn.state);
       drawn.details.append(line, drawn.text, drawn.parts);
       this.drawn.set(step.id, drawn);
       this.box.append(drawn.details);

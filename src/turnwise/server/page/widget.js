@@ -1,10 +1,10 @@
 // A chat bubble for any page: <script src="https://chat.example.com/widget.js" data-color="#0a7"></script>
 //
 // The chat is an iframe of the server's own page, so it sees nothing of the page around it, and that page
-// nothing of the chat. data-color, data-side ("left" or "right"), data-label, data-open.
+// nothing of the chat. data-color, data-side ("left" or "right"), data-label, data-open, data-theme ("light" or "dark").
 {
   const script = document.currentScript;
-  const { color = "#4f46e5", side = "right", label = "Chat", open } = script.dataset;
+  const { color = "#4f46e5", side = "right", label = "Chat", open, theme } = script.dataset;
   const [CLOSED, OPEN] = ["M4 5h16v11H9l-5 4z", "M6 6l12 12M18 6L6 18"];
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(`
@@ -29,7 +29,7 @@
   let frame = null;
   const toggle = () => {
     if (!frame) { // nothing is loaded until somebody wants to talk
-      frame = Object.assign(document.createElement("iframe"), { src: new URL("embedded", script.src).href, title: label, hidden: true });
+      frame = Object.assign(document.createElement("iframe"), { src: new URL(`embedded${theme ? `?theme=${encodeURIComponent(theme)}` : ""}`, script.src).href, title: label, hidden: true });
       frame.allow = "clipboard-write";
       root.append(frame);
     }

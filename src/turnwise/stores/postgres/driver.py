@@ -20,7 +20,7 @@ from turnwise.stores.postgres.arguments import arguments, columns, decoded, enco
 from turnwise.stores.postgres.connections import Address, Connection
 from turnwise.stores.records import Busy, Place
 from turnwise.stores.rows import DESCRIBED, Entry, blanked
-from turnwise.stores.rules import Ask, Changes, Rule
+from turnwise.stores.rules import Ask, Changes, Rule, Shows
 from turnwise.stores.steady_clock import ServerClock
 
 GROUP = 128
@@ -270,14 +270,14 @@ class PostgresDriver(Driver):
             id, used, _ = page[-1]
         return found[:limit]
 
-    async def listed(self, start: str, limit: int) -> list[str]:
-        """Ids of sessions that have not expired, in order."""
+    async def listed(self, start: str, limit: int, shows: Shows = rules.listed) -> list[str]:
+        """Ids of sessions that are shown, in order."""
         found: list[str] = []
         after = encoded(start)
         while len(found) < limit:
             page = await self.fetch("sessions", after, limit)
             now = self.now()
-            found += [decoded(id) for id, body in page if rules.listed(body, now)]
+            found += [decoded(id) for id, body in page if shows(body, now)]
             if len(page) < limit:
                 break
             after = page[-1][0]

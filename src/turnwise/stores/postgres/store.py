@@ -17,6 +17,7 @@ import asyncpg
 from turnwise.batching import Batch
 from turnwise.conversation import Session
 from turnwise.errors import ConfigurationError, StoreUnavailable
+from turnwise.stores import rules
 from turnwise.stores.driver import Lost
 from turnwise.stores.notices import Ready
 from turnwise.stores.postgres import diagnostics
@@ -145,6 +146,10 @@ class PostgresStore(RemoteStore):
         names = await self.ask(lambda: self.driver.listed(after, limit))
         found = await asyncio.gather(*(self.session(name) for name in names))
         return [session for session in found if session is not None]
+
+    async def ids(self, *, after: str = "", limit: int = 100) -> list[str]:
+        found: list[str] = await self.ask(lambda: self.driver.listed(after, limit, rules.kept))
+        return found
 
     async def owned(self, owner: str, *, before: Place | None, limit: int) -> list[Session]:
         names = await self.ask(lambda: self.driver.owned(owner, before, limit))

@@ -21,7 +21,7 @@ from turnwise.stores.redis.keys import Names, decoded, encoded
 from turnwise.stores.redis.link import Link, Script
 from turnwise.stores.redis.pages import Pages
 from turnwise.stores.redis.routes import Routes
-from turnwise.stores.rules import Ask, Changes, Rule
+from turnwise.stores.rules import Ask, Changes, Rule, Shows
 from turnwise.stores.steady_clock import ServerClock
 
 T = TypeVar("T")
@@ -327,8 +327,8 @@ class RedisDriver(Driver):
         every = heapq.merge(*await self.each(ask))
         return [decoded(id) for _, id in itertools.islice(every, limit)]
 
-    async def listed(self, start: str, limit: int) -> list[str]:
-        """Ids of sessions that have not expired, in order."""
+    async def listed(self, start: str, limit: int, shows: Shows = rules.listed) -> list[str]:
+        """Ids of sessions that are shown, in order."""
 
         async def ask(link: Link, base: bytes) -> list[bytes]:
             found: list[bytes] = []
@@ -337,7 +337,7 @@ class RedisDriver(Driver):
                 first = b"(" + last if last else "-"
                 look = ("ZRANGEBYLEX", base + b"ids", first, "+", "LIMIT", 0, limit)
                 (page,) = await link.call(look)
-                found += await self._alive(link, base, page)
+                found += await self._alive(link, base, page, shows)
                 if len(page) < limit:
                     break
                 last = page[-1]
@@ -383,10 +383,12 @@ class RedisDriver(Driver):
         every = heapq.merge(*await self.each(ask), reverse=True)
         return [(at, decoded(id)) for at, id in itertools.islice(every, limit)]
 
-    async def _alive(self, link: Link, base: bytes, ids: Sequence[bytes]) -> list[bytes]:
+    async def _alive(
+        self, link: Link, base: bytes, ids: Sequence[bytes], shows: Shows = rules.listed
+    ) -> list[bytes]:
         headers = await link.call(*(("HGET", base + b"h:" + id, "h") for id in ids)) if ids else []
         now = self.now()
-        return [id for id, body in zip(ids, headers, strict=True) if rules.listed(body, now)]
+        return [id for id, body in zip(ids, headers, strict=True) if shows(body, now)]
 
     async def headers(self, sessions: Sequence[str]) -> list[bytes | None]:
         """The headers of these sessions, which are all in one partition."""

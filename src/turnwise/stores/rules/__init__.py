@@ -66,9 +66,11 @@ from turnwise.stores.rules.work import (
     Changes,
     Op,
     Rule,
+    Shows,
     busy,
     failed_at,
     index,
+    kept,
     listed,
 )
 
@@ -79,6 +81,7 @@ __all__ = [
     "Changes",
     "Op",
     "Rule",
+    "Shows",
     "append",
     "attach",
     "busy",
@@ -100,6 +103,7 @@ __all__ = [
     "hold",
     "index",
     "judge",
+    "kept",
     "lapse",
     "listed",
     "log",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,10 @@ NOTHING = Changes()
 Rule = Generator[tuple[Ask, ...], tuple[Any, ...], Changes]
 
 
+Shows = Callable[[bytes | None, float], bool]
+"""Whether a session with this header is shown at this time."""
+
+
 Part = Generator[tuple[Ask, ...], tuple[Any, ...], Any]
 
 
@@ -106,6 +110,12 @@ def listed(body: bytes | None, now: float) -> bool:
     """Whether a session with this header is in the list; one that cannot be read is not."""
     header = readable(body)
     return header is not None and alive(header, now) and not header.unlisted
+
+
+def kept(body: bytes | None, now: float) -> bool:
+    """Whether there is a session with this header, in a list or not, to be read or not."""
+    header = readable(body)
+    return body is not None if header is None else alive(header, now)
 
 
 def busy(session: str, body: bytes | None) -> Busy | None:

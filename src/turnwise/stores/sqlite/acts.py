@@ -17,7 +17,7 @@ from turnwise.stores.header import PLACED, Header, Index, needed_from
 from turnwise.stores.notices import Ready, Signal
 from turnwise.stores.records import Busy, Place
 from turnwise.stores.rows import Entry, blanked
-from turnwise.stores.rules import STATES, Ask, Changes
+from turnwise.stores.rules import STATES, Ask, Changes, Shows
 
 PROOF = 4096
 """Bytes that a readiness check writes: as many as a turn, so that it needs space on the disk."""
@@ -175,13 +175,13 @@ class SQLiteReadings(local.Readings):
             before = page[-1][1], page[-1][0]
         return found[:limit]
 
-    def listed(self, start: str, limit: int) -> list[str]:
-        """Ids of sessions that have not expired, in order."""
+    def listed(self, start: str, limit: int, shows: Shows = rules.listed) -> list[str]:
+        """Ids of sessions that are shown, in order."""
         found: list[str] = []
         while len(found) < limit:
             page = self._all("sessions", start, limit)
             now = self.now()
-            found += [name for name, body in page if rules.listed(body, now)]
+            found += [name for name, body in page if shows(body, now)]
             if len(page) < limit:
                 break
             start = page[-1][0]

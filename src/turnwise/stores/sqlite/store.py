@@ -123,6 +123,9 @@ class SQLiteStore(RuledStore):
 
         return self._engine.read(listed)
 
+    async def ids(self, *, after: str = "", limit: int = 100) -> list[str]:
+        return self._engine.read(lambda rows: rows.listed(after, limit, rules.kept))
+
     async def owned(self, owner: str, *, before: Place | None, limit: int) -> list[Session]:
         def listed(rows: Any) -> list[Session]:
             found = rows.owned(owner, before or (math.inf, ""), limit)

@@ -62,6 +62,15 @@ class OperatorConformance(Acting):
         assert await store.claim(at, 10) == []
         assert await store.failing(10) == ["s"]
 
+    async def test_all_ids(self, store: Store) -> None:
+        """In order and by pages: also a session that is in no list."""
+        for name in ("b", "a", "d"):
+            await self.made(store, name)
+        await store.create("c", ttl=1000.0, unlisted=True)
+        assert [one.id for one in await store.sessions()] == ["a", "b", "d"]
+        assert await store.ids() == ["a", "b", "c", "d"]
+        assert await store.ids(after="b", limit=1) == ["c"]
+
     async def test_published_facts(self, store: Store) -> None:
         """Kept by their names, found by how these begin, replaced and removed."""
         await store.publish("x:1", b"one")
