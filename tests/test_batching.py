@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import contextvars
+import copy
+import functools
+import gc
 import os
+import pickle
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 
+import numpy
 import pytest
 
 from turnwise import Batcher, batched
@@ -461,12 +468,17 @@ async def test_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("threaded", [False, True])
 async def test_streaming(threaded: bool) -> None:
-    """A function that yields lists: each caller gets its own pieces, as they come."""
+    """A function that yields lists: each caller gets its own pieces, as they come, until the first
+    None; an Ellipsis is no piece, an exception ends its stream."""
 
     def plain(items: list[str]) -> Iterator[list[Any]]:
+        yield [...] * len(items)
         for i in range(max(map(len, items))):
-            yield [item[i] if i < len(item) else None for item in items]
-        yield [ValueError(item) if item == "bad" else None for item in items]
+            bad = ValueError("bad") if i == 2 else None
+            yield [
+                bad if bad and item == "bad" else item[i] if i < len(item) else None
+                for item in items
+            ]
 
     async def fn(items: list[str]) -> AsyncIterator[list[Any]]:
         for answer in plain(items):
@@ -491,6 +503,206 @@ async def test_streaming(threaded: bool) -> None:
     assert isinstance(got[3], ValueError)
     assert got[4] == "l"
     await batcher.aclose()
+
+
+async def test_a_short_stream_ends_before_the_long_ones() -> None:
+    """With its first None, or its exception; the function is not asked for more than anybody
+    wants."""
+    go_on = asyncio.Event()
+    lists = 0
+
+    async def tokens(items: list[int]) -> AsyncIterator[list[Any]]:
+        nonlocal lists
+        for n in range(100):
+            lists += 1
+            yield [n if n < i else ValueError("no") if i == 0 else None for i in items]
+            if n == 2:
+                await go_on.wait()
+
+    batcher: Batcher[int, Any] = Batcher(tokens)
+
+    async def read(i: int) -> list[int]:
+        return [piece async for piece in batcher.stream(i)]
+
+    long = asyncio.create_task(read(4))
+    failing = asyncio.create_task(read(0))
+    assert await read(1) == [0]
+    with pytest.raises(ValueError, match="no"):
+        await failing
+    assert not long.done()
+    go_on.set()
+    assert await long == [0, 1, 2, 3]
+    await batcher.aclose()
+    assert lists == 5
+
+
+async def test_those_that_join_keep_their_own_options() -> None:
+    """Equal items are computed once, and each caller has its own deadline and result; a more urgent
+    one lifts the item; 1, True and 1.0 are three items; what is given up is forgotten."""
+    gate, order = asyncio.Event(), []
+
+    async def work(items: list[Any]) -> list[Any]:
+        order.extend(items)
+        await gate.wait()
+        return [[item] for item in items]
+
+    batcher = Batcher(work, max_size=1, dedup=True)
+    busy = batcher.submit("busy")
+    await asyncio.sleep(0)
+    hasty, patient = batcher.submit("x", deadline=0.01), batcher.submit("x")
+    first, joined = batcher.submit("y"), batcher.submit("y", deadline=0.01)
+    low, urgent = batcher.submit("z"), batcher.submit("z", priority=100)
+    for one in (hasty, joined):
+        with pytest.raises(DeadlinePassed):
+            await one
+    gate.set()
+    results: list[Any] = list(await asyncio.gather(busy, patient, first, low, urgent))
+    assert results == [["busy"], ["x"], ["y"], ["z"], ["z"]]
+    assert order == ["busy", "z", "x", "y"]
+    results[3].append("mine")
+    assert results[4] == ["z"]
+    order.clear()
+    await asyncio.gather(*map(batcher, (1, True, 1.0)))
+    assert [type(item) for item in order] == [int, bool, float]
+    with pytest.raises(ConfigurationError, match="hashable"):
+        await batcher({})
+    gate.clear()
+    held = batcher.submit("held")
+    await asyncio.sleep(0)
+    thing = Thing()
+    gone, there = batcher.submit(thing), weakref.ref(thing)
+    del thing
+    gone.cancel()
+    gate.set()
+    await held
+    await batcher("after")
+    gc.collect()
+    assert there() is None
+    await batcher.aclose()
+
+
+class Thing:
+    """Something that may be collected."""
+
+
+class Encoding(collections.UserDict[str, Any]):
+    """What a tokenizer answers with."""
+
+
+Top = collections.namedtuple("Top", "values indices")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Encoding(ids=[1, 2], mask=[1, 1]), Top([0.9, 0.8], [3, 4]), {"a": 1, "b": 2}, "ab", b"ab",
+        bytearray(b"ab"), {1, 2}, frozenset((1, 2)), (numpy.zeros(2), numpy.ones(2)), ([1, 2], [3, 4]), iter([1, 2]),
+    ],
+)  # fmt: skip
+async def test_what_only_looks_like_a_list(answer: Any) -> None:
+    """One value, or several outputs side by side, are not one result for each item."""
+
+    async def work(items: list[str]) -> Any:
+        return answer
+
+    batcher: Batcher[str, Any] = Batcher(work)
+    found = await asyncio.gather(batcher("one"), batcher("two"), return_exceptions=True)
+    assert [type(one) for one in found] == [BatchFailed, BatchFailed]
+    assert "a list, not" in str(found[0])
+
+
+@pytest.mark.parametrize(
+    "answer", [[1, 2], (1, 2), range(1, 3), numpy.array([1, 2]), {"a": 1, "b": 2}.values()]
+)
+async def test_lists_by_other_types(answer: Any) -> None:
+    """An array, a tuple, a range and a view of values are."""
+
+    async def work(items: list[str]) -> Any:
+        return answer
+
+    batcher: Batcher[str, Any] = Batcher(work)
+    assert list(await asyncio.gather(batcher("one"), batcher("two"))) == [1, 2]
+
+
+class Model:
+    """An object with a batched method."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @batched
+    async def run(self, items: list[Any]) -> list[str]:
+        return [f"{self.name} {item}" for item in items]
+
+    also = run
+
+
+class Larger(Model):
+    @batched
+    async def run(self, items: list[Any]) -> list[str]:
+        base = await asyncio.gather(*map(super().run, items))
+        return [f"larger({one})" for one in base]
+
+
+async def test_methods_of_copies_and_subclasses() -> None:
+    """A copy works for itself, however it was made; a method that calls its base's stays itself; an
+    alias shares the batcher."""
+    small = Model("small")
+    assert await small.run(1) == "small 1"
+    for copied in (copy.copy(small), copy.deepcopy(small), pickle.loads(pickle.dumps(small))):
+        copied.name = "copy"
+        assert await copied.run(1) == "copy 1"
+    assert await small.run(2) == "small 2"
+    assert small.also is small.run
+    larger = Larger("x")
+    assert [await larger.run(i) for i in range(3)] == [f"larger(x {i})" for i in range(3)]
+
+
+async def test_where_the_decorator_may_stand() -> None:
+    """Beneath another decorator, above and beneath classmethod and staticmethod, in a class with
+    slots, whatever the object is called; a function may be a partial; others are told in words."""
+
+    wrap: Any = batched  # what is wrong on purpose is not for type checkers
+
+    def logged(fn: Any) -> Any:
+        @functools.wraps(fn)
+        async def call(*args: Any) -> Any:
+            return await fn(*args)
+
+        return call
+
+    class Plain:
+        __slots__ = ()
+
+        @logged
+        @wrap  # type: ignore[untyped-decorator]
+        async def over(self, items: list[int]) -> list[int]:
+            return items
+
+        @classmethod
+        @wrap  # type: ignore[untyped-decorator]
+        async def above(cls, items: list[int]) -> list[str]:
+            return [f"{cls.__name__} {item}" for item in items]
+
+        @wrap  # type: ignore[untyped-decorator]
+        async def slots(this, items: list[int]) -> list[int]:
+            return items
+
+    assert await Plain().over(1) == 1
+    assert await Plain.above(1) == "Plain 1"
+    assert await Plain().slots(1) == 1
+    below: Any = wrap(classmethod(lambda cls, items: items))
+    static: Any = wrap(staticmethod(lambda items: items))
+    made: Any = type("Made", (), {"below": below, "static": static})
+    assert (await made.below(1), await made().static(1)) == (1, 1)
+
+    async def scaled(factor: int, items: list[int]) -> list[int]:
+        return [factor * item for item in items]
+
+    twice: Any = wrap(functools.partial(scaled, 2))
+    assert await twice(4) == 8
+    with pytest.raises(ConfigurationError, match="nothing else"):
+        wrap(lambda a, b, c: [])
 
 
 async def test_threads_hand_in_too() -> None:

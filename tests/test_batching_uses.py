@@ -219,7 +219,7 @@ async def test_the_middleware() -> None:
     async def answer(request: Request) -> dict[str, str]:
         found = request.state.batched
         body = (await request.body()).decode()
-        return {"said": body, "result": "failed" if isinstance(found, Exception) else found}
+        return {"said": body, "result": found}
 
     @app.get("/other")
     async def other() -> str:
@@ -229,8 +229,11 @@ async def test_the_middleware() -> None:
         texts = [f"t{n}" for n in range(12)] + ["bad"]
         got = await asyncio.gather(*(web.post("/upper", content=text) for text in texts))
         for text, response in zip(texts, got, strict=True):
-            wanted = "failed" if text == "bad" else text.upper()
-            assert response.json() == {"said": text, "result": wanted}
+            if text == "bad":
+                assert response.status_code == 500
+                assert "ValueError" not in response.text
+            else:
+                assert response.json() == {"said": text, "result": text.upper()}
         assert len(sizes) <= 3
         assert (await web.get("/other")).json() == "other"
         all_are_here.clear()
@@ -279,3 +282,47 @@ async def test_the_search_example(tmp_path: Path) -> None:
             assert got == [questions[question] for question in asked]
             counts = (await web.get("/batches")).json()
     assert counts["batches"] < counts["texts"]
+
+
+async def test_what_the_middleware_answers_when_it_fails() -> None:
+    """422 without an item, 503 when the batcher is closed or too slow, 500 for what the function
+    raises, without its words; or the exception, for an endpoint that wants it. Mounted or not."""
+
+    async def down(words: list[str]) -> list[str]:
+        if "slow" in words:
+            await asyncio.sleep(5)
+        raise ConnectionError("the model is away, password=secret")
+
+    batcher: Batcher[str, str] = Batcher(down, timeout=0.05)
+    inner, outer = FastAPI(), FastAPI()
+    shared: dict[str, Any] = {"item": lambda request: request.query_params["x"]}
+    inner.add_middleware(BatchMiddleware, path="/down", batcher=batcher, **shared)
+    inner.add_middleware(BatchMiddleware, path="/raw", batcher=batcher, errors=True, **shared)
+
+    @inner.get("/{path}")
+    async def answer(request: Request) -> str:
+        return type(request.state.batched).__name__
+
+    outer.mount("/api", inner)
+    for app, prefix in ((inner, ""), (outer, "/api")):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as web:
+            for path, status in (("/down?x=a", 500), ("/down?x=slow", 503), ("/down", 422)):
+                response = await web.get(prefix + path)
+                assert response.status_code == status
+                assert "secret" not in response.text
+            assert (await web.get(f"{prefix}/raw?x=a")).json() == "BatchFailed"
+    await batcher.aclose()
+    transport = httpx.ASGITransport(inner)
+    async with httpx.AsyncClient(transport=transport, base_url="http://t") as web:
+        assert (await web.get("/down?x=a")).status_code == 503
+
+
+def test_labels_are_not_outputs() -> None:
+    """A model that predicts a plain list of labels gives each item its label."""
+
+    class Animals:
+        def predict(self, rows: Any) -> list[str]:
+            return ["cat", "dog", "owl"]
+
+    assert predict(Animals())([[1], [2], [3]]) == ["cat", "dog", "owl"]

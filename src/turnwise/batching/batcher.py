@@ -130,7 +130,7 @@ class Batcher(Generic[Item, Result]):
         self.stats = Stats()
         """Statistics so far."""
         self._telling = Telling(self._waiting, self.stats, dedup)
-        self._computing = Computing(self._caller, timeout, isolate, self.stats)
+        self._computing = Computing(self._caller, timeout, isolate, self.stats, self._telling)
         self._observe = observe if name is None else Stats.exported(name, observe)
 
     # Handing in
@@ -159,17 +159,18 @@ class Batcher(Generic[Item, Result]):
         if self._release.closed:
             raise BatcherClosed()
         ticket = Ticket(item, loop.create_future(), loop.time(), priority)
+        if deadline is not None:
+            ticket.deadline = ticket.since + deadline
         if self._plain or self._admit(ticket):
             self._waiting.add(ticket)
-            if deadline is not None:
-                ticket.deadline = ticket.since + deadline
-                self._telling.by(ticket.deadline)
             # While a batch is running, most calls can stop here.
             if not self._starting and (
                 self._under_way < self._concurrency
                 or (self._caller.ahead and len(self._waiting) >= self._waiting.budget.size)
             ):
                 self._wake()
+        if ticket.deadline is not None:
+            self._telling.by(ticket.deadline)
         return ticket
 
     def submit_threadsafe(self, item: Item) -> concurrent.futures.Future[Result]:
@@ -190,7 +191,8 @@ class Batcher(Generic[Item, Result]):
         return found
 
     async def stream(self, item: Item, *, priority: float = 0.0) -> AsyncIterator[Any]:
-        """The pieces of one item as `fn`, a generator of lists, yields them; None is skipped."""
+        """The pieces of one item as `fn`, a generator of lists, yields them, until its first None:
+        then its answer has ended. An Ellipsis (...) is no piece."""
         if not self._caller.streams:
             raise ConfigurationError("Only a generator of lists supports stream().")
         pieces: asyncio.Queue[Any] = asyncio.Queue()

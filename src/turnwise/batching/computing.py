@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from turnwise.batching.delivery import Telling
 from turnwise.batching.errors import BatchTimeout, own
 from turnwise.batching.queue import Ticket
 from turnwise.batching.runner import Caller, Pieces, answered, in_time
@@ -18,11 +19,19 @@ class Computing:
     retried, until the bad item is isolated.
     """
 
-    def __init__(self, caller: Caller, timeout: float | None, isolate: bool, stats: Stats) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        timeout: float | None,
+        isolate: bool,
+        stats: Stats,
+        telling: Telling,
+    ) -> None:
         self._caller = caller
         self._timeout = timeout
         self._isolate = isolate
         self._stats = stats
+        self._telling = telling
 
     async def results(self, batch: list[Ticket]) -> Sequence[Any]:
         """One result or exception for each ticket. Raises an error of the whole batch."""
@@ -49,15 +58,21 @@ class Computing:
         return [*first, *await self._called(items[half:], count - half)]
 
     async def _streamed(self, batch: list[Ticket]) -> list[list[Any] | BaseException]:
-        """Deliver each item's pieces as they arrive; returns the final result of each."""
+        """Deliver each item's pieces as they arrive, and its end as soon as it is there; returns
+        the final result of each."""
         found: list[list[Any] | BaseException] = [[] for _ in batch]
+        ended: set[int] = set()
 
         def pieces(answer: Sequence[Any]) -> bool:
             for i, (ticket, piece) in enumerate(zip(batch, answer, strict=True)):
                 so_far = found[i]
-                if isinstance(piece, BaseException):
-                    found[i] = piece
-                elif piece is not None and isinstance(so_far, list):
+                if i in ended or piece is ...:
+                    continue
+                if piece is None or isinstance(piece, BaseException):
+                    found[i] = so_far if piece is None else piece
+                    ended.add(i)
+                    self._telling.tell([ticket], [found[i]])
+                elif isinstance(so_far, list):
                     (ticket.tap or so_far.append)(piece)
             return not all(ticket.given_up for ticket in batch)
 

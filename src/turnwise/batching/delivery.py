@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import copy
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 from turnwise.batching.errors import DeadlinePassed, own
 from turnwise.batching.queue import Ticket, Waiting
 from turnwise.batching.stats import Stats
+from turnwise.errors import ConfigurationError
 
 
 class Telling:
@@ -28,20 +30,36 @@ class Telling:
     # Equal items
 
     def joins(self, ticket: Ticket) -> bool:
-        """Whether the ticket waits for an equal unfinished one; else it is the first."""
+        """Whether the ticket waits for an equal unfinished one; else it is the first. Raises
+        ConfigurationError for an item that cannot be compared."""
         if self._first is None:
             return False
-        same = self._first.get((ticket.lane, ticket.item))
-        if same is not None and not same.given_up:
-            same.others = [*(same.others or ()), ticket.future]
+        name = ticket.lane, _typed(ticket.item)
+        try:
+            same = self._first.get(name)
+        except TypeError:
+            kind = type(ticket.item).__name__
+            raise ConfigurationError(f"dedup needs items that are hashable, not {kind}.") from None
+        first = ticket if same is None or same.given_up else same
+        ticket.future.add_done_callback(lambda _: self._left(first))
+        if first is same:
+            same.others = [*(same.others or ()), ticket]
+            self._waiting.lift(same, ticket.priority)
             return True
-        self._first[ticket.lane, ticket.item] = ticket
+        self._first[name] = ticket
         return False
+
+    def _left(self, ticket: Ticket) -> None:
+        """A caller has its result, or waits no longer."""
+        if ticket.given_up:
+            self.forget(ticket)
 
     def forget(self, ticket: Ticket) -> None:
         """Compute the next equal item again."""
-        if self._first is not None and self._first.get((ticket.lane, ticket.item)) is ticket:
-            del self._first[ticket.lane, ticket.item]
+        if self._first is not None:
+            name = ticket.lane, _typed(ticket.item)
+            if self._first.get(name) is ticket:
+                del self._first[name]
 
     def forget_equals(self) -> None:
         """Every item is computed anew."""
@@ -62,17 +80,18 @@ class Telling:
                 self._tell_others(ticket, result)
 
     def _tell_others(self, ticket: Ticket, result: Any) -> None:
+        """Those that joined get the result as their own: what one changes no other sees."""
         self.forget(ticket)
-        for future in ticket.others or ():
-            if not future.done():
-                future.set_result(result)
+        for other in ticket.others or ():
+            if not other.future.done():
+                other.future.set_result(_own_copy(result))
 
     def fail(self, ticket: Ticket, error: BaseException, *, shared: bool) -> None:
         """Give all callers of the ticket the error; if `shared`, each gets its own copy."""
         self.forget(ticket)
-        for future in (ticket.future, *(ticket.others or ())):
-            if not future.done():
-                future.set_exception(own(error, shared=shared))
+        for one in ticket.callers():
+            if not one.future.done():
+                one.future.set_exception(own(error, shared=shared))
 
     def fail_all(self, batch: list[Ticket], error: BaseException) -> None:
         """The whole batch has failed with this error."""
@@ -98,20 +117,36 @@ class Telling:
     def _expire(self) -> None:
         self._deadline = None
         now = asyncio.get_running_loop().time()
-        for ticket in self._waiting:
-            if ticket.deadline is None or ticket.given_up:
-                continue
-            if ticket.deadline <= now:
-                self._stats.expired += 1
-                self.fail(ticket, DeadlinePassed(), shared=False)
-            else:
-                self.by(ticket.deadline)
+        for ticket in list(self._waiting):
+            for one in ticket.callers():  # each has its own deadline, or none
+                if one.deadline is None or one.future.done():
+                    continue
+                if one.deadline <= now:
+                    self._stats.expired += 1
+                    one.future.set_exception(DeadlinePassed())
+                else:
+                    self.by(one.deadline)
 
     def forget_deadlines(self) -> None:
         """Cancel all deadlines: the batcher or its loop is closed."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _typed(item: Any) -> Any:
+    """What an item is compared by: 1, True and 1.0 are equal, and are not the same item."""
+    if type(item) is tuple:
+        return tuple(map(_typed, item))
+    return type(item), item
+
+
+def _own_copy(result: Any) -> Any:
+    """A copy, if there can be one."""
+    try:
+        return copy.deepcopy(result)
+    except Exception:
+        return result
 
 
 def pass_on(done: asyncio.Future[Any], to: concurrent.futures.Future[Any]) -> None:

@@ -33,8 +33,8 @@ class Ticket:
         self.lane = lane
         self.cost = 0.0
         self.deadline: float | None = None
-        self.others: list[asyncio.Future[Any]] | None = None
-        """Futures of callers that submitted an equal item."""
+        self.others: list[Ticket] | None = None
+        """Tickets of callers that submitted an equal item; none of them waits in the queue."""
         self.tap: Callable[[Any], None] | None = None
         """Where the pieces of a streamed result go."""
 
@@ -43,7 +43,11 @@ class Ticket:
         """Whether no caller waits for it any longer."""
         if not self.future.done():
             return False
-        return self.others is None or all(future.done() for future in self.others)
+        return self.others is None or all(other.future.done() for other in self.others)
+
+    def callers(self) -> list[Ticket]:
+        """It and all that wait for the same result."""
+        return [self, *(self.others or ())]
 
 
 class Budget:
@@ -142,6 +146,19 @@ class Waiting:
             level = lane.levels[ticket.priority] = deque()
         level.append(ticket)
         self._count += 1
+
+    def lift(self, ticket: Ticket, priority: float) -> None:
+        """Raise the priority of an item that waits; one that is being computed keeps its own."""
+        lane = self._lanes.get(ticket.lane)
+        level = None if lane is None else lane.levels.get(ticket.priority)
+        if lane is None or level is None or priority <= ticket.priority or ticket not in level:
+            return
+        level.remove(ticket)
+        if not level:
+            del lane.levels[ticket.priority]
+        self._count -= 1
+        ticket.priority = priority
+        self.add(ticket)
 
     def forget_all(self) -> None:
         """Drop every item without a result, because its caller is in another process."""

@@ -11,7 +11,15 @@ import inspect
 import multiprocessing
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+    ValuesView,
+)
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -81,38 +89,41 @@ class InThread(Caller):
 
 
 class InProcess(Caller):
-    """A plain function that can be pickled by its name, in one of `count` processes."""
+    """A plain function that can be pickled by its name, in a process of its own for each call that
+    runs at once."""
 
-    def __init__(self, fn: Callable[[list[Any]], Any], count: int) -> None:
+    def __init__(self, fn: Callable[[list[Any]], Any]) -> None:
         self._fn = fn
-        self._count = count
-        self._pool: ProcessPoolExecutor | None = None
+        self._idle: list[ProcessPoolExecutor] = []
+        """A pool of one process each, so that one can be killed without the others."""
         self._owner = 0
 
     async def call(self, items: list[Any], pieces: Pieces) -> Any:
-        if self._pool is None or self._owner != os.getpid():  # a fork has no pool of its parent's
+        if self._owner != os.getpid():  # a fork has no processes of its parent's
             self._owner = os.getpid()
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._count, mp_context=context)
-        pool = self._pool
+            self._idle = []
+        if self._idle:
+            pool = self._idle.pop()
+        else:
+            pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, self._fn, items)
+            found = await asyncio.get_running_loop().run_in_executor(pool, self._fn, items)
         except BrokenProcessPool:
-            if self._pool is pool:
-                self._pool = None
             raise ProcessDied() from None
-
-    def abandon(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        except asyncio.CancelledError:  # it took too long
             for process in list((pool._processes or {}).values()):
                 process.kill()
             pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        except BaseException:
+            self._idle.append(pool)
+            raise
+        self._idle.append(pool)
+        return found
 
     def close(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while self._idle:
+            self._idle.pop().shutdown(wait=False, cancel_futures=True)
 
 
 class Streaming(InThread):
@@ -147,7 +158,7 @@ def caller(fn: Callable[[list[Any]], Any], concurrency: int, process: bool) -> C
     if process:
         if kind != "sync":
             raise ConfigurationError("Only a plain function can run in a process.")
-        return InProcess(fn, concurrency)
+        return InProcess(fn)
     if kind == "async":
         return OnLoop(fn)
     return InThread(fn, concurrency) if kind == "sync" else Streaming(fn, concurrency)
@@ -169,15 +180,36 @@ async def in_time(call: Caller, items: list[Any], pieces: Pieces, seconds: float
     raise BatchTimeout()
 
 
+_NO_LISTS = (str, bytes, bytearray, memoryview, Mapping, Set)
+
+
+def _has_rows(output: Any, count: int) -> bool:
+    """Whether this could be an output of a model for so many items, as an array or a list."""
+    if isinstance(output, list):
+        return len(output) == count
+    return tuple(getattr(output, "shape", ()))[:1] == (count,)
+
+
+def _is_one_for_each(answer: Any, count: int) -> bool:
+    """Whether this is a list by another type, and not one value, or several outputs side by side:
+    a tokenizer's mapping, a named tuple, a table by columns, a tuple of arrays."""
+    if isinstance(answer, _NO_LISTS) or not hasattr(answer, "__len__"):
+        return isinstance(answer, ValuesView)
+    if isinstance(answer, tuple):
+        outputs = answer and all(_has_rows(one, count) for one in answer)
+        return type(answer) is tuple and not outputs
+    return not hasattr(answer, "columns") and not hasattr(answer, "keys")
+
+
 def answered(answer: Any, count: int) -> Sequence[Any]:
     """The function's results, one for each of `count` items. Raises BatchFailed."""
-    if isinstance(answer, list | tuple):
+    if type(answer) is list:
         results: Sequence[Any] = answer
-    else:
-        if isinstance(answer, str | bytes | dict | set) or not hasattr(answer, "__len__"):
-            kind = type(answer).__name__
-            raise BatchFailed(f"A batched function answers with a list, not {kind}.")
+    elif _is_one_for_each(answer, count):
         results = list(answer)  # an array, a data frame's column
+    else:
+        kind = type(answer).__name__
+        raise BatchFailed(f"A batched function answers with a list, not {kind}.")
     if len(results) != count:
         raise BatchFailed(f"{count} items went in, {len(results)} results came out.")
     return results

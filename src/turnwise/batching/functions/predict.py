@@ -28,8 +28,10 @@ def predict(model: Any, method: str = "predict") -> Callable[[Sequence[Any]], li
 
     def call(items: Sequence[Any]) -> list[Any]:
         found = getattr(model, method)(_rows(items))
-        if isinstance(found, list | tuple):  # several outputs, each with all rows
-            return [list(row) for row in zip(*found, strict=True)]
+        if isinstance(found, list | tuple):
+            rows = [getattr(one, "shape", ())[:1] for one in found]
+            if rows and all(count == (len(items),) for count in rows):  # several outputs
+                return [list(row) for row in zip(*found, strict=True)]
         return list(found)
 
     return call
