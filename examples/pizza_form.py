@@ -6,6 +6,7 @@ The dialog is in pizza_form.yaml, which can name the functions registered here a
 """
 
 import os
+import re
 from pathlib import Path
 
 from turnwise import Bot
@@ -16,14 +17,17 @@ HERE = Path(__file__).parent
 
 
 def said_a_slot(context: Context) -> bool:
-    """Whether the last message contains a part of the order."""
-    values = [value for value in context.slots.values() if isinstance(value, str)]
-    return any(value in context.text for value in values)
+    """Whether the last message contains a part of the order, as words of its own."""
+    if context.text.rstrip().endswith("?"):
+        return False
+    values = [re.escape(value) for value in context.slots.values() if isinstance(value, str)]
+    return any(re.search(rf"\b{value}\b", context.text) for value in values)
 
 
 def forget(context: Context) -> None:
-    """Start the next order; the previous one stays in the state."""
-    context.state.setdefault("orders", []).append(dict(context.slots))
+    """Start the next order; one that is done stays in the state."""
+    if context.at.node == "done":
+        context.state.setdefault("orders", []).append(dict(context.slots))
     context.slots.clear()
 
 

@@ -596,7 +596,8 @@ Top = collections.namedtuple("Top", "values indices")
     "answer",
     [
         Encoding(ids=[1, 2], mask=[1, 1]), Top([0.9, 0.8], [3, 4]), {"a": 1, "b": 2}, "ab", b"ab",
-        bytearray(b"ab"), {1, 2}, frozenset((1, 2)), (numpy.zeros(2), numpy.ones(2)), ([1, 2], [3, 4]), iter([1, 2]),
+        bytearray(b"ab"), {1, 2}, frozenset((1, 2)), (numpy.zeros(2), numpy.ones(2)),
+        ([1, 2], [3, 4]), iter([1, 2]),
     ],
 )  # fmt: skip
 async def test_what_only_looks_like_a_list(answer: Any) -> None:

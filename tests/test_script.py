@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -545,3 +546,128 @@ async def test_two_at_once_lose_nothing() -> None:
     async with talk(Bot(dialog)) as say:
         replies = await asyncio.gather(*(say("hi") for _ in range(10)))
     assert sorted(int(reply.text) for reply in replies) == list(range(1, 11))
+
+
+async def test_what_one_person_leaves_no_other_sees() -> None:
+    """A node's misc is a turn's own, with the lists in it; what it holds else is shared."""
+    shared = object()
+
+    def remember(context: Context) -> None:
+        assert isinstance(context.misc, dict)
+        context.misc.setdefault("name", context.text)
+        context.misc["all"].append(context.text)
+        assert context.misc["model"] is shared
+
+    hello = Node(
+        lambda c: f"{c.misc['name']} {c.misc['all']}",
+        misc={"all": [], "model": shared},
+        pre_response={"r": remember},
+    )
+    script = Script(
+        {"f": {"start": Node(transitions=[To("hello")]), "hello": hello}}, start=("f", "start")
+    )
+    async with talk(Bot(script)) as say:
+        assert (await say("Ada", session="ada")).text == "Ada ['Ada']"
+        assert (await say("Bo", session="bo")).text == "Bo ['Bo']"
+
+
+@pytest.mark.parametrize("pattern", [r"^(\w+\s?)+$", r"(a|aa)+$", r"(a*)*b", r"(?:a|a?)+c"])
+async def test_a_pattern_that_backtracks_holds_up_nobody(pattern: str) -> None:
+    """As a condition and as a slot it does not match, in bounded time."""
+    slots = {"x": RegexpSlot(pattern)}
+    start = Node(
+        transitions=[To("words", when=Regexp(pattern)), To("other")],
+        pre_transition={"e": Extract("x")},
+    )
+    nodes = {"start": start, "words": Node("words"), "other": Node(lambda c: f"{c.slots}")}
+    script = Script({"f": nodes}, start=("f", "start"), slots=slots)
+    async with talk(Bot(script)) as say:
+        began = time.process_time()
+        assert (await say("a" * 200 + "!")).text == "{}"
+        assert time.process_time() - began < 2
+
+
+class Priced:
+    """An object that is called with the context."""
+
+    def __call__(self, context: Context) -> str:
+        return f"{context.slots.get('n', 1)} EUR"
+
+
+class PricedLater:
+    async def __call__(self, context: Context) -> str:
+        return f"{context.slots.get('n', 1)} EUR"
+
+
+class OfTurn:
+    def __call__(self, turn: Turn) -> str:
+        return f"{turn.n} EUR"
+
+
+def price(context: Context, currency: str) -> str:
+    return f"{context.slots.get('n', 1)} {currency}"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        Priced(),
+        PricedLater(),
+        OfTurn(),
+        functools.partial(price, currency="EUR"),
+        Priced().__call__,
+    ],
+)
+async def test_responses_of_any_kind(response: Any) -> None:
+    """Objects, partials and methods get the context, or the turn if they say so."""
+    nodes = {"start": Node(transitions=[To("p")]), "p": Node(response)}
+    async with talk(Bot(Script({"f": nodes}, start=("f", "start")))) as say:
+        assert (await say("price?")).text == "1 EUR"
+
+
+@pytest.mark.parametrize("where", ["pre_transition", "pre_response", "half"])
+async def test_a_step_that_failed_leaves_no_trace(where: str) -> None:
+    """Neither in the state nor in the slots: said again, it happens once."""
+    tries = 0
+
+    def add(context: Context) -> None:
+        context.state.setdefault("cart", []).append(context.text)
+        context.slots.setdefault("n", []).append(1)
+        if where == "half" and not tries:
+            raise ValueError("half done")
+
+    async def receipt(context: Context) -> str:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise ConnectionError("the kitchen is away")
+        return f"{context.state['cart']} {context.slots['n']}"
+
+    before = {"add": add}
+    first = Node(transitions=[To("cart")], pre_transition=before if where != "pre_response" else {})
+    cart = Node(receipt, pre_response=before if where == "pre_response" else {})
+    script = Script({"f": {"start": first, "cart": cart}}, start=("f", "start"))
+    async with talk(Bot(script)) as say:
+        assert (await say("pizza")).text.startswith("Sorry")
+        assert (await say("pizza")).text == "['pizza'] [1]"
+
+
+async def test_the_way_back() -> None:
+    """Previous goes back the way that was come, and stays at its beginning; what was gone back from
+    is not on the way any more."""
+    back = Node(transitions=[To(Previous(), when=Exact("back"), priority=5)])
+    flow = {
+        "LOCAL": back, "a": Node("A", transitions=[To("b")]), "b": Node("B", transitions=[To("c")]),
+        "c": Node("C", transitions=[To("c")]),
+    }  # fmt: skip
+    async with talk(Bot(Script({"f": flow}, start=("f", "a")))) as say:
+        said = [(await say(one)).text for one in ("on", "on", "back", "back", "back", "on")]
+    assert said == ["B", "C", "B", "A", "A", "B"]
+
+
+def test_the_same_text_for_a_person() -> None:
+    """With ignore_case neither spaces nor the composition of letters count."""
+    exact = Exact("caf\u00e9 au lait", ignore_case=True)
+    for text in ("Caf\u00e9 au lait ", "cafe\u0301 au\u00a0lait", "CAF\u00c9  AU\nLAIT"):
+        assert exact.check(Context(Message(text, role="user"), []))
+    assert not Exact("caf\u00e9").check(Context(Message("Caf\u00e9", role="user"), []))

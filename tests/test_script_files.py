@@ -21,7 +21,7 @@ from test_examples import EXAMPLES, client, running
 from test_models import model_server
 from test_script import TOY
 from test_websocket import frames, open_socket, send
-from turnwise import Bot
+from turnwise import Bot, Runtime
 from turnwise.errors import ConfigurationError
 from turnwise.script import Context, Script, diagram
 from turnwise.script.context import Label
@@ -265,6 +265,97 @@ def test_serving_a_file(tmp_path: Path) -> None:
     )
 
 
+OLD = """
+start: f/s
+slots: {street: {regexp: 'to (.+)'}}
+flows:
+  f:
+    s: {transitions: [{to: ask_size}]}
+    ask_size: {response: 'size?', pre_response: {e: {extract: [street]}}}
+"""
+NEW = """
+start: f/s
+fallback: f/lost
+slots: {street: {group: {name: {regexp: 'to (.+)'}}}}
+global: {transitions: [{to: f/help, when: {exact: help}, priority: 9}]}
+flows:
+  f:
+    s: {transitions: [{to: size}]}
+    size: {response: 'size?'}
+    lost: {response: lost}
+    help: {response: 'HELP {street.name}', pre_response: {e: {extract: [street]}}}
+"""
+
+
+async def test_a_new_version_meets_sessions_that_exist(tmp_path: Path) -> None:
+    """Beforehand the command says at which nodes that are gone they are, and which slots have
+    another shape; then they go on: from GLOBAL, and the slot is filled anew."""
+    (tmp_path / "old.yaml").write_text(OLD)
+    (tmp_path / "new.yaml").write_text(NEW)
+    store = f"sqlite:///{tmp_path / 's.db'}"
+    async with Runtime(Bot(Script.load(tmp_path / "old.yaml")), store) as runtime:
+        for who in ("ada", "bob"):
+            await runtime.ask(who, "to Main 1")
+    said = turnwise("script", "check", "new.yaml", "--store", store, cwd=tmp_path, status=0)
+    assert "2 sessions have begun" in said
+    assert "2 of them are at f/ask_size, which is gone" in said
+    assert "2 of them have a slot street of another shape" in said
+    async with Runtime(Bot(Script.load(tmp_path / "new.yaml")), store) as runtime:
+        assert (await runtime.ask("ada", "help")).text == "HELP "
+
+
+MISTAKES = {
+    "there already, in line 6": "    a: {response: first}\n    a: {response: second}\n",
+    "needs at least one response": "    a: {response: {choice: []}}\n",
+    "no slot 'szie' to extract": "    a: {response: r, pre_response: {e: {extract: [szie]}}}\n",
+    "the list is empty": "    a: {response: r, transitions: [{to: s, when: {any: []}}]}\n",
+    "no flow 'g'": "    a: {transitions: [{to: s, when: {last_labels: {flows: [g]}}}]}\n",
+}
+SUSPICIOUS = {
+    "no slot 'nmae'": "    a: {response: 'Hi {nmae}!'}\n",
+    "no slot 'szie'": "    a: {transitions: [{to: s, when: {not: {slots: [szie]}}}]}\n",
+    "no slot 'name.first'": "    a: {response: {choice: ['{name.first}']}}\n",
+}
+HEAD = (
+    "start: f/s\nslots: {name: {regexp: 'I am (\\w+)'}}\nflows:\n  f:\n"
+    "    s: {pre_transition: {e: {extract: [name]}}, transitions: [{to: a}]}\n"
+)
+
+
+@pytest.mark.parametrize("words", [*MISTAKES, *SUSPICIOUS])
+def test_names_that_are_none(tmp_path: Path, words: str) -> None:
+    """They are refused, or warned of where a function may fill them, with file, line and node."""
+    path = tmp_path / "x.yaml"
+    path.write_text(HEAD + (MISTAKES | SUSPICIOUS)[words])
+    if words in MISTAKES:
+        with pytest.raises(ConfigurationError, match=words) as refused:
+            Script.load(path)
+        found = refused.value.message
+    else:
+        (found,) = Script.load(path).warnings
+        assert words in found
+    assert found.startswith((f"{path}:6: f/a", f"{path}:7"))
+
+
+@pytest.mark.parametrize(
+    ("response", "said"),
+    [
+        ("{choice: ['Hi {name}!', 'Hi {name}!']}", "Hi Ada!"),
+        ("{message: {text: 'Hi {name}!'}}", "Hi Ada!"),
+        (
+            "'write {{name}} or { name } or {\"name\": 1}'",
+            'write {name} or { name } or {"name": 1}',
+        ),
+    ],
+)
+async def test_where_slots_stand_for_values(tmp_path: Path, response: str, said: str) -> None:
+    """In choices and messages too; two pairs of braces are one pair of braces."""
+    path = tmp_path / "x.yaml"
+    path.write_text(HEAD + f"    a: {{response: {response}}}\n")
+    async with talk(Bot(Script.load(path))) as say:
+        assert (await say("I am Ada")).text == said
+
+
 async def test_the_pizza_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """A form that is filled in any order, small talk by a model in between, and a new order."""
     async with model_server() as (_, model_url):
@@ -278,7 +369,7 @@ async def test_the_pizza_form(monkeypatch: pytest.MonkeyPatch) -> None:
                 ("funghi, large", "A large funghi. Where to? (to Main Street 5)"),
                 ("is it far?", "echo: is it far?"),
                 ("to Elm Road 7", "A large funghi to Elm Road 7. Shall I order it?"),
-                ("yes please", "Done! Your funghi is on its way to Elm Road 7."),
+                ("yes please", "Done! It is on its way."),
                 ("another pizza: small", "A small one. Which: margherita, funghi or salami?"),
                 ("Cancel that", "Cancelled."),
                 ("pizza", "What size: small, medium or large?"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +15,12 @@ from rich.markup import escape
 from turnwise.bot import Bot
 from turnwise.cli.flags import out
 from turnwise.cli.loading import load
+from turnwise.cli.sessions import every_id, opened_store
 from turnwise.errors import ConfigurationError, NotFound, TurnwiseError
 from turnwise.script import Script, diagram, dialog_tests
 from turnwise.script.context import Label
 from turnwise.script.file import schema
+from turnwise.script.slots import fitting
 from turnwise.settings import Settings
 from turnwise.stores.open import open_store
 
@@ -50,7 +53,12 @@ def _script(target: str, named: Named | None = None) -> Script:
 
 
 @app.command()
-def check(target: Target) -> None:
+def check(
+    target: Target,
+    store: Annotated[
+        str | None, typer.Option(help="Say what the script would mean to this store's sessions.")
+    ] = None,
+) -> None:
     """Report errors in a script, and what is probably a mistake."""
     named = Named()
     script = _script(target, named)
@@ -62,6 +70,37 @@ def check(target: Target) -> None:
     if named:
         names = escape(", ".join(sorted(named)))
         out.print(f"The program that loads it must register: {names}.", highlight=False)
+    if store is not None:
+        for line in asyncio.run(_meets(script, store)):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+async def _meets(script: Script, url: str) -> list[str]:
+    """What would happen to the sessions that exist: at nodes that are gone, with slots of another
+    shape."""
+    gone: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    count = 0
+    async with opened_store(url) as store:
+        async for id in every_id(store):
+            kept = orjson.loads(await store.state(id)).get("script")
+            if not isinstance(kept, dict):
+                continue
+            count += 1
+            at = Label(*kept["past"][-1])
+            if at not in script.dialog.nodes:
+                gone[str(at)] += 1
+            slots = kept.get("slots", {})
+            lost.update(set(slots) - set(fitting(slots, script.slots)))
+    found = [f"{count} sessions have begun this dialog."]
+    found += [
+        f"{n} of them are at {at}, which is gone: they go on from GLOBAL or the fallback."
+        for at, n in gone.most_common()
+    ]
+    return found + [
+        f"{n} of them have a slot {name} of another shape: it counts as not filled."
+        for name, n in lost.most_common()
+    ]
 
 
 @app.command()

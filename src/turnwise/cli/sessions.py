@@ -180,7 +180,7 @@ def delete_sessions(
 
     async def go() -> tuple[int, int]:
         async with opened_store(store) as opened:
-            chosen = [id async for id in _all(opened)] if everything else list(session or [])
+            chosen = [id async for id in every_id(opened)] if everything else list(session or [])
             deleted = left_out = 0
             with Progress(console=err, transient=True, disable=len(chosen) < 20) as progress:
                 for one in progress.track(chosen, description="Deleting"):
@@ -217,7 +217,7 @@ def export_sessions(
             await _export_whole(store, session, file)
             return
         async with opened_store(store) as opened:
-            chosen = [session] if session else [id async for id in _all(opened)]
+            chosen = [session] if session else [id async for id in every_id(opened)]
             with Progress(console=err, transient=True, disable=output is None) as progress:
                 left_out = 0
                 for one in progress.track(chosen, description="Exporting"):
@@ -239,7 +239,7 @@ async def _export_whole(url: str | None, session: str | None, file: BinaryIO) ->
         await write_whole(file, session, [secret], sessions)
         return
     async with opened_store(url) as opened:
-        ids = [session] if session else [id async for id in _all(opened)]
+        ids = [session] if session else [id async for id in every_id(opened)]
         secrets = active(await opened.secret(), await opened.published(SIGNING))
         await write_whole(file, session, secrets, wholes(opened, ids))
 
@@ -292,7 +292,7 @@ async def _every(store: Store) -> AsyncIterator[Session]:
         after = page[-1].id
 
 
-async def _all(store: Store) -> AsyncIterator[str]:
+async def every_id(store: Store) -> AsyncIterator[str]:
     """All ids: also of sessions that no list shows, and of those that cannot be read."""
     after = ""
     while page := await store.ids(after=after, limit=500):

@@ -7,7 +7,7 @@ from its driver. `Any`, `All` and `Not` combine conditions of both kinds.
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any as Anything
@@ -15,6 +15,7 @@ from typing import Any as Anything
 from turnwise.conversation import Message
 from turnwise.errors import ConfigurationError
 from turnwise.script.context import Context, Label
+from turnwise.script.patterns import Pattern
 
 
 class Condition(ABC):
@@ -33,7 +34,9 @@ class Always(Condition):
 
 
 class Exact(Condition):
-    """The message is this text; or, given a Message, agrees in the fields that are set."""
+    """The message is this text; or, given a Message, agrees in the fields that are set. With
+    `ignore_case` spaces around and between the words, and how letters are composed, do not count.
+    """
 
     def __init__(self, message: str | Message, *, ignore_case: bool = False) -> None:
         self.message = message
@@ -50,7 +53,12 @@ class Exact(Condition):
         )
 
     def _same(self, said: str, wanted: str) -> bool:
-        return said.casefold() == wanted.casefold() if self._ignore_case else said == wanted
+        return _alike(said) == _alike(wanted) if self._ignore_case else said == wanted
+
+
+def _alike(text: str) -> str:
+    """What a person sees: neither case, nor kinds of spaces, nor how a letter is composed."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 class Has(Condition):
@@ -70,10 +78,7 @@ class Regexp(Condition):
     """The pattern matches somewhere in the message; never in a message without text."""
 
     def __init__(self, pattern: str, *, ignore_case: bool = False) -> None:
-        try:
-            self.pattern = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
-        except re.error as error:
-            raise ConfigurationError(f"{pattern!r} is not a regular expression: {error}") from None
+        self.pattern = Pattern(pattern, ignore_case=ignore_case)
 
     def check(self, context: Context) -> bool:
         text = context.text
@@ -103,6 +108,8 @@ class SlotsExtracted(Condition):
     """These slots are filled: all of them, or with `any` at least one."""
 
     def __init__(self, *names: str, any: bool = False) -> None:
+        if not names:
+            raise ConfigurationError("SlotsExtracted must name slots.")
         self.names = names
         self._any = any
 

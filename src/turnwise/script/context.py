@@ -20,6 +20,12 @@ class Label(NamedTuple):
         return f"{self.flow}/{self.node}"
 
 
+class Back(Label):
+    """The node before the current one, to which a conversation goes back: it leaves the way."""
+
+    __slots__ = ()
+
+
 class Past(Sequence[Label]):
     """The visited nodes in the state's format; labels are created only on access."""
 
@@ -41,7 +47,10 @@ class Past(Sequence[Label]):
         return Label(*self.kept[index])
 
     def then(self, label: Label, remembered: int) -> Past:
-        """A copy with one more node, limited to the last `remembered`."""
+        """A copy with one more node, limited to the last `remembered`; or, on the way back, with
+        one less."""
+        if isinstance(label, Back):
+            return Past(self.kept[:-1] or self.kept)
         return Past([*self.kept, [*label]][-remembered:])
 
 

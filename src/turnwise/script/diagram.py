@@ -24,7 +24,7 @@ def told(condition: object) -> str:
         case conditions.Has():
             return f"has {condition.text}"
         case conditions.Regexp():
-            return f"~ {condition.pattern.pattern}"
+            return f"~ {condition.pattern.text}"
         case conditions.Not():
             return f"not {told(condition.members[0])}"
         case conditions.Any():

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from turnwise.script import conditions
 from turnwise.script.conditions import Asked, Composite, Condition
-from turnwise.script.context import Context, Label
+from turnwise.script.context import Back, Context, Label
 from turnwise.script.flow import (
     Backward,
     Current,
@@ -47,10 +47,7 @@ Asking = Generator[Question, Any, Any]
 
 def choose(dialog: Dialog, context: Context) -> Generator[Question, Any, Label]:
     """The label that the conversation goes to from `context.at`."""
-    node = dialog.nodes.get(context.at)
-    if node is None:  # the script has changed since the last turn
-        log.warning("%s is not in the script any more", context.at)
-        return dialog.fallback
+    node = dialog.node_at(context.at)
     ranked: list[tuple[float, To]] = []
     for to in node.transitions:
         priority = yield from _priority(dialog, to)
@@ -131,6 +128,7 @@ def _composite(condition: Composite, context: Context) -> Generator[Question, An
 def _resolve(dialog: Dialog, context: Context, destination: Any) -> Label | None:
     """The node of a destination; None where there is none."""
     past = context.past
+    label: Label | None
     match destination:
         case str() | tuple() | list():
             named = tuple(destination) if isinstance(destination, list) else destination
@@ -138,7 +136,7 @@ def _resolve(dialog: Dialog, context: Context, destination: Any) -> Label | None
         case Current():
             label = context.at
         case Previous():
-            return _resolve(dialog, context, FromHistory(-2))
+            label = Back(*past[max(-2, -len(past))])  # at the beginning it stays there
         case FromHistory(n):
             if not -len(past) <= n < 0:
                 return None

@@ -142,6 +142,7 @@ class File:
         try:
             text = path.read_text(encoding="utf-8")
             self._root = yaml.compose(text, Loader=yaml.SafeLoader)
+            self._refuse_doubles(self._root)
             data = yaml.safe_load(text)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{path}: {error}") from None
@@ -154,6 +155,23 @@ class File:
             wrong = error.errors()[0]
             where = tuple(part for part in wrong["loc"])
             raise self.wrong(where, str(wrong["msg"])) from None
+
+    def _refuse_doubles(self, node: Any) -> None:
+        """YAML keeps the last of two keys with one name, and says nothing."""
+        if isinstance(node, yaml.SequenceNode):
+            for one in node.value:
+                self._refuse_doubles(one)
+        if not isinstance(node, yaml.MappingNode):
+            return
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            name = str(key.value)
+            if name in lines and name != "<<":
+                words = f"{name!r} is there already, in line {lines[name]}"
+                raise ConfigurationError(f"{self.path}:{line}: {words}")
+            lines[name] = line
+            self._refuse_doubles(value)
 
     def line(self, where: tuple[Any, ...]) -> int:
         """The line of the element at this path, or of the nearest enclosing one."""
@@ -176,6 +194,11 @@ class File:
         named = ".".join(str(part) for part in rest if _is_name(part))
         words = words.removeprefix("Value error, ")
         return ConfigurationError(": ".join([*place, *([named] if named else []), words]))
+
+    def located(self, warning: str) -> str:
+        """A warning about a node, with file and line."""
+        name, _, node = warning.partition(":")[0].partition("/")
+        return f"{self.path}:{self.line(('flows', name, node))}: {warning}"
 
     # Conversion
 
@@ -244,16 +267,19 @@ class File:
         if given is None:
             return None
         if isinstance(given, str):
-            return flow.Template(given) if "{" in given else given
+            return _text(given)
         if given.choice is not None:
-            return flow.Choice(given.choice)
+            if not given.choice:
+                raise self.wrong((*where, "choice"), "a choice needs at least one response")
+            return flow.Choice([_text(one) for one in given.choice])
         if given.message is not None:
             message = given.message
             try:
                 attachments = [Attachment(**one) for one in message.attachments]
             except TypeError as error:
                 raise self.wrong((*where, "message"), str(error)) from None
-            return Message(message.text, attachments=attachments, metadata=message.metadata)
+            made = Message(message.text, attachments=attachments, metadata=message.metadata)
+            return flow.Template(message.text, made) if "{" in message.text else made
         return self._function(given.call or "", (*where, "call"))
 
     def _before(
@@ -263,12 +289,32 @@ class File:
         for name, one in given.items():
             here = (*where, name)
             if one.extract is not None:
+                if not one.extract:
+                    raise self.wrong((*here, "extract"), "it must name the slots to look for")
+                for slot in one.extract:
+                    if not self._is_slot(slot):
+                        known = ", ".join(self.script.slots) or "none"
+                        words = f"there is no slot {slot!r} to extract (there are: {known})"
+                        raise self.wrong((*here, "extract"), words)
                 built[name] = slots.Extract(*one.extract)
             elif one.together is not None:
+                self._not_empty(one.together, (*here, "together"))
                 built[name] = flow.Together(*(self._function(f, here) for f in one.together))
             else:
                 built[name] = self._function(one.call or "", here)
         return built
+
+    def _is_slot(self, path: str) -> bool:
+        within: Mapping[str, SlotIn] = self.script.slots
+        found = None
+        for name in path.split("."):
+            found = within.get(name)
+            within = (found.group or {}) if found else {}
+        return found is not None
+
+    def _not_empty(self, given: list[Any], where: tuple[Any, ...]) -> None:
+        if not given:
+            raise self.wrong(where, "the list is empty")
 
     def _slot(self, given: SlotIn, where: tuple[Any, ...]) -> slots.Slot:
         if given.regexp is not None:
@@ -322,6 +368,9 @@ class File:
                 return conditions.Regexp(given.regexp, ignore_case=ignore)
             except ConfigurationError as error:
                 raise self.wrong((*where, "regexp"), error.message) from None
+        for name in ("any", "all", "slots", "any_slot"):
+            if getattr(given, name) == []:
+                raise self.wrong((*where, name), "the list is empty")
         if given.any is not None:
             members = [self._condition(c, ignore, (*where, "any")) for c in given.any]
             return conditions.Any(*members)
@@ -332,6 +381,10 @@ class File:
             return conditions.Not(self._condition(given.not_, ignore, (*where, "not")))
         if given.last_labels is not None:
             last = given.last_labels
+            self._not_empty([*last.flows, *last.labels], (*where, "last_labels"))
+            for name in last.flows:
+                if name not in self.script.flows:
+                    raise self.wrong((*where, "last_labels"), f"there is no flow {name!r}")
             labels = [self._label(one, (*where, "last_labels")) for one in last.labels]
             return conditions.LastLabels(flows=last.flows, labels=labels, n=last.n)
         if given.slots is not None:
@@ -339,6 +392,10 @@ class File:
         if given.any_slot is not None:
             return conditions.SlotsExtracted(*given.any_slot, any=True)
         return self._function(given.call or "", (*where, "call"))
+
+
+def _text(given: str) -> str | flow.Template:
+    return flow.Template(given) if "{" in given else given
 
 
 def _is_name(part: Any) -> bool:

@@ -9,6 +9,8 @@ name exists in both, the nearer one is used.
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +21,12 @@ from turnwise.script.conditions import Always, Asked, Composite
 from turnwise.script.context import Context, Label
 from turnwise.script.slots import Extract
 
+log = logging.getLogger("turnwise.script")
+
 GLOBAL = "GLOBAL"
 LOCAL = "LOCAL"
+FIELD = re.compile(r"(\{(?=\{))?\{(\w[\w.-]*)\}(?(1)\})")
+"""A slot in a template, or one that is escaped by another pair of braces."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,14 @@ class Current:
 
 @dataclass(frozen=True)
 class Previous:
-    """Back to the node before this one."""
+    """Back to the node from which the conversation came here, and from there further back: what was
+    gone back from is no longer on the way. At the beginning it stays there."""
 
 
 @dataclass(frozen=True)
 class FromHistory:
-    """To an earlier node: -1 is the current one, -2 the one before."""
+    """To an earlier node: -1 is the current one, -2 the one before. It is a step forward, so from
+    there `FromHistory(-2)` leads here again; see Previous."""
 
     n: int
 
@@ -79,17 +87,27 @@ class To:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A response: one of these, chosen at random."""
+class Template:
+    """A response: a text in which `{slot}`, or `{group.slot}`, stands for a slot's value, and
+    `{{slot}}` for `{slot}`. Given a Message, its text is filled."""
 
-    options: Sequence[str | Message]
+    text: str
+    message: Message | None = None
+
+    def names(self) -> list[str]:
+        """The slots that it names."""
+        return [found.group(2) for found in FIELD.finditer(self.text) if not found.group(1)]
 
 
 @dataclass(frozen=True)
-class Template:
-    """A response: a text in which `{slot}`, or `{group.slot}`, stands for a slot's value."""
+class Choice:
+    """A response: one of these, chosen at random. Raises ConfigurationError if there is none."""
 
-    text: str
+    options: Sequence[str | Message | Template]
+
+    def __post_init__(self) -> None:
+        if not self.options:
+            raise ConfigurationError("A choice needs at least one response.")
 
 
 class Together:
@@ -152,12 +170,27 @@ class Dialog:
             for name in self.order[flow]:
                 own = _node(nodes[name], f"{flow}/{name}")
                 self.nodes[Label(flow, name)] = _inherit(own, local, everywhere)
+        self._gone = {
+            flow: _inherit(Node(), _node(nodes.get(LOCAL, Node()), flow), everywhere)
+            for flow, nodes in flows.items()
+            if flow != GLOBAL
+        }
+        self._everywhere = _inherit(Node(), Node(), everywhere)
         self.start = self._named(start, "start")
         self.fallback = self._named(fallback or start, "fallback")
         for label, node in self.nodes.items():
             self._check_destinations(label, node)
             self._warn_of_shadows(label, node)
         self._warn_of_unreachable()
+
+    def node_at(self, label: Label) -> Node:
+        """The node; of one that this version of the script does not have any more, what it would
+        inherit."""
+        node = self.nodes.get(label)
+        if node is not None:
+            return node
+        log.warning("%s is not in the script any more", label)
+        return self._gone.get(label.flow, self._everywhere)
 
     def _named(self, label: tuple[str, str], what: str) -> Label:
         if not _is_pair(label) or Label(*label) not in self.nodes:

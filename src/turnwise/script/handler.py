@@ -20,11 +20,12 @@ from typing import Any
 from turnwise import handlers
 from turnwise.conversation import Message
 from turnwise.errors import TurnError
+from turnwise.script.conditions import Composite, SlotsExtracted
 from turnwise.script.context import Context, Label, Past
 from turnwise.script.engine import choose
 from turnwise.script.file import File, Functions
-from turnwise.script.flow import Before, Choice, Dialog, Node, Template, Together
-from turnwise.script.slots import Extract, FunctionSlot, Group, Slot
+from turnwise.script.flow import FIELD, Before, Choice, Dialog, Node, Template, Together
+from turnwise.script.slots import Extract, FunctionSlot, Group, Slot, fitting, slot_at
 from turnwise.turn import Turn
 
 log = logging.getLogger("turnwise.script")
@@ -34,7 +35,6 @@ REMEMBERED = 32
 PASSES = 20
 """Maximum number of nodes that one turn may pass through."""
 SORRY = "Sorry, something went wrong here. Please try again."
-_FIELD = re.compile(r"\{([A-Za-z_][\w.]*)\}")
 
 
 class Script:
@@ -61,6 +61,7 @@ class Script:
     ) -> None:
         self.dialog = Dialog(flows, start=start, fallback=fallback, priority=priority)
         self.slots = dict(slots or {})
+        self.dialog.warnings += unknown_slots(self.dialog, self.slots)
         self._timeout = timeout
         self._error_reply = error_reply
 
@@ -72,8 +73,9 @@ class Script:
         """
         read = File(Path(path), {} if functions is None else functions)
         script = cls(**read.build())
+        script.dialog.warnings = [read.located(warning) for warning in script.warnings]
         for warning in script.warnings:
-            log.warning("%s: %s", path, warning)
+            log.warning("%s", warning)
         return script
 
     @property
@@ -94,10 +96,13 @@ class Script:
         before = turn.state.get("script")
         kept: dict[str, Any] = before if isinstance(before, dict) else {}
         past = Past(kept.get("past") or [[*self.dialog.start]])
-        slots = copy.deepcopy(kept.get("slots", {}))
+        slots = copy.deepcopy(fitting(kept.get("slots", {}), self.slots))
         context = Context(turn.message, past, slots, turn.state, turn=turn)
         for _ in range(PASSES):
+            before_it = Trace(context)
             there = await self._step(turn, context, past)
+            if there is None:  # it failed, and leaves no trace
+                before_it.restore()
             past = there or past
             turn.state["script"] = {"past": past.kept, "slots": context.slots}
             if there is None or not self.dialog.nodes[context.at].pass_through:
@@ -106,13 +111,13 @@ class Script:
 
     async def _step(self, turn: Turn, context: Context, past: Past) -> Past | None:
         """Go from one node to the next and respond there; None if that failed."""
-        node = self.dialog.nodes.get(context.at) or Node()
-        context.misc = node.misc
+        node = self.dialog.node_at(context.at)
+        context.misc = fresh(node.misc)
         await self._before(context, node.pre_transition)
         label = await self._choose(context)
         node = self.dialog.nodes[label]
         there = past.then(label, REMEMBERED)
-        context.past, context.misc = there, node.misc
+        context.past, context.misc = there, fresh(node.misc)
         await self._before(context, node.pre_response)
         try:
             await self._respond(turn, context, node)
@@ -156,7 +161,8 @@ class Script:
     # Before a transition or a response
 
     async def _before(self, context: Context, functions: Mapping[str, Before]) -> None:
-        """Run them in order; one that raises is logged and does not affect the others."""
+        """Run them in order; one that raises is logged, leaves no trace, and does not affect the
+        others."""
         for name, function in functions.items():
             if isinstance(function, Together):
                 await asyncio.gather(
@@ -166,6 +172,7 @@ class Script:
                 await self._one_before(context, name, function)
 
     async def _one_before(self, context: Context, name: str, function: Before) -> None:
+        before_it = Trace(context)
         try:
             if isinstance(function, Extract):
                 for path in function.names:
@@ -174,24 +181,25 @@ class Script:
                 assert not isinstance(function, Together)
                 await self._called(context, function)
         except Exception as error:
+            before_it.restore()
             log.error("%s: %s raised %s", context.at, name, type(error).__name__)
 
     async def _extract(self, context: Context, path: str) -> None:
         """Extract the slot `path`; one that is not found keeps its value."""
-        slot: Any = self.slots
-        for name in path.split("."):
-            slot = slot.slots.get(name) if isinstance(slot, Group) else slot.get(name)
-            if slot is None:
-                raise LookupError(f"the script has no slot {path}")
+        slot = slot_at(self.slots, path)
+        if slot is None:
+            raise LookupError(f"the script has no slot {path}")
         found = await self._find(context, slot)
         if found is None:
             return
         *groups, last = path.split(".")
         into = context.slots
         for name in groups:
-            into = into.setdefault(name, {})
-        if isinstance(found, dict):
-            into.setdefault(last, {}).update(found)
+            if not isinstance(into.get(name), dict):
+                into[name] = {}
+            into = into[name]
+        if isinstance(found, dict) and isinstance(into.get(last), dict):
+            into[last].update(found)
         else:
             into[last] = found
 
@@ -210,17 +218,15 @@ class Script:
         if isinstance(response, Choice):
             response = random.choice(response.options)
         if isinstance(response, Template):
-            response = filled(response.text, context)
+            text = filled(response.text, context)
+            response = text if response.message is None else replaced(response.message, text)
         if response is None:
             response = Message("")
         if isinstance(response, str):
             await turn.say(Message(response))
         elif isinstance(response, Message):
             # A copy each time: changes to it must not change the script.
-            fresh = Message(response.text, role=response.role)
-            fresh.attachments = copy.deepcopy(response.attachments)
-            fresh.metadata = copy.deepcopy(response.metadata)
-            await turn.say(fresh)
+            await turn.say(replaced(response, response.text))
         else:
             argument: Any = turn if _wants_turn(response) else context
             threaded = not handlers.is_async(response)
@@ -228,18 +234,86 @@ class Script:
 
 
 def filled(text: str, context: Context) -> str:
-    """`text` with each `{slot}` replaced by its value; an empty slot becomes an empty text."""
+    """`text` with each `{slot}` replaced by its value; an empty slot becomes an empty text, and
+    `{{slot}}` becomes `{slot}`."""
 
     def value(found: re.Match[str]) -> str:
-        value = context.slot(found.group(1))
+        if found.group(1):
+            return f"{{{found.group(2)}}}"
+        value = context.slot(found.group(2))
         return "" if value is None else str(value)
 
-    return _FIELD.sub(value, text)
+    return FIELD.sub(value, text)
+
+
+def replaced(message: Message, text: str) -> Message:
+    """A copy of a message with this text."""
+    made = Message(text, role=message.role)
+    made.attachments = copy.deepcopy(message.attachments)
+    made.metadata = copy.deepcopy(message.metadata)
+    return made
+
+
+def fresh(misc: Any) -> Any:
+    """Containers as copies: what a turn changes in them is seen by no other. What they hold, such
+    as a model, is shared."""
+    if isinstance(misc, Mapping):
+        return {name: fresh(value) for name, value in misc.items()}
+    if isinstance(misc, list | set | tuple):
+        return type(misc)(map(fresh, misc))
+    return misc
+
+
+class Trace:
+    """The slots and the state as they are now, to come back to them."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._kept = copy.deepcopy((context.slots, context.state))
+
+    def restore(self) -> None:
+        """Everything is as it was."""
+        slots, state = self._kept
+        for now, before in ((self._context.slots, slots), (self._context.state, state)):
+            now.clear()
+            now.update(before)
+
+
+def unknown_slots(dialog: Dialog, slots: Mapping[str, Slot]) -> list[str]:
+    """Warnings of names that are no slots, if the script has slots at all."""
+    found = []
+    for label, node in dialog.nodes.items() if slots else ():
+        named = [name for one in _templates(node.response) for name in one.names()]
+        for to in node.transitions:
+            named += _asked(to.when)
+        for function in (*node.pre_transition.values(), *node.pre_response.values()):
+            if isinstance(function, Extract):
+                named += function.names
+        found += [
+            f"{label}: there is no slot {name!r}."
+            for name in dict.fromkeys(named)
+            if slot_at(slots, name) is None
+        ]
+    return found
+
+
+def _templates(response: Any) -> list[Template]:
+    every = response.options if isinstance(response, Choice) else [response]
+    return [one for one in every if isinstance(one, Template)]
+
+
+def _asked(condition: Any) -> list[str]:
+    """The slots that a condition asks for."""
+    if isinstance(condition, SlotsExtracted):
+        return list(condition.names)
+    members = condition.members if isinstance(condition, Composite) else ()
+    return [name for member in members for name in _asked(member)]
 
 
 def _wants_turn(response: Callable[..., Any]) -> bool:
-    """A script's function takes the context; a handler of whole turns (a model client, an object
-    with `__call__`, a function with a parameter named turn) takes the turn."""
-    if not (inspect.isfunction(response) or inspect.ismethod(response)):
-        return True
-    return next(iter(inspect.signature(response).parameters), "") == "turn"
+    """A script's function, of whatever kind, takes the context; a handler of whole turns (a model
+    client, whatever has a first parameter named turn) takes the turn."""
+    try:
+        return next(iter(inspect.signature(response).parameters), "turn") == "turn"
+    except ValueError:  # built in
+        return False

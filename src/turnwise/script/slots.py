@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from turnwise.errors import ConfigurationError
 from turnwise.script.context import Context
+from turnwise.script.patterns import Pattern
 
 
 class RegexpSlot:
     """The part of the text that `pattern` finds: its group `group` (0: all of it)."""
 
     def __init__(self, pattern: str, *, group: int = 0, ignore_case: bool = False) -> None:
-        try:
-            self.pattern = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
-        except re.error as error:
-            raise ConfigurationError(f"{pattern!r} is not a regular expression: {error}") from None
+        self.pattern = Pattern(pattern, ignore_case=ignore_case)
         if not 0 <= group <= self.pattern.groups:
             raise ConfigurationError(f"{pattern!r} has no group {group}.")
         self._group = group
@@ -43,6 +40,32 @@ class Group:
 
 
 Slot = RegexpSlot | FunctionSlot | Group
+
+
+def slot_at(slots: Mapping[str, Slot], path: str) -> Slot | None:
+    """The slot with this name, in a group by `group.name`; None if there is none."""
+    found: Slot | None = None
+    within: Mapping[str, Slot] = slots
+    for name in path.split("."):
+        found = within.get(name)
+        within = found.slots if isinstance(found, Group) else {}
+    return found
+
+
+def fitting(kept: Mapping[str, Any], slots: Mapping[str, Slot]) -> dict[str, Any]:
+    """The values of a conversation that these slots can hold: an earlier version of the script may
+    have had slots of another shape, whose values count as not filled."""
+    found = dict(kept)
+    for name, value in kept.items():
+        slot = slots.get(name)
+        if isinstance(slot, Group):
+            if isinstance(value, dict):
+                found[name] = fitting(value, slot.slots)
+            else:
+                del found[name]
+        elif isinstance(slot, RegexpSlot) and not isinstance(value, str):
+            del found[name]
+    return found
 
 
 class Extract:
