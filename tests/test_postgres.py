@@ -236,7 +236,7 @@ async def test_plans_do_not_degrade(postgres_server: PostgresServer) -> None:
         await db.execute(f"PREPARE p AS {read}")
         nothing = "{}"
         arguments = ", ".join(
-            [f"'{nothing}'"] * 16 + ["0"] + [f"'{nothing}'"] * 6 + ["50"] + [f"'{nothing}'"] * 14
+            [f"'{nothing}'"] * 16 + ["0"] + [f"'{nothing}'"] * 6 + ["50"] + [f"'{nothing}'"] * 18
         )
         plan = await db.fetch(f"EXPLAIN EXECUTE p({arguments})")
         await db.close()

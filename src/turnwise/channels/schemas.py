@@ -203,6 +203,13 @@ class ReplyOut(BaseModel):
     usage: dict[str, Any] | None = None
 
 
+class DeliveryOut(BaseModel):
+    message: int = Field(description="The place of the message in the reply, from 0.")
+    piece: int = Field(description="The place of the piece in the message, from 0.")
+    state: Literal["sent", "refused", "given up"]
+    why: str | None = None
+
+
 class TurnOut(BaseModel):
     session: str
     n: int
@@ -214,6 +221,9 @@ class TurnOut(BaseModel):
     merged_into: int | None = Field(None, description="The turn that answers this message too.")
     superseded: bool = Field(False, description="True if it was taken back.")
     reply: ReplyOut | None = None
+    delivery: list[DeliveryOut] | None = Field(
+        None, description="What has become of the reply in a messenger's chat."
+    )
     steps: list[StepOut] | None = Field(None, description="What the bot did while it answered.")
     data: list[DataOut] | None = Field(None, description="Custom data that the turn keeps.")
     error: ErrorOut | None = None

@@ -85,7 +85,9 @@ class TurnRecord:
     are decoded. `steps` are what the bot did, `data` what `turn.emit(keep=True)` kept: each with a
     `name` and its `data`. `reason` is set where the bot speaks without a message of a person,
     `merged_into` is the turn that answers this one's message as well, and `answered` the status of
-    that; `superseded` says that it was taken back.
+    that; `superseded` says that it was taken back. `delivery`: of a messenger's chat what has
+    become of each piece of the reply: the place of its `message`, of the `piece` in it, and its
+    `state`: "sent", "refused" by the platform for good, or "given up", and `why`.
     """
 
     session: str
@@ -108,6 +110,7 @@ class TurnRecord:
     merged_into: int | None = None
     superseded: bool = False
     answered: Status = "completed"
+    delivery: Sequence[Mapping[str, Any]] = ()
 
     def check(self) -> TurnRecord:
         """The record itself. Raises Damaged if a part of it cannot be read."""
@@ -188,6 +191,8 @@ class TurnRecord:
             body["steps"] = [step.as_dict() for step in self.steps]
         if self.data:
             body["data"] = self.data
+        if self.delivery:
+            body["delivery"] = self.delivery
         if self.error_json is not None:
             body["error"] = orjson.Fragment(self.error_json)
         body["queued_at"] = iso(self.queued_at)

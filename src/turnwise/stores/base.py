@@ -27,6 +27,7 @@ from turnwise.stores.claim import Claim, Desk, Outcome, Renewal
 from turnwise.stores.notices import Listener
 from turnwise.stores.records import (
     Busy,
+    Delivery,
     FileRecord,
     History,
     Log,
@@ -305,6 +306,30 @@ class Store(ABC):
     @abstractmethod
     async def judge(self, session: str, message: str, feedback: Mapping[str, Any]) -> None:
         """Keep a person's feedback on a message. Raises NotFound."""
+
+    # Messengers
+
+    @abstractmethod
+    async def outbox(self, channel: str, limit: int) -> list[str]:
+        """Sessions with a turn that has ended and is to be sent on this channel."""
+
+    @abstractmethod
+    async def deliver(self, session: str, channel: str, by: str, lease: float) -> Delivery | None:
+        """Become the one that sends, for `lease` seconds; None if another one does."""
+
+    @abstractmethod
+    async def delivered(
+        self, session: str, by: str, lease: float, n: int, pieces: list[Any], over: bool
+    ) -> Delivery:
+        """Note what has become of the pieces of turn `n`, and if it is `over`. Raises ClaimLost."""
+
+    @abstractmethod
+    async def leave(self, session: str, by: str) -> None:
+        """Send no more now."""
+
+    @abstractmethod
+    async def readdress(self, session: str, channel: str, to: Any) -> None:
+        """The chat that the session is has moved."""
 
     # Files
 

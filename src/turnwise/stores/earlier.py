@@ -16,7 +16,7 @@ import orjson
 from turnwise.conversation import events
 from turnwise.conversation.events import Draft, Event
 from turnwise.stores.entry_events import pack
-from turnwise.stores.header import FORMAT, Head, Header
+from turnwise.stores.header import PLAIN, Head, Header
 from turnwise.stores.rows import DESCRIBED, ENDS, Entry, body
 from turnwise.stores.whole import Whole
 
@@ -78,7 +78,7 @@ class Earlier:
     def whole(self) -> Whole:
         """The same session in rows."""
         header = Header(
-            FORMAT, 1, OP, self.created, self.ttl, self.expires, self.generation, self.name,
+            PLAIN, 1, OP, self.created, self.ttl, self.expires, self.generation, self.name,
             parts="" if self.metadata == b"{}" else DESCRIBED,
             events=self.last_event, turns=self.last_turn, seq=self.last_seq,
             base_event=self.floor, base_turn=self.base_turn,

@@ -10,8 +10,9 @@ import orjson
 from turnwise.conversation import Session, Status, parsed
 from turnwise.errors import Damaged, StoreUnavailable
 
-FORMAT = 5
-"""The format of the headers that this version writes; one with a higher number is left alone."""
+PLAIN, FORMAT = 5, 6
+"""The formats of the headers that this version writes: of most sessions, and of those that have a
+channel, which earlier versions do not know. One with a higher number is left alone."""
 
 
 class Head:
@@ -87,6 +88,8 @@ class Header:
     `unlisted`: it is in no list. `answered`: asks that were closed last, each [id, turn, place, by
     which turn], to be open again if that is taken back. `since`: the entries that end turns up to
     this one do not say which state was before them, because an older version has written them.
+    `channel`: the messenger of which the session is a chat, and `delivered` the last turn that was
+    sent there, or never will be.
     """
 
     __slots__ = (
@@ -96,9 +99,11 @@ class Header:
         "base_memory",
         "base_seq",
         "base_turn",
+        "channel",
         "count",
         "created",
         "cuts",
+        "delivered",
         "events",
         "expires",
         "forgotten",
@@ -176,6 +181,8 @@ class Header:
         unlisted: int = 0,
         answered: list[list[Any]] | None = None,
         since: int = 0,
+        channel: str | None = None,
+        delivered: int = 0,
     ) -> None:
         self.format = format
         self.count = count
@@ -218,16 +225,21 @@ class Header:
         self.unlisted = unlisted
         self.answered = answered or []
         self.since = since
+        self.channel = channel
+        self.delivered = delivered
 
     def encode(self) -> bytes:
         """The header as a JSON list, in the order of the constructor; few need the last ones."""
         rare: list[Any] = []
-        more = self.taken_back or self.policy or self.merging or self.named or self.unlisted
+        channel = () if self.channel is None else (self.channel, self.delivered)
+        more = (
+            channel or self.taken_back or self.policy or self.merging or self.named or self.unlisted
+        )
         if more or self.owner is not None or self.timer is not None or self.answered or self.since:
             rare = [
                 self.asks, self.memory, self.base_memory, self.remembered, self.forgotten,
                 self.used, self.cuts, self.taken_back, self.policy, self.merging, self.timer,
-                self.named, self.unlisted, self.answered, self.since,
+                self.named, self.unlisted, self.answered, self.since, *channel,
             ]  # fmt: skip
         elif self.asks or self.memory:
             rare = [
@@ -235,7 +247,7 @@ class Header:
             ]  # fmt: skip
         return orjson.dumps(
             [
-                self.format,
+                FORMAT if channel else self.format,
                 self.count,
                 self.op,
                 self.created,
@@ -351,7 +363,7 @@ class Index(NamedTuple):
 
     ready: from then on any worker may take its next turn; `keeper` at once. lease, origin: when its
     claim lapses, and the process that holds it. expires: when it may be deleted. owned: set if it
-    has an owner.
+    has an owner. outbox: the channel on which something is to be sent.
     """
 
     ready: float | None
@@ -360,3 +372,4 @@ class Index(NamedTuple):
     origin: int | None
     expires: float
     owned: Owned | None = None
+    outbox: str | None = None

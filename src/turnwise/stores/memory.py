@@ -104,6 +104,10 @@ class MemoryStore(RuledStore):
         running = [one for one in found if one.status == "running"]
         return [*running[:limit], *[one for one in found if one not in running][:limit]]
 
+    async def outbox(self, channel: str, limit: int) -> list[str]:
+        every = self._acts.sessions.items()
+        return [name for name, kept in every if kept.index.outbox == channel][:limit]
+
     async def failing(self, limit: int) -> list[str]:
         failed = [
             (kept.failed, name)
@@ -316,7 +320,7 @@ class MemoryActs(Acts):
         """Sessions that `desk` may take: those that are due, then in order of the line."""
         found = []
         for session, kept in self.sessions.items():
-            ready, keeper, *_, owned = kept.index
+            ready, keeper, owned = kept.index.ready, kept.index.keeper, kept.index.owned
             open_ = owned is None or self._may_run(owned.owner, desk)
             if open_ and ready is not None and (ready <= now or keeper == desk.worker):
                 found.append((kept.place or 0, ready, session))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from turnwise.conversation import (
     QUEUE,
@@ -35,6 +35,7 @@ class Submission:
     the turn that must be the session's last one.
     `when_busy` and `settle` (seconds) say what happens if earlier messages are unanswered; without
     them the session's own policy does, or `policy`. `files`: the session's files that it names.
+    `address`: the messenger's channel, and where on it the chat is (JSON).
     """
 
     session: str
@@ -58,6 +59,7 @@ class Submission:
     settle: float = 0.0
     policy: Policy = QUEUE
     files: Sequence[str] = ()
+    address: tuple[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -113,6 +115,16 @@ class Busy(NamedTuple):
     queued_at: float
     started_at: float | None
     worker: str | None
+
+
+class Delivery(NamedTuple):
+    """What a messenger has to send: where to, the last turn that was delivered, the session's last
+    turn, and of some turns, by their numbers as texts, what has become of their pieces."""
+
+    to: Any
+    delivered: int
+    last: int
+    turns: Mapping[str, list[Any]]
 
 
 class Submitted(NamedTuple):

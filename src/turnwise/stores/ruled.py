@@ -19,7 +19,16 @@ from turnwise.identity import bits, operation
 from turnwise.stores import rules
 from turnwise.stores.base import Store
 from turnwise.stores.claim import Claim, Desk, Outcome, Renewal
-from turnwise.stores.records import Creation, FileRecord, History, Log, Submission, Submitted, Timer
+from turnwise.stores.records import (
+    Creation,
+    Delivery,
+    FileRecord,
+    History,
+    Log,
+    Submission,
+    Submitted,
+    Timer,
+)
 from turnwise.stores.rows import Remembered
 from turnwise.stores.rules import Op, Rule
 from turnwise.stores.rules.moving import SLICE
@@ -246,6 +255,26 @@ class RuledStore(Store):
 
     async def judge(self, session: str, message: str, feedback: Mapping[str, Any]) -> None:
         await self._begin(session, partial(rules.judge, session, message, feedback))
+
+    # Messengers
+
+    async def deliver(self, session: str, channel: str, by: str, lease: float) -> Delivery | None:
+        make = partial(rules.deliver, session, channel, by, lease)
+        found: Delivery | None = await self._begin(session, make)
+        return found
+
+    async def delivered(
+        self, session: str, by: str, lease: float, n: int, pieces: list[Any], over: bool
+    ) -> Delivery:
+        make = partial(rules.delivered, session, by, lease, n, pieces, over)
+        found: Delivery = await self._begin(session, make)
+        return found
+
+    async def leave(self, session: str, by: str) -> None:
+        await self._begin(session, partial(rules.leave, session, by))
+
+    async def readdress(self, session: str, channel: str, to: Any) -> None:
+        await self._begin(session, partial(rules.readdress, session, channel, to))
 
     # Files
 

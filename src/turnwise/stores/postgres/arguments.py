@@ -24,8 +24,8 @@ def arguments(
     acts: Sequence[tuple[bytes, Changes, bytes]], now: float
 ) -> tuple[list[Any], tuple[Rows, ...]]:
     """The arguments of the statement that commits a group of acts, and what few acts have: keys,
-    states, parts, up to where a session is emptied, owners, what the memory forgets, and when a
-    turn failed."""
+    states, parts, up to where a session is emptied, owners, what the memory forgets, when a turn
+    failed, and the channel on which something is to be sent."""
     sessions: Rows = []
     entries: Rows = []
     keys: Rows = []
@@ -35,6 +35,7 @@ def arguments(
     owned: Rows = []
     unlearned: Rows = []
     failed: Rows = []
+    outbox: Rows = []
     of_owner: dict[str, int] = {}
     for id, changes, body in acts:
         header = changes.header
@@ -56,11 +57,14 @@ def arguments(
             owned.append((id, encoded(owner), *counts, nth))
         if changes.unlearned is not None:
             unlearned.append((id, *changes.unlearned))
+        was = None if changes.fresh or changes.was is None else changes.was.outbox
+        if index.outbox != was:
+            outbox.append((id, None if index.outbox is None else encoded(index.outbox)))
         at = rules.failed_at(changes.entries)
         if at is not None:
             failed.append((id, at))
     common = [*columns(sessions, 9), *columns(entries, 7), now]
-    return common, (keys, states, parts, erased, owned, unlearned, failed)
+    return common, (keys, states, parts, erased, owned, unlearned, failed, outbox)
 
 
 def rare_columns(
@@ -71,6 +75,7 @@ def rare_columns(
     owned: Rows,
     unlearned: Rows,
     failed: Rows,
+    outbox: Rows,
 ) -> list[Any]:
     return [
         *columns(keys, 3),
@@ -81,6 +86,7 @@ def rare_columns(
         *columns(owned, 6),
         *columns(unlearned, 3),
         *columns(failed, 2),
+        *columns(outbox, 2),
     ]
 
 

@@ -163,7 +163,15 @@ WITH w AS MATERIALIZED (
     , y AS (
         INSERT INTO {s}.failed AS old (num, at)
         SELECT t.num, v.at FROM unnest($39::bytea[], $40::float8[]) AS v(id, at) JOIN t USING (id)
-        ON CONFLICT (num) DO UPDATE SET at = greatest(old.at, excluded.at))
+        ON CONFLICT (num) DO UPDATE SET at = greatest(old.at, excluded.at)),
+    c AS MATERIALIZED (
+        SELECT t.num, v.channel FROM unnest($41::bytea[], $42::bytea[]) AS v(id, channel)
+        JOIN t USING (id)),
+    ca AS (
+        INSERT INTO {s}.outbox (num, channel) SELECT num, channel FROM c WHERE channel IS NOT NULL
+        ON CONFLICT (num) DO UPDATE SET channel = excluded.channel),
+    cb AS (
+        DELETE FROM {s}.outbox x USING c WHERE x.num = c.num AND c.channel IS NULL)
     -- end of rare
 SELECT id FROM t;
 -- name: delete
@@ -171,6 +179,7 @@ WITH h AS (DELETE FROM {s}.header WHERE id = $1 AND version = $2 RETURNING num),
     l AS (DELETE FROM {s}.look WHERE num = (SELECT num FROM h)),
     o AS (DELETE FROM {s}.owned WHERE num = (SELECT num FROM h)),
     f AS (DELETE FROM {s}.failed WHERE num = (SELECT num FROM h)),
+    c AS (DELETE FROM {s}.outbox WHERE num = (SELECT num FROM h)),
     e AS (INSERT INTO {s}.erasing (num, last) SELECT num, NULL FROM h
         ON CONFLICT (num) DO UPDATE SET last = NULL)
 SELECT num FROM h;
@@ -234,6 +243,8 @@ SELECT h.id, h.body FROM {s}.look l JOIN {s}.header h USING (num) WHERE l.place 
 -- name: later
 SELECT h.id, h.body FROM {s}.look l JOIN {s}.header h USING (num)
     WHERE l.ready IS NOT NULL AND l.place IS NULL ORDER BY l.ready LIMIT $1;
+-- name: outbox
+SELECT h.id FROM {s}.outbox x JOIN {s}.header h USING (num) WHERE x.channel = $1 LIMIT $2;
 -- name: failing
 SELECT h.id FROM {s}.failed f JOIN {s}.header h USING (num) ORDER BY f.at DESC LIMIT $1;
 -- name: waiting

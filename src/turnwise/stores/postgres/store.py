@@ -21,7 +21,7 @@ from turnwise.stores import rules
 from turnwise.stores.driver import Lost
 from turnwise.stores.notices import Ready
 from turnwise.stores.postgres import diagnostics
-from turnwise.stores.postgres.arguments import decoded
+from turnwise.stores.postgres.arguments import decoded, encoded
 from turnwise.stores.postgres.connections import Address
 from turnwise.stores.postgres.driver import PostgresDriver
 from turnwise.stores.postgres.hints import Hints
@@ -174,6 +174,10 @@ class PostgresStore(RemoteStore):
     async def busy(self, limit: int) -> list[Busy]:
         found: list[Busy] = await self.ask(lambda: self.driver.busy(limit))
         return found
+
+    async def outbox(self, channel: str, limit: int) -> list[str]:
+        rows = await self.ask(lambda: self.driver.fetch("outbox", encoded(channel), limit))
+        return [decoded(id) for (id,) in rows]
 
     async def failing(self, limit: int) -> list[str]:
         rows = await self.ask(lambda: self.driver.fetch("failing", limit))

@@ -22,6 +22,7 @@ def arguments(
     header = changes.header
     assert header is not None
     was, is_ = changes.was or NO_INDEX, rules.index(header)
+    before = was
     owned = _owned(was.owned, NO_INDEX.owned if changes.delete else is_.owned, changes.fresh)
     signal = next((n for n in changes.notices if isinstance(n, Signal)), None)
     ready = any(isinstance(n, Ready) for n in changes.notices)
@@ -57,6 +58,8 @@ def arguments(
         *owned,
         b"%d %d" % changes.unlearned if changes.unlearned is not None else "",
         rules.failed_at(changes.entries) or "",
+        _channel(before.outbox),
+        _channel(None if changes.delete else is_.outbox),
         len(fields),
         *fields,
         *(value for pair in changes.states.items() for value in pair),
@@ -76,6 +79,10 @@ def _owned(was: Owned | None, is_: Owned | None, fresh: bool) -> tuple[Any, ...]
     after = (0, 0) if is_ is None else is_[2:]
     used = "-" if is_ is None or is_.used is None else is_.used
     return encoded(one.owner), used, after[0] - before[0], after[1] - before[1]
+
+
+def _channel(name: str | None) -> bytes:
+    return b"" if name is None else encoded(name)
 
 
 def _changed(was: Any, is_: Any) -> Any:

@@ -9,8 +9,8 @@
 --          old, 13 PUBLISH or SPUBLISH, 14 the process, 15 a signal, 16 whether workers are notified,
 --          17 whether followers are, 18 the time, 19 the owner, 20 when it was used last ('-' it is in
 --          no list), 21 and 22 by how much the owner's open and running turns change, 23 which
---          entries of the memory go ('first last'), 24 when a turn failed, 25 how many fields and
---          values follow; those; the numbers and states; then of each entry: its stream, id and value,
+--          entries of the memory go ('first last'), 24 when a turn failed, 25 and 26 the channel on
+--          which something was and is to be sent, 27 how many fields and values follow; those; the numbers and states; then of each entry: its stream, id and value,
 --          a field of the header's hash for it and what is in the field ('' the same value)
 local call, base, A = redis.call, KEYS[1], ARGV
 local id = A[1]
@@ -71,9 +71,9 @@ end
 -- For lack of memory Redis refuses only a script that has not written yet.
 if A[5] ~= 'gone' then
   local fields, told = {'v', A[3], 'h', A[4]}, {}
-  local states = 26 + A[25]
+  local states = 28 + A[27]
   local first = states + A[11]
-  for i = 26, states - 1 do fields[#fields + 1] = A[i] end
+  for i = 28, states - 1 do fields[#fields + 1] = A[i] end
   for i = first, #A, 5 do
     call('XADD', base .. A[i] .. ':' .. id, A[i + 1], 'b', A[i + 2])
     if A[i] ~= 'm' then told[#told + 1] = A[i + 2] end
@@ -110,6 +110,10 @@ if A[20] == '-' then
   call('ZREM', base .. 'o:' .. A[19], id)
 elseif A[20] ~= '' then
   call('ZADD', base .. 'o:' .. A[19], A[20], id)
+end
+if A[25] ~= A[26] then
+  if A[25] ~= '' then call('ZREM', base .. 'x:' .. A[25], id) end
+  if A[26] ~= '' then call('ZADD', base .. 'x:' .. A[26], A[18], id) end
 end
 count('open', A[21])
 count('running', A[22])

@@ -144,7 +144,7 @@ class RedisDriver(Driver):
         """Forget a session that is found by its indexes, but of which there is nothing more."""
         link, _, id = self.of(session)
         nothing = ["", "", "", "gone", *[""] * 5, 0, ""]
-        tail = [self._publish, self.origin, "", "", "", 0, *[""] * 6, 0]
+        tail = [self._publish, self.origin, "", "", "", 0, *[""] * 8, 0]
         await link.run(COMMIT, id, *nothing, *tail)
 
     async def prove(self, proof: str) -> None:
@@ -316,6 +316,17 @@ class RedisDriver(Driver):
         running = [one for one in every if one.status == "running"]
         waiting = [one for one in every if one.status != "running"]
         return [*running[:limit], *waiting[:limit]]
+
+    async def outbox(self, channel: str, limit: int) -> list[str]:
+        """Sessions with something to be sent on a channel, the longest waiting first."""
+
+        async def ask(link: Link, base: bytes) -> list[tuple[float, bytes]]:
+            name = base + b"x:" + encoded(channel)
+            (rows,) = await link.call(("ZRANGE", name, 0, limit - 1, "WITHSCORES"))
+            return [(float(at), id) for id, at in zip(rows[::2], rows[1::2], strict=True)]
+
+        every = heapq.merge(*await self.each(ask))
+        return [decoded(id) for _, id in itertools.islice(every, limit)]
 
     async def failing(self, limit: int) -> list[str]:
         """Sessions of which a turn has failed, the last one first."""

@@ -14,7 +14,7 @@ An entry's id in a stream is the number of its last event, and then what orders 
 number. Of a partition: ids, ready, line (places), later (not yet in the line), leases, expiry, trim
 and failed (sorted sets of sessions), keepers and erasing (hashes). Of an owner: o:<owner> the
 sessions by their last use, r:<owner> those in the line, n:<owner> the numbers of open and running
-turns.
+turns. Of a messenger's channel: x:<channel> the sessions with something to be sent.
 """
 
 from __future__ import annotations

@@ -301,6 +301,10 @@ class RedisStore(RemoteStore):
         found: list[Busy] = await self.ask(lambda: self.driver.busy(limit))
         return found
 
+    async def outbox(self, channel: str, limit: int) -> list[str]:
+        found: list[str] = await self.ask(lambda: self.driver.outbox(channel, limit))
+        return found
+
     async def failing(self, limit: int) -> list[str]:
         found: list[str] = await self.ask(lambda: self.driver.failing(limit))
         return found

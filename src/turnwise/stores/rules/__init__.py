@@ -45,6 +45,7 @@ from turnwise.stores.rules.files import attach, files, forget_files
 from turnwise.stores.rules.finishing import append, finish
 from turnwise.stores.rules.memory import forget_memory, memory, remember
 from turnwise.stores.rules.moving import fork, put, whole
+from turnwise.stores.rules.outbox import deliver, delivered, leave, readdress
 from turnwise.stores.rules.readings import history, log, state, turn, turns, view
 from turnwise.stores.rules.scheduling import schedule, timers, unschedule
 from turnwise.stores.rules.sessions import (
@@ -90,6 +91,8 @@ __all__ = [
     "claim",
     "create",
     "delete",
+    "deliver",
+    "delivered",
     "expire",
     "failed_at",
     "fence",
@@ -105,11 +108,13 @@ __all__ = [
     "judge",
     "kept",
     "lapse",
+    "leave",
     "listed",
     "log",
     "memory",
     "own",
     "put",
+    "readdress",
     "release",
     "remember",
     "renew",

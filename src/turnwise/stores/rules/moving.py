@@ -9,7 +9,7 @@ import orjson
 
 from turnwise.conversation import file_path
 from turnwise.errors import Superseded, TooFarBack
-from turnwise.stores.header import FORMAT, Header
+from turnwise.stores.header import PLAIN, Header
 from turnwise.stores.records import FileRecord
 from turnwise.stores.rows import (
     DESCRIBED,
@@ -206,7 +206,7 @@ def _become(
     header.memory = (memory[-1].seq or 0) if memory else header.base_memory
     header.open = header.merging = header.written = 0
     header.head = header.token = header.lease = header.origin = header.keeper = None
-    header.ready_at = header.timer = None
+    header.ready_at = header.timer = header.channel = None
     header.reserved = 0
     kept = DESCRIBED + PRIVATE + JUDGED + FILES
     header.parts = "".join(name for name in header.parts if name in kept)
@@ -229,7 +229,7 @@ def put(moved: Whole, start: int, before: str, op: Op) -> Rule:
         return NOTHING
     work = Work(Header.decode(moved.header), op, now)
     whole, end = work.header, start + SLICE
-    whole.format, whole.count = FORMAT, (0 if header is None else header.count) + 1 + SLICE
+    whole.format, whole.count = PLAIN, (0 if header is None else header.count) + 1 + SLICE
     work.was = None if header is None else index(header)
     work.last_version = None if header is None else header.version
     work.entries = list(moved.entries[start:end])

@@ -24,6 +24,7 @@ from turnwise.stores.rows import (
     head_of,
     turn_of,
 )
+from turnwise.stores.rules.outbox import pieces_of
 from turnwise.stores.rules.scheduling import TIMERS, timers_in
 from turnwise.stores.rules.visible import is_cut, messages_in, seqs_between, turns_between
 from turnwise.stores.rules.work import NOTHING, Changes, Part, Rule, alive, found
@@ -45,6 +46,7 @@ def record_at(session: str, header: Header, n: int) -> Part:
         record = accepted(session, last, header, position)
     if n > header.base_turn:
         record.superseded = is_cut(header, n)
+        record.delivery = yield from pieces_of(header, n)
         if record.merged_into is not None:
             yield from _follow(record, session, header)
         return record
@@ -131,6 +133,7 @@ def turns(
                 records += [ended(session, entry) for entry in entries]
         for record in records:
             record.superseded = is_cut(header, record.n)
+            record.delivery = yield from pieces_of(header, record.n)
     if status in (None, "queued", "running"):
         waiting = yield from open_turns(session, header)
         records += [

@@ -16,6 +16,7 @@ from turnwise.stores.rows import End, Entry, Question, body, head_of, question_o
 from turnwise.stores.rules.asks import Closed, close_asks, closed_by
 from turnwise.stores.rules.cuts import cut, withdraw_from
 from turnwise.stores.rules.files import name_files
+from turnwise.stores.rules.outbox import addressed
 from turnwise.stores.rules.readings import record_at
 from turnwise.stores.rules.scheduling import is_timed, ring
 from turnwise.stores.rules.starting import claim_of, conclude, lease, may_run
@@ -74,6 +75,8 @@ def submit(wish: Submission, desk: Desk | None, op: Op) -> Rule:
         question = yield from _instead(work, wish, question)
     elif not _is_alone(header, wish):
         question = yield from _make_way(work, wish, question)
+    if wish.address is not None:
+        yield from addressed(work, *wish.address)
     closed: Closed = ()
     if question.message and (header.asks or wish.answers or wish.again):
         answers = Message.decode(question.message).answers if wish.again else wish.answers

@@ -11,7 +11,7 @@ from turnwise.conversation.events import Draft
 from turnwise.errors import ClaimLost, NotFound
 from turnwise.stores.claim import AFFINITY, Claim
 from turnwise.stores.entry_events import pack
-from turnwise.stores.header import FORMAT, Head, Header, Index, Owned, readable
+from turnwise.stores.header import PLAIN, Head, Header, Index, Owned, readable
 from turnwise.stores.notices import Notice, Ready
 from turnwise.stores.records import Busy
 from turnwise.stores.rows import ACCEPTED, ENDED, Entry, acceptance, body, head_of, operation_of
@@ -92,11 +92,19 @@ def index(header: Header) -> Index:
     elif header.timer is not None and header.token is None:
         ready = max(header.timer, header.reserved)
     keeper = header.keeper if header.ready_at is not None else None
+    outbox = header.channel
+    if outbox is not None and last_ended(header) <= header.delivered:
+        outbox = None
     if header.owner is None:
-        return Index(ready, keeper, header.lease, header.origin, header.expires)
+        return Index(ready, keeper, header.lease, header.origin, header.expires, None, outbox)
     runs = int(header.head is not None and header.head.status == "running")
     owned = Owned(header.owner, None if header.unlisted else header.used, header.open, runs)
-    return Index(ready, keeper, header.lease, header.origin, header.expires, owned)
+    return Index(ready, keeper, header.lease, header.origin, header.expires, owned, outbox)
+
+
+def last_ended(header: Header) -> int:
+    """The last turn before which all have ended."""
+    return header.turns if header.head is None else header.head.n - 1
 
 
 def alive(header: Header | None, now: float) -> bool:
@@ -161,9 +169,9 @@ class Work:
         self.entries: list[Entry] = []
         self.notices: list[Notice] = []
         self.more: dict[str, Any] | None = None
-        if header.format < FORMAT and header.states:
+        if header.format < PLAIN and header.states:
             header.since = header.turns
-        header.format, header.count, header.op = FORMAT, header.count + 1, op.id
+        header.format, header.count, header.op = PLAIN, header.count + 1, op.id
 
     def add(
         self,
@@ -275,7 +283,7 @@ def born(
 ) -> Work:
     """The header of a new session. Its numbers go on from those of the last session with this id,
     so that none is used twice."""
-    made = Header(FORMAT, 0, op.id, now, ttl, now + ttl, first_generation(now), name, owner)
+    made = Header(PLAIN, 0, op.id, now, ttl, now + ttl, first_generation(now), name, owner)
     if owner is not None:
         made.used = now
     if last is not None:

@@ -154,6 +154,10 @@ class SQLiteReadings(local.Readings):
         every = (rules.busy(name, body) for name, body in found.items())
         return [one for one in every if one is not None]
 
+    def outbox(self, channel: str, limit: int) -> list[str]:
+        """Sessions with something to be sent on a channel."""
+        return [name for (name,) in self._all("outbox", channel, limit)]
+
     def failing(self, limit: int) -> list[str]:
         """Sessions of which a turn has failed, the last one first."""
         return [name for (name,) in self._all("failing", limit)]
@@ -254,6 +258,11 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         num, origin = self._num, self.origin
         if now.owned is not None and (changes.fresh or now != changes.was):
             self._do("own", num, session, *now.owned)
+        if now.outbox != (None if changes.fresh or changes.was is None else changes.was.outbox):
+            if now.outbox is None:
+                self._do("sent", num)
+            else:
+                self._do("to_send", num, now.outbox)
         self._kept[session] = num, header
         for entry in changes.entries:
             self._execute(self._sql["add_entry"], (num, *entry, origin))
@@ -306,6 +315,7 @@ class SQLiteActs(SQLiteReadings, local.Acts):
         self._do("delete", num)
         self._do("disown", num)
         self._do("unfail", num)
+        self._do("sent", num)
         self._do("erase", num, None)
         self.erase()
 

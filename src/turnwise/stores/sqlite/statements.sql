@@ -41,6 +41,12 @@ SELECT id, body FROM header WHERE ready IS NOT NULL AND place IS NULL ORDER BY r
 INSERT OR REPLACE INTO failed (num, at) VALUES (?, ?);
 -- name: unfail
 DELETE FROM failed WHERE num = ?;
+-- name: to_send
+INSERT OR REPLACE INTO outbox (num, channel) VALUES (?, ?);
+-- name: sent
+DELETE FROM outbox WHERE num = ?;
+-- name: outbox
+SELECT header.id FROM outbox JOIN header USING (num) WHERE outbox.channel = ? LIMIT ?;
 -- name: failing
 SELECT header.id FROM failed JOIN header USING (num) ORDER BY failed.at DESC LIMIT ?;
 -- name: waiting

@@ -157,6 +157,9 @@ class SQLiteStore(RuledStore):
     async def busy(self, limit: int) -> list[Busy]:
         return self._engine.read(lambda rows: rows.busy(limit))
 
+    async def outbox(self, channel: str, limit: int) -> list[str]:
+        return self._engine.read(lambda rows: rows.outbox(channel, limit), together=False)
+
     async def failing(self, limit: int) -> list[str]:
         return self._engine.read(lambda rows: rows.failing(limit), together=False)
 

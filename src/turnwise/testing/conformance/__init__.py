@@ -14,6 +14,7 @@ from turnwise.testing.conformance.agents import AgentConformance
 from turnwise.testing.conformance.busy_and_waking import BusyAndWakingConformance
 from turnwise.testing.conformance.claims import ClaimConformance
 from turnwise.testing.conformance.operators import OperatorConformance
+from turnwise.testing.conformance.outbox import OutboxConformance
 from turnwise.testing.conformance.owners import OwnerConformance
 from turnwise.testing.conformance.readings import ReadingConformance
 from turnwise.testing.conformance.sessions import SessionConformance
@@ -31,5 +32,6 @@ class StoreConformance(
     TakingBackConformance,
     BusyAndWakingConformance,
     OperatorConformance,
+    OutboxConformance,
 ):
     """Subclass it, add a `store` fixture, and define how time passes (`pass_time`)."""
