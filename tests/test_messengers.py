@@ -102,8 +102,9 @@ async def test_an_update_that_comes_twice_is_one_turn(tmp_path: Path) -> None:
     async with running(tmp_path) as runtime:
         courier = Courier(runtime, fake)
         await courier.take(update(2, "hi"))
-        assert await fake.sent(1) == [("ada", "2: hi")]  # the turn's reply, not another's
-        assert len(await runtime.messages("fake:ada")) == 4
+        await courier.take(update(3, "more"))
+        assert await fake.sent(1) == [("ada", "3: more")]  # what was sent is not sent again
+        assert len(await runtime.messages("fake:ada")) == 6
         await courier.close()
 
 
@@ -150,13 +151,19 @@ class BotAPI:
 
     async def call(self, token: str, method: str, request: Request) -> Any:
         assert token == self.token
-        form = dict(await request.form())
+        async with request.form() as given:
+            form = {name: str(value) for name, value in given.items()}
         if self.failures:
             self.failures -= 1
             return {"ok": False, "error_code": 500, "description": "Internal"}
+        if method == "getMe":
+            me = {"id": 123456, "is_bot": True, "first_name": "Ours", "username": "ours_bot"}
+            return {"ok": True, "result": me}
         if method == "getUpdates":
             return {"ok": True, "result": await self.updates(int(str(form.get("offset", 0))))}
         await self.sent.put({"method": method, **form})
+        if method in ("answerCallbackQuery", "sendChatAction"):
+            return {"ok": True, "result": True}
         message = {"message_id": 1, "date": 1, "chat": {"id": 7, "type": "private"}}
         return {"ok": True, "result": message}
 
@@ -207,7 +214,7 @@ async def test_telegram_by_polling(tmp_path: Path) -> None:
             api.say(3, "x" * 4100)
             pieces = await api.texts(2)
             assert "".join(pieces) == "3: " + "x" * 4100
-        messages = await runtime.messages("telegram:7")
+        messages = await runtime.messages("telegram:123456:7")
         assert messages[0].metadata["from"] == "Ada"
 
 
@@ -231,6 +238,9 @@ async def test_telegram_by_webhook(open_sqlite_door: Opener, tmp_path: Path) -> 
                 assert refused.status_code == 401
             bad = await door.client.post("/webhooks/telegram", content=b"{", headers=headers)
             assert bad.status_code == 422
+            odd = {"update_id": 9, "message": {"message_id": "nine"}}
+            passed_over = await door.client.post("/webhooks/telegram", json=odd, headers=headers)
+            assert passed_over.status_code == 200, "or Telegram sends it again for ever"
             assert api.sent.empty()
 
 
@@ -309,10 +319,13 @@ class SlackAPI:
     def __init__(self) -> None:
         self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.limited = 0
+        self.away = False
         self.app = FastAPI()
         self.app.add_api_route("/{method}", self.call, methods=["POST"])
 
     async def call(self, method: str, request: Request) -> Response:
+        if method == "auth.test" and self.away:
+            return JSONResponse({"ok": False, "error": "internal_error"}, 500)
         if method == "auth.test":
             return JSONResponse({"ok": True, "team_id": "T1", "bot_id": "B1", "user_id": "UBOT"})
         if self.limited:
@@ -328,11 +341,13 @@ class SlackAPI:
 
     def signed(self, body: dict[str, Any], at: float | None = None) -> dict[str, Any]:
         """A request as Slack makes it."""
-        content = json.dumps(body)
+        return self.signed_text(json.dumps(body), "application/json", at)
+
+    def signed_text(self, content: str, kind: str, at: float | None = None) -> dict[str, Any]:
         stamp = str(int(at or time.time()))
         base = f"v0:{stamp}:{content}".encode()
         signature = "v0=" + hmac.new(self.secret.encode(), base, "sha256").hexdigest()
-        headers = {"Content-Type": "application/json", "X-Slack-Request-Timestamp": stamp}
+        headers = {"Content-Type": kind, "X-Slack-Request-Timestamp": stamp}
         return {"content": content, "headers": {**headers, "X-Slack-Signature": signature}}
 
 
@@ -386,7 +401,8 @@ async def test_slack(open_sqlite_door: Opener) -> None:
 
 
 async def test_one_session_on_several_channels(open_sqlite_door: Opener) -> None:
-    """Two messengers, the REST webhook and the API are doors to one conversation, in one order."""
+    """Two messengers, the REST webhook and the API are doors to one conversation, in one order;
+    what is said elsewhere comes to the chat in which the person wrote last."""
     one, two = Fake(), Fake()
     two.name = "other"
 
@@ -417,5 +433,7 @@ async def test_one_session_on_several_channels(open_sqlite_door: Opener) -> None
         history = await door.runtime.messages("user 1")
         channels = [m.metadata.get("channel") for m in history if m.role == "user"]
         assert channels == ["fake", "other", "rest", None]
+        # The chat in which the person wrote last shows the whole conversation.
+        later = [("ada", "3: from a widget"), ("ada", "4: from code")]
+        assert await two.sent(2) == later
         assert one.outbox.empty()
-        assert two.outbox.empty()

@@ -50,6 +50,14 @@ FIRST_DELTA = Histogram(
 FEEDBACK = Counter(
     "turnwise_feedback", "People's feedback on messages.", ["value"], registry=REGISTRY
 )
+PIECES = Counter(
+    "turnwise_messenger_pieces", "Pieces of replies to messengers, by what has become of them.",
+    ["platform", "state"], registry=REGISTRY,
+)  # fmt: skip
+SKIPPED = Counter(
+    "turnwise_messenger_updates_skipped", "Updates that could not be read.", ["platform"],
+    registry=REGISTRY,
+)  # fmt: skip
 STREAMS = Gauge(
     "turnwise_open_streams",
     "Readers following a session.",

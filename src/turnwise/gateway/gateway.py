@@ -34,6 +34,7 @@ from turnwise.gateway.checks import (
     encoded_messages,
     fingerprint,
 )
+from turnwise.gateway.deliveries import Deliveries
 from turnwise.gateway.files import FileLimits, Files
 from turnwise.gateway.hub import Hub
 from turnwise.gateway.reader import Reader
@@ -104,6 +105,7 @@ class Gateway(Sessions, Turns):
         Sessions.__init__(self, store, signer, files, session_ttl)
         Turns.__init__(self, store, hub)
         self.limits = limits
+        self.deliveries = Deliveries(store)
         self._offer = offer
         self._take = take
 
@@ -126,13 +128,14 @@ class Gateway(Sessions, Turns):
         behind: int | None = None,
         when_busy: WhenBusy | None = None,
         settle: float = 0.0,
+        address: tuple[str, Any] | None = None,
     ) -> Submitted:
         """Put a message into the session's mailbox; returns when it is durably stored.
 
         `note` is JSON, up to 16 kB, that the submitting channel keeps with the turn: the handler
         sees it, clients do not, and it is not a part of the message. `replaces` takes back a turn
         and all behind it, `behind` is the turn that must be the last one. `when_busy` and `settle`:
-        see Policy.
+        see Policy. `address`: the channel of a messenger, and the chat there that the session is.
 
         Raises Invalid, TooLarge, NotFound, AskClosed, Unauthorized, KeyReused, QueueFull, Busy,
         Superseded, MovedOn, TooFarBack, StoreUnavailable, and PerhapsKept if the store's answer was
@@ -157,7 +160,7 @@ class Gateway(Sessions, Turns):
         )  # fmt: skip
         wish = self._wish(session_id, key, message.encode(), generation, owner)
         wish.create, wish.answers, wish.files = create, answers, files
-        wish.replaces, wish.behind = replaces, behind
+        wish.replaces, wish.behind, wish.address = replaces, behind, address
         if when_busy is not None:
             wish.when_busy, wish.settle = checked_policy(when_busy, settle)
         elif settle:

@@ -1,204 +1,259 @@
-"""Courier: receives a messenger platform's updates and sends the replies.
+"""Courier: receives a messenger platform's updates and sends what the bot says.
 
 It serves platforms that are polled (polling.py) and those that call a webhook. An update is stored
 under its own id before it is acknowledged to the platform, so an update that is delivered twice
-creates one turn. Each session's replies are sent in order; sessions do not wait for each other.
-A reply that cannot be sent is retried and then dropped; it stays in the history.
+creates one turn. What is to be sent is found in the store's outbox, so it is sent whoever has made
+the bot speak, by one process at a time, in order for each chat, and after a crash by another one:
+delivery.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
-from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
 
-from turnwise.conversation import Attachment, Message, TurnRecord
-from turnwise.errors import Rejected, StoreUnavailable
-from turnwise.gateway.gateway import Following, Gateway
-from turnwise.settings import Settings
+from turnwise.conversation import Answer, Message
+from turnwise.errors import KeyReused, NotFound, Rejected, StoreUnavailable
+from turnwise.messengers.delivery import Delivering
+from turnwise.messengers.platform import (
+    ChooseSession,
+    HasGateway,
+    Platform,
+    Undelivered,
+    Update,
+)
 
 log = logging.getLogger("turnwise.messenger")
 
-REMEMBERED = 10_000
-"""How many updates this process remembers to recognise repeated deliveries."""
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between attempts to send."""
+LOOK = 1.0
+"""Seconds between two looks for what others have left to be sent."""
+AT_ONCE = 200
+"""Sessions that one look finds."""
 PATIENCE = 10.0
 """Seconds that unfinished replies may take when the process stops."""
-
-
-@dataclass(slots=True)
-class Update:
-    """A message that a user sent on a platform.
-
-    `id` is the platform's own unique id; `session` is the conversation it belongs to; `to` is the
-    destination of the reply, in the platform's format.
-    """
-
-    id: str
-    session: str
-    text: str
-    to: Any
-    attachments: Sequence[Attachment] = ()
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-ChooseSession = Callable[[Update], "str | Awaitable[str]"]
-"""Returns the session of an update: for users with one session on several channels."""
-
-
-class Platform(ABC):
-    """The part of a messenger platform that a courier needs."""
-
-    name: str
-    """Short and unique; the prefix of the ids of the platform's updates."""
-
-    @abstractmethod
-    async def send(self, update: Update, message: Message) -> None:
-        """Send one message of the reply to `update`.
-
-        May raise any exception; sending is retried, after the error's `retry_after` seconds if it
-        has them.
-        """
-
-    async def close(self) -> None:  # noqa: B027 -- optional: not every platform has connections
-        """Close the connections; nothing is sent afterwards."""
-
-
-class HasGateway(Protocol):
-    """The part of a runtime that is used here."""
-
-    @property
-    def gateway(self) -> Gateway: ...
-
-    @property
-    def settings(self) -> Settings: ...
+RECENT = 10
+"""Messages among which a typed text may find what it answers."""
 
 
 class Courier:
-    """Receives the updates of one platform and sends the replies."""
+    """Receives the updates of one platform and sends the replies.
+
+    `session(update)` chooses the session of an update. `undelivered(update, message, reason)` is
+    called for each piece that a person does not get.
+    """
 
     def __init__(
-        self, runtime: HasGateway, platform: Platform, *, session: ChooseSession | None = None
+        self,
+        runtime: HasGateway,
+        platform: Platform,
+        *,
+        session: ChooseSession | None = None,
+        undelivered: Undelivered | None = None,
     ) -> None:
         self._runtime = runtime
         self._platform = platform
         self._session = session
-        self._taken: OrderedDict[str, None] = OrderedDict()
-        self._lines: dict[str, asyncio.Task[None]] = {}
+        self._undelivered = undelivered
+        self._name = f"c{secrets.token_hex(6)}"
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._started = False
+        self._closing = False
+
+    # Receiving
 
     async def take(self, update: Update) -> None:
         """Return when the update is durably stored; its reply follows later.
 
         Raises StoreUnavailable; the platform should then deliver the update again.
         """
-        if update.id in self._taken:
-            return
+        await self.begin_with_platform()
         session = await self._session_of(update)
+        gateway, channel = self._runtime.gateway, self._platform.channel
+        if update.known and not await self._exists(session):
+            return
+        replaces = None
+        if update.edits is not None:
+            replaces = await self._turn_with(session, update.edits)
+            if replaces is None:
+                return  # what was changed is not what was said last
+        answers = await self._answers(session, update)
         try:
-            following = await self._runtime.gateway.submit_and_follow(
+            await gateway.submit(
                 session,
-                update.text,
-                key=f"{self._platform.name}:{update.id}",
+                "" if update.pressed is not None and answers else update.text,
+                key=f"{channel}:{update.id}",
                 attachments=update.attachments,
                 metadata={"channel": self._platform.name, **update.metadata},
+                answers=answers,
+                note=update.note or None,
+                replaces=replaces,
                 create=True,
+                address=(channel, update.to),
             )
-        except Rejected as error:  # it will never be accepted: notify the user
-            reply = self._tell(update, Message(error.message))
-        else:
-            reply = self._bring(update, following)
-        self._taken[update.id] = None
-        if len(self._taken) > REMEMBERED:
-            self._taken.popitem(last=False)
-        self._after(session, reply)
+        except KeyReused:
+            log.warning("%s: update %s came with another content", channel, update.id)
+        except Rejected as error:  # it will never be accepted: the person is told
+            await self._tell(session, update, Message(error.message))
+        self.deliver(session)
+        with contextlib.suppress(Exception):
+            await self._platform.taken(update)
+
+    async def begin_with_platform(self) -> None:
+        """Know who the bot is on its platform. Raises what the platform raises."""
+        if not self._started:
+            self._platform.files = self._runtime.gateway.files
+            await self._platform.start()
+            self._started = True
 
     async def _session_of(self, update: Update) -> str:
-        if self._session is None:
-            return update.session
-        chosen = self._session(update)
-        return chosen if isinstance(chosen, str) else await chosen
+        """The update's session; a callback that raises must not lose the message."""
+        if self._session is not None:
+            try:
+                chosen = self._session(update)
+                return chosen if isinstance(chosen, str) else await chosen
+            except Exception:
+                log.exception("no session was chosen for an update of %s", self._platform.channel)
+        deliveries = self._runtime.gateway.deliveries
+        return await deliveries.session_of(update.session, update.earlier)
 
-    def _after(self, session: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` after the earlier work for this session is finished."""
-        before = self._lines.get(session)
-        task = asyncio.get_running_loop().create_task(_in_turn(before, work))
-        self._lines[session] = task
-        task.add_done_callback(lambda done: self._ended(session, done))
+    async def _exists(self, session: str) -> bool:
+        try:
+            await self._runtime.gateway.session(session)
+        except NotFound:
+            return False
+        return True
 
-    def _ended(self, session: str, task: asyncio.Task[None]) -> None:
-        if self._lines.get(session) is task:
-            del self._lines[session]
+    async def _turn_with(self, session: str, note: dict[str, Any]) -> int | None:
+        """The session's last turn, if it has this note."""
+        try:
+            (last,), _ = await self._runtime.gateway.turns(session, limit=1)
+        except (NotFound, ValueError):
+            return None
+        return last.n if note.items() <= last.note.items() else None
+
+    async def _answers(self, session: str, update: Update) -> list[Answer]:
+        """What a button answers that was pressed, or a typed text that is a choice of a question
+        that waits, or its number."""
+        if update.answers or update.attachments or not update.text:
+            return list(update.answers)
+        try:
+            history = await self._runtime.gateway.history(session, limit=RECENT)
+        except NotFound:
+            return []
+        for message in reversed(history.messages):
+            ask = message.ask
+            if ask is None or ask.id not in history.asks:
+                continue
+            choice = ask.typed(update.text)
+            if update.pressed is not None:
+                id, number = update.pressed
+                choices = ask.choices or []
+                choice = choices[number] if ask.id == id and number < len(choices) else None
+            if choice is not None:
+                return [Answer(ask.id, choice)]
+        return []
+
+    async def _tell(self, session: str, update: Update, message: Message) -> None:
+        """Words about an update that is no turn; they are not kept."""
+        try:
+            await self._platform.send(update, message)
+        except Exception as error:
+            log.warning("%s: %s", self._platform.channel, type(error).__name__)
+
+    # Sending
+
+    def deliver(self, session: str) -> None:
+        """Send what is to be sent in this session, if this process may."""
+        if session in self._sending:
+            self._again.add(session)
+            return
+        if self._closing:
+            return
+        task = asyncio.get_running_loop().create_task(self._deliver(session))
+        self._sending[session] = task
+        task.add_done_callback(lambda done: self._delivered(session, done))
+
+    async def _deliver(self, session: str) -> None:
+        while True:
+            self._again.discard(session)
+            work = Delivering(self._runtime, self._platform, session, self._name, self._report)
+            await work.run()
+            if session not in self._again:
+                return
+
+    def _delivered(self, session: str, task: asyncio.Task[None]) -> None:
+        self._sending.pop(session, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a reply was not delivered: %s", type(error).__name__)
+            log.error("a reply was not delivered", exc_info=error)
+
+    async def _report(self, update: Update, message: Message, why: str) -> None:
+        """A person does not get this piece."""
+        log.warning("%s: a piece is not delivered: %s", self._platform.channel, why)
+        if self._undelivered is None:
+            return
+        try:
+            told = self._undelivered(update, message, why)
+            if inspect.isawaitable(told):
+                await told
+        except Exception:
+            log.exception("the report of a piece that is not delivered")
+
+    async def _look_forever(self) -> None:
+        """Find what others have left: a process that died, `say`, `wake`, another door."""
+        while True:
+            try:
+                await self.begin_with_platform()
+                gateway = self._runtime.gateway
+                for session in await gateway.deliveries.waiting(self._platform.channel, AT_ONCE):
+                    self.deliver(session)
+            except StoreUnavailable:
+                pass
+            except Exception as error:
+                log.warning("%s: %s", self._platform.channel, type(error).__name__)
+            await asyncio.sleep(LOOK)
+
+    # Life
+
+    async def __aenter__(self) -> Courier:
+        self.begin()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def begin(self) -> None:
+        """Send from now on also what others have left."""
+        self._looking = asyncio.get_running_loop().create_task(self._look_forever())
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
         """The lifespan of a webhook's router: closes the courier when the application ends."""
+        self.begin()
         try:
             yield
         finally:
             await self.close()
 
-    async def close(self) -> None:
-        """Send the replies that are ready within 10 seconds, then disconnect.
-
-        The other replies stay in the history.
-        """
-        if self._lines:
-            _, late = await asyncio.wait(self._lines.values(), timeout=PATIENCE)
+    async def close(self, patience: float = PATIENCE) -> None:
+        """Send the replies that are ready within `patience` seconds, then disconnect. What is left
+        is sent by another process, or by the next one."""
+        self._closing = True
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+        if self._sending:
+            _, late = await asyncio.wait(self._sending.values(), timeout=patience)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._platform.close()
 
-    async def _bring(self, update: Update, following: Following) -> None:
-        submitted, reader = following
-        turn = submitted.turn
-        session, n = turn.session, turn.n
-        with reader:
-            record = await self._patiently(lambda: self._runtime.gateway.drain(reader, turn, None))
-        while record.open:  # streams are closed: this process is about to stop
-            await asyncio.sleep(0.1)
-            record = await self._patiently(lambda: self._runtime.gateway.turn(session, n))
-        for message in _messages(record):
-            await self._tell(update, message)
 
-    async def _patiently(self, read: Callable[[], Awaitable[TurnRecord]]) -> TurnRecord:
-        while True:
-            try:
-                return await read()
-            except StoreUnavailable:
-                await asyncio.sleep(1.0)
-
-    async def _tell(self, update: Update, message: Message) -> None:
-        for pause in (*PAUSES, None):
-            try:
-                await self._platform.send(update, message)
-                return
-            except Exception as error:
-                if pause is None:
-                    log.error("cannot send on %s: %s", self._platform.name, type(error).__name__)
-                    return
-                await asyncio.sleep(float(getattr(error, "retry_after", None) or pause))
-
-
-async def _in_turn(before: asyncio.Task[None] | None, work: Coroutine[Any, Any, None]) -> None:
-    if before is not None:
-        await asyncio.wait({before})
-    await work
-
-
-def _messages(record: TurnRecord) -> list[Message]:
-    """The messages to send for a finished turn: its replies, or the error."""
-    if record.status == "failed":
-        return [Message(record.error.message if record.error else "Something went wrong.")]
-    if record.merged_into is not None:  # that turn's own message brings them
-        return []
-    replies = record.reply.messages if record.reply else []
-    return [reply for reply in replies if reply.text or reply.attachments]
+__all__ = ["ChooseSession", "Courier", "HasGateway", "Platform", "Undelivered", "Update"]

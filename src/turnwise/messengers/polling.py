@@ -14,7 +14,14 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from turnwise.errors import StoreUnavailable
-from turnwise.messengers.courier import ChooseSession, Courier, HasGateway, Platform, Update
+from turnwise.messengers.courier import Courier
+from turnwise.messengers.platform import (
+    ChooseSession,
+    HasGateway,
+    Platform,
+    Undelivered,
+    Update,
+)
 
 log = logging.getLogger("turnwise.messenger")
 
@@ -34,7 +41,8 @@ class Polling:
     """`async with Polling(runtime, platform):` answers the platform's users inside the block.
 
     `session(update)` returns the session of an update, if it is not the platform's default: for
-    users with one session on several channels. `first_pause` is the pause in seconds after the
+    users with one session on several channels. `undelivered(update, message, reason)` is called for
+    each piece that a person does not get. `first_pause` is the pause in seconds after the
     first error; each later pause is twice as long, up to 30 seconds.
     """
 
@@ -44,14 +52,16 @@ class Polling:
         platform: PolledPlatform,
         *,
         session: ChooseSession | None = None,
+        undelivered: Undelivered | None = None,
         first_pause: float = 0.5,
     ) -> None:
         self._platform = platform
         self._first_pause = first_pause
-        self._courier = Courier(runtime, platform, session=session)
+        self._courier = Courier(runtime, platform, session=session, undelivered=undelivered)
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Polling:
+        self._courier.begin()
         self._task = asyncio.get_running_loop().create_task(self._poll_forever())
         return self
 
@@ -74,7 +84,8 @@ class Polling:
                 return await self._platform.updates()
             except Exception as error:  # polling continues after any error
                 log.warning("%s does not answer: %s", self._platform.name, type(error).__name__)
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
+                wanted = float(getattr(error, "retry_after", None) or 0)
+            await asyncio.sleep(max(wanted, pause * random.uniform(0.8, 1.2)))
             pause = min(LONGEST, 2 * pause)
 
     async def _take(self, update: Update) -> None:

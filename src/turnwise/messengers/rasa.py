@@ -3,25 +3,34 @@
     POST /webhooks/rest/webhook {"sender": "ada", "message": "Hi"}
     -> [{"recipient_id": "ada", "text": "Hello"}]
 
-Anyone who knows a sender's name can write as that sender: trust the widget, or use `authorize`.
+With `?stream=true` each message is a line of JSON, sent when it is said. The same
+`Idempotency-Key`, or `message_id`, is one turn, however often it comes. Anyone who knows a sender's
+name can write as that sender: trust the widget, or use `authorize`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+import orjson
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from turnwise.channels.access import Access, Authorize
 from turnwise.channels.problems import ProblemRoute
-from turnwise.conversation import Message
-from turnwise.errors import ReplyTimeout, StreamEnded
-from turnwise.messengers.courier import HasGateway
+from turnwise.conversation import Answer, Message
+from turnwise.conversation.events import TERMINAL
+from turnwise.errors import NotFound, ReplyTimeout, StreamEnded
+from turnwise.gateway.gateway import Gateway
+from turnwise.gateway.reader import Reader
+from turnwise.messengers.platform import HasGateway
 
 PATIENCE = 120.0
 """Seconds that a request waits for its reply."""
+RECENT = 10
+"""Messages among which a text may find what it answers."""
 
 
 class SaidIn(BaseModel):
@@ -29,15 +38,29 @@ class SaidIn(BaseModel):
 
     sender: str = Field("default", min_length=1, max_length=180, examples=["ada"])
     message: str = Field(min_length=1, examples=["Hi"])
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] | None = None
+    message_id: str | None = Field(None, min_length=1, max_length=200)
+
+
+class ButtonOut(BaseModel):
+    """A choice, and the message that chooses it."""
+
+    title: str
+    payload: str
 
 
 class ReplyOut(BaseModel):
-    """One message of the reply: a text or an image."""
+    """One message of the reply: a text, perhaps with buttons, an image, or another attachment."""
 
     recipient_id: str
     text: str | None = None
     image: str | None = None
+    attachment: str | None = None
+    buttons: list[ButtonOut] | None = None
+
+
+Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
+Stream = Annotated[bool, Query(description="Each message as a line of JSON, when it is said.")]
 
 
 def rest_webhook(
@@ -59,18 +82,29 @@ def rest_webhook(
         """Report that the channel is available."""
         return {"status": "ok"}
 
-    @routes.post("/webhook", response_model_exclude_none=True)
-    async def webhook(said: SaidIn, request: Request) -> list[ReplyOut]:
+    @routes.post("/webhook", response_model=list[ReplyOut], response_model_exclude_none=True)
+    async def webhook(
+        said: SaidIn, request: Request, key: Key = None, stream: Stream = False
+    ) -> Any:
         """The replies to one message; a sender's messages are answered in order."""
         session_id = session(said.sender)
         await access.to_session(request, session_id)
         gateway = runtime.gateway
-        metadata = {"channel": "rest", **said.metadata}
+        named = key or said.message_id
         submitted, reader = await gateway.submit_and_follow(
-            session_id, said.message, metadata=metadata, create=True
+            session_id,
+            said.message,
+            key=None if named is None else f"rest:{named}",
+            metadata={"channel": "rest", **(said.metadata or {})},
+            answers=await _typed(gateway, session_id, said.message),
+            create=True,
         )
+        turn = submitted.turn
+        if stream:
+            lines = _lines(gateway, reader, said.sender, turn.n)
+            return StreamingResponse(lines, media_type="application/x-ndjson")
         with reader:
-            record = await gateway.drain(reader, submitted.turn, PATIENCE)
+            record = await gateway.drain(reader, turn, PATIENCE)
         if record.open:  # the turn continues, and an empty list would mean that there is no reply
             raise StreamEnded() if reader.closed else ReplyTimeout()
         if record.error is not None:
@@ -81,10 +115,64 @@ def rest_webhook(
     return routes
 
 
+async def _typed(gateway: Gateway, session: str, text: str) -> list[Answer]:
+    """What a text answers: a choice of a question that waits, or its number."""
+    try:
+        history = await gateway.history(session, limit=RECENT)
+    except NotFound:
+        return []
+    for message in reversed(history.messages):
+        if message.ask is not None and message.ask.id in history.asks:
+            choice = message.ask.typed(text)
+            if choice is not None:
+                return [Answer(message.ask.id, choice)]
+    return []
+
+
+async def _lines(gateway: Gateway, reader: Reader, sender: str, n: int) -> AsyncIterator[bytes]:
+    """Each message of a turn as a line; a connection that ends without the last line, which is
+    empty of text, has lost some."""
+    with reader:
+        told = 0
+        texts: dict[int, str] = {}
+        while not (reader.ended or reader.closed):
+            events = await reader.read()
+            over = any(event.type in TERMINAL for event in events)
+            for event in events:
+                if event.type == "turn.started":
+                    texts = {}
+                elif event.type == "delta":
+                    found = event.json()
+                    place = found.get("index", 0)
+                    texts[place] = texts.get(place, "") + found["text"]
+                elif event.type == "message.ended" and not over:
+                    place = event.json().get("index", 0)
+                    if place == told:
+                        told += 1
+                        yield _line(ReplyOut(recipient_id=sender, text=texts.get(place, "")))
+        if reader.closed:
+            return
+    record = await gateway.turn(reader.session, n)
+    if record.error is not None:
+        yield _line(ReplyOut(recipient_id=sender, text=record.error.message))
+    for reply in (record.reply.messages if record.reply else [])[told:]:
+        for out in _out(sender, reply):
+            yield _line(out)
+
+
+def _line(out: ReplyOut) -> bytes:
+    return orjson.dumps(out.model_dump(exclude_none=True)) + b"\n"
+
+
 def _out(sender: str, message: Message) -> list[ReplyOut]:
-    found = [ReplyOut(recipient_id=sender, text=message.text)] if message.text else []
-    return found + [
-        ReplyOut(recipient_id=sender, image=one.url)
-        for one in message.attachments
-        if one.type.startswith("image")
-    ]
+    found = []
+    if message.text or message.ask is not None:
+        out = ReplyOut(recipient_id=sender, text=message.text)
+        if message.ask is not None and message.ask.choices:
+            out.buttons = [ButtonOut(title=one, payload=one) for one in message.ask.choices]
+        found.append(out)
+    for one in message.attachments:
+        image = one.type.startswith("image")
+        more = {"image": one.url} if image else {"attachment": one.url}
+        found.append(ReplyOut(recipient_id=sender, **more))
+    return found

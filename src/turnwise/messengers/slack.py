@@ -3,13 +3,15 @@
     slack = Slack(token, signing_secret)
     app.include_router(slack_webhook(runtime, slack))    # POST /webhooks/slack
 
-Direct messages are the session `slack:<team>:<channel>`; when the bot is mentioned it answers in
-a thread, and each thread is a separate session. Needs the extra: pip install 'turnwise[slack]'.
+Direct messages are the session `slack:<app>:<team>:<channel>`; when the bot is mentioned it answers
+in a thread, and each thread is a separate session, in which it needs no further mention. Needs the
+extra: pip install 'turnwise[slack]'.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html import unescape
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +19,28 @@ from fastapi import APIRouter, Request, Response
 
 from turnwise.channels.problems import ProblemRoute
 from turnwise.conversation import Attachment, Message
-from turnwise.errors import ConfigurationError, MissingExtra
-from turnwise.messengers.courier import ChooseSession, Courier, HasGateway, Platform, Update
+from turnwise.errors import ConfigurationError, MissingExtra, StoreUnavailable
+from turnwise.messengers.courier import Courier
+from turnwise.messengers.markup import Run, runs, split
+from turnwise.messengers.platform import ChooseSession, HasGateway, Platform, Refused, Update
+from turnwise.messengers.telegram import data_in
 
 if TYPE_CHECKING:
     from slack_bolt.async_app import AsyncApp
 
-LONGEST_TEXT = 4000
-"""Maximum characters of a message that Slack shows without truncation."""
-_MENTION = re.compile(r"<@[A-Z0-9]+>\s*")
+LONGEST_TEXT, MARKS = 4000, 100
+"""Characters of a message that Slack shows without truncation, and room for the marks in it."""
+PASSING = {
+    "ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable",
+    "request_timeout", "team_added_to_org", "accesslimited",
+}  # fmt: skip
+"""Errors after which the same call may succeed; all others are for good."""
+SPOKEN = (None, "file_share", "thread_broadcast", "me_message")
+"""Subtypes of events that are something that a person said."""
+ACTION = "turnwise:"
 _AS_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_MARKS = {"bold": "*", "italic": "_", "strike": "~", "code": "`"}
+_REFERENCE = re.compile(r"<([^<>|]+)(?:\|([^<>]*))?>")
 
 
 class RateLimited(Exception):
@@ -38,13 +52,17 @@ class RateLimited(Exception):
 
 
 class Slack(Platform):
-    """A bot in a workspace. `token` is the bot's (xoxb-...); `api` another server than Slack's."""
+    """A bot in a workspace. `token` is the bot's (xoxb-...); `api` another server than Slack's.
+    With `follow` the bot answers in a thread, once it has been mentioned there, whoever writes."""
 
     name = "slack"
 
-    def __init__(self, token: str, signing_secret: str, *, api: str | None = None) -> None:
+    def __init__(
+        self, token: str, signing_secret: str, *, api: str | None = None, follow: bool = True
+    ) -> None:
         try:
             from slack_bolt.async_app import AsyncApp
+            from slack_bolt.authorization import AuthorizeResult
             from slack_sdk.web.async_client import AsyncWebClient
         except ImportError:
             raise MissingExtra("Slack", "slack") from None
@@ -52,62 +70,220 @@ class Slack(Platform):
             raise ConfigurationError("Slack needs the bot's token and the app's signing secret.")
         options: dict[str, Any] = {"base_url": f"{api.rstrip('/')}/"} if api else {}
         self._client = AsyncWebClient(token, **options)
+        self._follow = follow
+        self._bot: dict[str, Any] = {}
+
+        async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
+            # Bolt's own asks Slack at the first event, and acknowledges that if Slack is away.
+            return AuthorizeResult(
+                enterprise_id=enterprise_id, team_id=team_id, bot_token=token,
+                bot_id=self._bot.get("bot_id"), bot_user_id=self._bot.get("user_id"),
+            )  # fmt: skip
+
         self.app: AsyncApp = AsyncApp(
             client=self._client,
+            authorize=authorize,
             signing_secret=signing_secret,
             process_before_response=True,  # acknowledged when it is stored
         )
 
+    @property
+    def channel(self) -> str:
+        return f"slack:{self._bot.get('bot_id', '')}"
+
+    async def start(self) -> None:
+        """Learn who the bot is. Raises StoreUnavailable while Slack does not say it: then an event
+        is not acknowledged, and Slack sends it again."""
+        try:
+            self._bot = dict((await self._client.auth_test()).data)  # type: ignore[arg-type]
+        except Exception as error:
+            raise StoreUnavailable("Slack does not say who the bot is.") from error
+
+    # Receiving
+
     def update(self, body: dict[str, Any]) -> Update | None:
         """The message in an event; None if it contains no message to the bot."""
-        event = body["event"]
-        spoken = event.get("subtype") in (None, "file_share") and not event.get("bot_id")
-        direct = event.get("channel_type") == "im"
-        if not spoken or not (direct or event["type"] == "app_mention"):
+        event = body.get("event") or {}
+        channel, stamp = event.get("channel"), event.get("ts")
+        spoken = event.get("subtype") in SPOKEN and not event.get("bot_id")
+        if not spoken or event.get("edited") or not channel or not stamp:
             return None
-        text = unescape(_MENTION.sub("", event.get("text") or "")).strip()
+        direct, thread = event.get("channel_type") == "im", event.get("thread_ts")
+        mentioned = event.get("type") == "app_mention"
+        if mentioned and str(channel).startswith("D"):
+            return None  # Slack sends it as a direct message, too
+        follows = self._follow and thread is not None and not self._mentions(event)
+        if not (direct or mentioned or follows):
+            return None
         attachments = [
             Attachment(one["mimetype"], one["url_private"], one.get("name"), one.get("size"))
             for one in event.get("files") or ()
             if one.get("mimetype") and one.get("url_private")
         ]
+        text = self._heard(event.get("text") or "")
         if not text and not attachments:
             return None
-        session = f"slack:{body['team_id']}:{event['channel']}"
-        thread = event.get("thread_ts")
-        if not direct:
-            thread = thread or event["ts"]
-            session = f"{session}:{thread}"
-        return Update(
-            id=body["event_id"],
-            session=session,
+        made = Update(
+            id=event.get("client_msg_id") or body.get("event_id") or f"{channel} {stamp}",
             text=text,
-            to=(event["channel"], thread),
             attachments=attachments,
-            metadata={"from": event.get("user")},
+            metadata={"from": event.get("user"), "ts": stamp},
+            **self._where(body, channel, None if direct else thread or stamp, thread),
+        )
+        made.known = not direct and not mentioned
+        return made
+
+    def _where(
+        self, body: dict[str, Any], channel: str, own: str | None, thread: str | None
+    ) -> dict[str, Any]:
+        """The session, its earlier name, and the address. `own`: the thread that is a session."""
+        given = body.get("team_id") or self._bot.get("team_id")
+        team = next((a.get("team_id") for a in body.get("authorizations") or ()), given)
+        place = f"{team}:{channel}" + (f":{own}" if own else "")
+        app = body.get("api_app_id") or self._bot.get("bot_id")
+        to = {"channel": channel, "thread": own or thread}
+        return {"session": f"slack:{app}:{place}", "earlier": f"slack:{place}", "to": to}
+
+    def _mentions(self, event: dict[str, Any]) -> bool:
+        """Whether the bot is named: then there is an event of that."""
+        return f"<@{self._bot.get('user_id')}" in (event.get("text") or "")
+
+    def _heard(self, text: str) -> str:
+        """What a person reads on Slack, without the bot's own name."""
+        own = self._bot.get("user_id")
+
+        def read(found: re.Match[str]) -> str:
+            target, label = found.group(1), found.group(2)
+            if target.startswith("@"):
+                return "" if target[1:] == own else f"\0@{target[1:]}\1"
+            if target.startswith("#"):
+                return f"#{label or target[1:]}"
+            if target.startswith("!"):
+                return f"@{label or target[1:].partition('^')[0]}"
+            address = target.removeprefix("mailto:").removeprefix("tel:")
+            return address if label in (None, "", address) else f"{label} ({address})"
+
+        heard = unescape(_REFERENCE.sub(read, text)).replace("\0", "<").replace("\1", ">")
+        return " ".join(heard.split(" ")).strip()
+
+    def pressed(self, body: dict[str, Any]) -> Update | None:
+        """The button that was pressed."""
+        (action, *_) = body.get("actions") or [{}]
+        ask, _, number = str(action.get("action_id", "")).removeprefix(ACTION).rpartition("|")
+        channel = (body.get("channel") or {}).get("id")
+        message = body.get("message") or {}
+        if not ask or not number.isdecimal() or not channel:
+            return None
+        body = {"team_id": (body.get("team") or {}).get("id"), **body}
+        thread = message.get("thread_ts")
+        own = None if channel.startswith("D") else thread
+        made = Update(
+            id=f"{action.get('action_ts')} {ask}",
+            text=str((action.get("text") or {}).get("text", number)),
+            metadata={"from": (body.get("user") or {}).get("id")},
+            **self._where(body, channel, own, thread),
+        )
+        made.pressed = ask, int(number)
+        return made
+
+    # Sending
+
+    def pieces(self, message: Message) -> list[Message]:
+        """Texts in Slack's own markup, then each attachment; the buttons of a question are with its
+        last text."""
+        said = runs(message.text)
+        limit = LONGEST_TEXT - (MARKS if any(run.styles for run in said) else 0)
+        found = [Message("".join(map(_marked, piece))) for piece in split(said, limit)]
+        if message.ask is not None and message.ask.choices:
+            found = found or [Message("?")]
+            found[-1].ask = message.ask
+        return [*found, *(Message(attachments=[one]) for one in message.attachments)]
+
+    async def send(self, update: Update, message: Message) -> str | None:
+        """Send a piece to where the question came from. Raises Refused, RateLimited."""
+        channel, thread = update.to["channel"], update.to["thread"]
+        text = message.text
+        if message.attachments:
+            (attachment,) = message.attachments
+            if not attachment.url.startswith(("http://", "https://")):
+                await self._upload(update, attachment)
+                return None
+            text = f"<{attachment.url}|{attachment.name or attachment.type}>"
+        more = {"blocks": _blocks(message)} if message.ask is not None else {}
+        sent = await self._call(
+            self._client.chat_postMessage, channel=channel, thread_ts=thread, text=text, **more
+        )
+        return str(sent.get("ts")) if sent.get("ts") else None
+
+    async def _upload(self, update: Update, attachment: Attachment) -> None:
+        url = attachment.url
+        content = data_in(url) if url.startswith("data:") else await self.fetch(update.session, url)
+        await self._call(
+            self._client.files_upload_v2,
+            channel=update.to["channel"],
+            thread_ts=update.to["thread"],
+            content=content,
+            filename=attachment.name or "file",
         )
 
-    async def send(self, update: Update, message: Message) -> None:
-        """Send a message of the reply to where the question came from; a long one in pieces."""
-        texts = [
-            message.text[start : start + LONGEST_TEXT].translate(_AS_TEXT)
-            for start in range(0, len(message.text), LONGEST_TEXT)
-        ]
-        links = [f"<{one.url}|{one.name or one.type}>" for one in message.attachments]
-        for text in texts + links:
-            await self._post(update, text)
+    async def edit(self, update: Update, id: str, message: Message) -> bool:
+        """Change a text that was sent."""
+        if message.attachments:
+            return False
+        more = {"blocks": _blocks(message)} if message.ask is not None else {}
+        await self._call(
+            self._client.chat_update, channel=update.to["channel"], ts=id, text=message.text, **more
+        )
+        return True
 
-    async def _post(self, update: Update, text: str) -> None:
+    async def _call(self, method: Any, **arguments: Any) -> Any:
+        """A call of Slack's API. Raises Refused for what it will never do."""
         from slack_sdk.errors import SlackApiError
 
-        channel, thread = update.to
         try:
-            await self._client.chat_postMessage(channel=channel, thread_ts=thread, text=text)
+            return await method(**arguments)
         except SlackApiError as error:
-            if error.response.status_code == 429:
-                wait = error.response.headers.get("Retry-After", "1")
-                raise RateLimited(float(wait)) from None
-            raise
+            response: Any = error.response
+            if response.status_code == 429:
+                raise RateLimited(float(response.headers.get("Retry-After", "1"))) from None
+            name = str(response.get("error") or "")
+            if response.status_code >= 500 or name in PASSING or not name:
+                raise
+            raise Refused(name) from None
+
+
+def _marked(run: Run) -> str:
+    """A run in Slack's markup, whose marks end where it ends."""
+    text = run.text.translate(_AS_TEXT)
+    styles = dict(run.styles)
+    if "pre" in styles:
+        return f"```\n{text}\n```"
+    for name, mark in _MARKS.items():
+        if name in styles and text.strip():
+            head = text[: len(text) - len(text.lstrip())]
+            tail = text[len(text.rstrip()) :]
+            text = f"{head}{mark}{text.strip()}{mark}{tail}"
+    if styles.get("link", "").startswith(("http://", "https://", "mailto:")):
+        text = f"<{styles['link']}|{text}>"
+    if "quote" in styles:
+        text = "\n".join(f"&gt; {line}" if line else line for line in text.split("\n"))
+    return text
+
+
+def _blocks(message: Message) -> Sequence[dict[str, Any]]:
+    """The text and the buttons of a question."""
+    assert message.ask is not None
+    buttons = [
+        {
+            "type": "button",
+            "action_id": f"{ACTION}{message.ask.id}|{i}",
+            "text": {"type": "plain_text", "text": choice[:75]},
+        }
+        for i, choice in enumerate(message.ask.choices or [])
+    ]
+    text = {"type": "section", "text": {"type": "mrkdwn", "text": message.text[:3000]}}
+    rows = [buttons[at : at + 25] for at in range(0, len(buttons), 25)]
+    return [text, *({"type": "actions", "elements": row} for row in rows)]
 
 
 def slack_webhook(
@@ -115,9 +291,10 @@ def slack_webhook(
 ) -> APIRouter:
     """A route for a FastAPI application that Slack calls: POST /webhooks/slack.
 
-    It is the Request URL of the app's event subscriptions `message.im` and `app_mention`. Requests
-    that Slack has not signed are refused; an event is acknowledged when it is stored, and repeated
-    deliveries are recognised by their id. `session(update)` chooses the session.
+    It is the Request URL of the app's event subscriptions `message.im` and `app_mention` (and
+    `message.channels`, to follow threads), and of its interactivity. Requests that Slack has not
+    signed are refused; an event is acknowledged when it is stored, and repeated deliveries are
+    recognised by their id. `session(update)` chooses the session.
     """
     from slack_bolt.adapter.fastapi.async_handler import AsyncSlackRequestHandler
 
@@ -126,12 +303,21 @@ def slack_webhook(
     routes = APIRouter(route_class=ProblemRoute, tags=["messengers"], lifespan=courier.lifespan)
 
     async def take(body: dict[str, Any]) -> None:
+        await courier.begin_with_platform()
         update = slack.update(body)
         if update is not None:
             await courier.take(update)
 
+    async def press(ack: Any, body: dict[str, Any]) -> None:
+        await courier.begin_with_platform()
+        update = slack.pressed(body)
+        if update is not None:
+            await courier.take(update)
+        await ack()
+
     slack.app.event("message")(take)
     slack.app.event("app_mention")(take)
+    slack.app.action(re.compile(f"^{ACTION}"))(press)
 
     @routes.post("/webhooks/slack", response_class=Response)
     async def webhook(request: Request) -> Response:

@@ -4,41 +4,66 @@
     async with runtime, Polling(runtime, telegram): ...            # no public address needed
     app.include_router(telegram_webhook(runtime, telegram, secret))  # Telegram calls us
 
-A chat is the session `telegram:<chat id>`. Needs the extra: pip install 'turnwise[telegram]'.
+A chat is the session `telegram:<bot id>:<chat id>`, a topic of a group `...:<topic id>`. Needs the
+extra: pip install 'turnwise[telegram]'.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from base64 import b64decode
 from collections.abc import Sequence
 from secrets import compare_digest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
+import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
+from turnwise import telemetry
 from turnwise.channels.problems import ProblemRoute
 from turnwise.conversation import Attachment, Message
 from turnwise.errors import ConfigurationError, Invalid, MissingExtra, Unauthorized
-from turnwise.messengers.courier import ChooseSession, Courier, HasGateway, Update
+from turnwise.messengers import telegram_updates
+from turnwise.messengers.courier import Courier
+from turnwise.messengers.markup import Run, runs, split
+from turnwise.messengers.platform import ChooseSession, HasGateway, Moved, Refused, Update
 from turnwise.messengers.polling import PolledPlatform
 
 if TYPE_CHECKING:
     import aiogram
-    from aiogram import types
+
+log = logging.getLogger("turnwise.messenger")
 
 LONGEST_TEXT = 4096
-"""Maximum number of characters that Telegram accepts in one message."""
+"""Maximum length of a message, in UTF-16 code units, in which Telegram counts entities."""
 WAIT = 25.0
 """Seconds that Telegram keeps a request for updates open."""
+ALBUM = 1.0
+"""Seconds that the other pictures of an album are waited for."""
+KINDS = ["message", "edited_message", "callback_query"]
+LINKS = ("http://", "https://", "tg://", "mailto:")
 SECRET = "X-Telegram-Bot-Api-Secret-Token"
+_ENTITIES = {
+    "bold": "bold", "italic": "italic", "strike": "strikethrough", "code": "code", "pre": "pre",
+    "link": "text_link", "quote": "blockquote",
+}  # fmt: skip
+
+
+def units(text: str) -> int:
+    """The length of a text in UTF-16 code units."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 class Telegram(PolledPlatform):
-    """A bot on Telegram. `api` is the URL of a Bot API server other than Telegram's."""
+    """A bot on Telegram. `api` is the URL of a Bot API server other than Telegram's. With
+    `addressed` the bot answers in groups only what mentions it, replies to it, or is a command."""
 
     name = "telegram"
 
-    def __init__(self, token: str, *, api: str | None = None) -> None:
+    def __init__(self, token: str, *, api: str | None = None, addressed: bool = False) -> None:
         try:
             import aiogram
             from aiogram.client.session.aiohttp import AiohttpSession
@@ -51,58 +76,222 @@ class Telegram(PolledPlatform):
             self._bot: aiogram.Bot = aiogram.Bot(token, session=AiohttpSession(api=server))
         except TokenValidationError as error:
             raise ConfigurationError(f"This is not the token of a Telegram bot: {error}") from None
+        self._addressed = addressed
+        self._names: tuple[str, int] | None = None
         self._offset = 0
+
+    @property
+    def channel(self) -> str:
+        return f"telegram:{self._bot.id}"
+
+    async def start(self) -> None:
+        """Learn the bot's name, if it must know when it is addressed."""
+        if self._addressed:
+            me = await self._bot.get_me()
+            self._names = f"@{me.username}".casefold(), me.id
 
     async def close(self) -> None:
         """Disconnect."""
         await self._bot.session.close()
 
+    # Receiving
+
     async def updates(self) -> Sequence[Update]:
         """The next updates, within 25 seconds; each request confirms the previous updates."""
-        found = await self._bot.get_updates(
-            offset=self._offset,
-            timeout=int(WAIT),
-            allowed_updates=["message"],
-            request_timeout=int(WAIT) + 10,
-        )
+        found = await self._get(int(WAIT))
+        if found and _album(found[-1]) is not None:  # the rest of it may be on its way
+            await asyncio.sleep(ALBUM)
+            found = await self._get(0)
         if found:
-            self._offset = found[-1].update_id + 1
-        return [update for one in found if (update := self.update(one)) is not None]
+            self._offset = int(found[-1]["update_id"]) + 1
+        return self.read(found)
 
-    def update(self, given: types.Update) -> Update | None:
-        """The message in an update; None if it contains no message to the bot."""
-        message = given.message
-        if message is None:
-            return None
-        attachments = []
-        if message.photo:
-            attachments.append(Attachment("image", f"telegram:{message.photo[-1].file_id}"))
-        if message.document:
-            name = message.document.file_name
-            attachments.append(Attachment("file", f"telegram:{message.document.file_id}", name))
-        text = message.text or message.caption or ""
-        if not text and not attachments:
-            return None
-        who = message.from_user
-        return Update(
-            id=str(given.update_id),
-            session=f"telegram:{message.chat.id}",
-            text=text,
-            to=message.chat.id,
-            attachments=attachments,
-            metadata={"from": who.first_name, "language": who.language_code} if who else {},
+    async def _get(self, wait: int) -> list[dict[str, Any]]:
+        """Updates as they come: aiogram decodes all of them or none."""
+        from aiogram.methods import GetUpdates
+
+        class Raw(GetUpdates):
+            __returning__ = list[dict[str, Any]]
+
+        method = Raw(offset=self._offset, timeout=wait, allowed_updates=KINDS)
+        got: Any = await self._bot(method, request_timeout=wait + 10)
+        return list(got)
+
+    def read(self, found: Sequence[dict[str, Any]]) -> list[Update]:
+        """The messages to the bot in some updates, an album as one; what cannot be read is logged,
+        counted and passed over."""
+        from aiogram import types
+
+        updates: list[Update] = []
+        albums: dict[str, Update] = {}
+        for raw in found:
+            try:
+                given = types.Update.model_validate(raw)
+            except ValidationError as error:
+                telemetry.SKIPPED.labels(self.name).inc()
+                kinds = [key for key in raw if key != "update_id"]
+                wrong = error.errors()[0]["loc"]
+                log.warning("update %s (%s) cannot be read: %s", raw.get("update_id"), kinds, wrong)
+                continue
+            update = telegram_updates.read(given, self._bot.id, self._names)
+            album = _album(raw)
+            if update is None:
+                continue
+            if album is not None and album in albums:
+                first = albums[album]
+                first.attachments = [*first.attachments, *update.attachments]
+                first.text = first.text or update.text
+                continue
+            if album is not None:
+                albums[album] = update
+            updates.append(update)
+        return updates
+
+    # Sending
+
+    def pieces(self, message: Message) -> list[Message]:
+        """Texts of at most 4,096 units with their entities, then each attachment; the buttons of a
+        question are with its last text."""
+        texts = split(runs(message.text), LONGEST_TEXT, units)
+        found = [
+            Message("".join(run.text for run in piece), metadata={"entities": _entities(piece)})
+            for piece in texts
+        ]
+        if message.ask is not None and message.ask.choices:
+            found = found or [Message("?")]
+            found[-1].ask = message.ask
+        return [*found, *(Message(attachments=[one]) for one in message.attachments)]
+
+    async def send(self, update: Update, message: Message) -> str | None:
+        """Send a piece. Raises Refused, Moved, and what aiogram raises for what may pass."""
+        from aiogram import exceptions
+
+        try:
+            sent = await self._send(update, message)
+        except exceptions.TelegramMigrateToChat as moved:
+            chat = moved.migrate_to_chat_id
+            to = {**telegram_updates.place(update.to), "chat": chat}
+            raise Moved(to, f"{self.channel}:{chat}") from None
+        except (
+            exceptions.TelegramForbiddenError,
+            exceptions.TelegramNotFound,
+            exceptions.TelegramEntityTooLarge,
+            exceptions.TelegramBadRequest,
+        ) as error:
+            raise Refused(type(error).__name__) from error
+        return str(sent.message_id)
+
+    async def _send(self, update: Update, message: Message) -> Any:
+        to = telegram_updates.place(update.to)
+        where: dict[str, Any] = {"chat_id": to["chat"], "message_thread_id": to.get("topic")}
+        if not message.attachments:
+            return await self._bot.send_message(
+                text=message.text,
+                entities=_as_entities(message),
+                reply_markup=_keyboard(message),
+                **where,
+            )
+        (attachment,) = message.attachments
+        file = await self._file(update, attachment)
+        match attachment.type.partition("/")[0]:
+            case "image":
+                return await self._bot.send_photo(photo=file, **where)
+            case "audio":
+                return await self._bot.send_audio(audio=file, **where)
+            case "video":
+                return await self._bot.send_video(video=file, **where)
+        return await self._bot.send_document(document=file, **where)
+
+    async def _file(self, update: Update, attachment: Attachment) -> Any:
+        """What Telegram is given: its own id, an address that it fetches, or the bytes."""
+        from aiogram.types import BufferedInputFile
+
+        url = attachment.url
+        if url.startswith("telegram:"):
+            return url.removeprefix("telegram:")
+        if url.startswith(("http://", "https://")):
+            return url
+        if url.startswith("data:"):
+            content = data_in(url)
+        else:
+            content = await self.fetch(update.session, url)
+        return BufferedInputFile(content, attachment.name or "file")
+
+    async def edit(self, update: Update, id: str, message: Message) -> bool:
+        """Change a text that was sent."""
+        if message.attachments:
+            return False
+        await self._bot.edit_message_text(
+            text=message.text,
+            chat_id=telegram_updates.place(update.to)["chat"],
+            message_id=int(id),
+            entities=_as_entities(message),
+            reply_markup=_keyboard(message),
         )
+        return True
 
-    async def send(self, update: Update, message: Message) -> None:
-        """Send a message of the reply; a long text in pieces, an image by its URL."""
-        text = message.text
-        for start in range(0, len(text), LONGEST_TEXT):
-            await self._bot.send_message(update.to, text[start : start + LONGEST_TEXT])
-        for attachment in message.attachments:
-            if attachment.type.startswith("image"):
-                await self._bot.send_photo(update.to, attachment.url)
-            else:
-                await self._bot.send_document(update.to, attachment.url)
+    async def taken(self, update: Update) -> None:
+        """A pressed button stops to wait."""
+        pressed = update.note.get("telegram_callback")
+        if pressed is not None:
+            await self._bot.answer_callback_query(pressed)
+
+    async def typing(self, update: Update) -> None:
+        """Show that an answer is being made."""
+        to = telegram_updates.place(update.to)
+        await self._bot.send_chat_action(to["chat"], "typing", message_thread_id=to.get("topic"))
+
+
+def data_in(url: str) -> bytes:
+    """The bytes of a data URL. Raises Refused."""
+    head, _, body = url.partition(",")
+    try:
+        return b64decode(body) if head.endswith(";base64") else unquote_to_bytes(body)
+    except ValueError:
+        raise Refused("the data URL cannot be read") from None
+
+
+def _album(raw: dict[str, Any]) -> str | None:
+    message = raw.get("message")
+    return message.get("media_group_id") if isinstance(message, dict) else None
+
+
+def _entities(piece: Sequence[Run]) -> list[dict[str, Any]]:
+    """The styles of a piece, in Telegram's terms and units."""
+    found: list[dict[str, Any]] = []
+    at = 0
+    for run in piece:
+        length = units(run.text)
+        for name, value in run.styles:
+            if name == "link" and not value.startswith(LINKS):
+                continue
+            entity: dict[str, Any] = {"type": _ENTITIES[name], "offset": at, "length": length}
+            if name == "link":
+                entity["url"] = value
+            elif name == "pre" and value:
+                entity["language"] = value
+            found.append(entity)
+        at += length
+    return found
+
+
+def _as_entities(message: Message) -> Any:
+    from aiogram.types import MessageEntity
+
+    given = message.metadata.get("entities", ())
+    return [MessageEntity(**entity) for entity in given] or None
+
+
+def _keyboard(message: Message) -> Any:
+    from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup
+
+    if message.ask is None or not message.ask.choices:
+        return None
+    rows = [
+        [InlineKeyboardButton(text=choice, callback_data=f"{message.ask.id}|{i}")]
+        for i, choice in enumerate(message.ask.choices)
+    ]
+    return InlineKeyboardMarkup(inline_keyboard=rows)
 
 
 def telegram_webhook(
@@ -117,6 +306,7 @@ def telegram_webhook(
         raise ConfigurationError("A Telegram webhook needs a secret.")
     courier = Courier(runtime, telegram, session=session)
     routes = APIRouter(route_class=ProblemRoute, tags=["messengers"], lifespan=courier.lifespan)
+    albums: dict[str, list[dict[str, Any]]] = {}
 
     @routes.post("/webhooks/telegram", response_class=Response)
     async def webhook(request: Request) -> Response:
@@ -124,18 +314,27 @@ def telegram_webhook(
         given = request.headers.get(SECRET, "").encode("utf-8", "replace")
         if not compare_digest(given, secret.encode()):
             raise Unauthorized()
-        update = telegram.update(_parsed(await request.body()))
-        if update is not None:
+        raw = _parsed(await request.body())
+        album = _album(raw)
+        if album is None:
+            found = [raw]
+        else:  # its pictures come one by one: the first request waits for the others
+            albums.setdefault(album, []).append(raw)
+            await asyncio.sleep(ALBUM)
+            found = albums.pop(album, [])
+        for update in telegram.read(sorted(found, key=lambda one: one["update_id"])):
             await courier.take(update)
         return Response()
 
     return routes
 
 
-def _parsed(body: bytes) -> types.Update:
-    from aiogram import types
-
+def _parsed(body: bytes) -> dict[str, Any]:
+    """An update, of which only that it is one is known. Raises Invalid."""
     try:
-        return types.Update.model_validate_json(body)
-    except ValidationError:
-        raise Invalid("This is not a Telegram update.") from None
+        found = orjson.loads(body)
+        if isinstance(found, dict) and isinstance(found["update_id"], int):
+            return found
+    except (ValueError, KeyError):
+        pass
+    raise Invalid("This is not a Telegram update.")

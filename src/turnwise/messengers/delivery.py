@@ -1,0 +1,266 @@
+"""Delivering: sends a session's turns to its chat, in order, piece by piece.
+
+A piece is a part of a message that the platform takes in one call. What has become of it is noted
+before the next one is sent: so it is sent once, unless a process dies between the platform's answer
+and the note. A message is sent when it is said, also while its turn goes on. If an attempt is made
+anew, a piece with the same text in the same place counts as sent; another text is sent as an edit,
+where the platform can, and else as a new message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from turnwise import telemetry
+from turnwise.conversation import Attachment, Message, TurnRecord
+from turnwise.conversation.events import TERMINAL
+from turnwise.errors import ClaimLost, NotFound, StoreUnavailable
+from turnwise.messengers.platform import HasGateway, Moved, Platform, Refused, Update
+
+LEASE = 20.0
+"""Seconds that this process is the one that sends, after its last word."""
+BEAT = 6.0
+"""Seconds between two words while a turn is waited for."""
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Seconds between attempts to send."""
+GIVE_UP = 600.0
+"""Seconds after which a piece is given up."""
+SOON, TYPING = 1.0, 4.0
+"""Seconds until the first sign that an answer is being made, and between two of them."""
+AWAY = 1.0
+"""Seconds between two attempts while the store is away."""
+ERROR = 1_000_000
+"""The place of the words about a failure, behind all messages."""
+
+Report = Callable[[Update, Message, str], Awaitable[None]]
+
+
+class Sent(NamedTuple):
+    """What has become of a piece: the place of its message and its own, "sent", "refused" or "given
+    up", what it was, the platform's id of it, the attempt that said it, and why it was not sent."""
+
+    message: int
+    piece: int
+    state: str
+    what: str
+    id: str | None
+    attempt: int
+    why: str | None
+
+
+class Delivering:
+    """One stretch of sending: until all that has been said in the session was sent."""
+
+    def __init__(
+        self, runtime: HasGateway, platform: Platform, session: str, name: str, report: Report
+    ) -> None:
+        self._runtime = runtime
+        self._platform = platform
+        self._session = session
+        self._name = name
+        self._report = report
+        self._noted_at = 0.0
+
+    async def run(self) -> None:
+        """Send, unless another process does."""
+        deliveries = self._runtime.gateway.deliveries
+        channel = self._platform.channel
+        found = await self._patiently(
+            lambda: deliveries.begin(self._session, channel, self._name, LEASE)
+        )
+        if found is None:
+            return
+        self._noted_at = time.monotonic()
+        try:
+            while found.delivered < found.last:
+                n = found.delivered + 1
+                self._n, self._update = n, Update(f"turn {n}", self._session, "", found.to)
+                self._sent = [Sent(*one) for one in found.turns.get(str(n), ())]
+                found = await self._turn(n)
+        except (ClaimLost, NotFound):
+            return  # another one sends by now, or the session is gone
+        finally:
+            with contextlib.suppress(StoreUnavailable):
+                await deliveries.leave(self._session, self._name)
+
+    async def _turn(self, n: int) -> Any:
+        """Send all of a turn, and return what is to be sent then."""
+        try:
+            record = await self._patiently(lambda: self._runtime.gateway.turn(self._session, n))
+        except NotFound:  # a reset has removed it
+            return await self._note(over=True)
+        if record.open:
+            record = await self._while_it_goes_on(record)
+        if not record.superseded:
+            for place, message in _messages(record):
+                await self._say(place, message, record.attempt)
+        return await self._note(over=True)
+
+    # While the turn goes on
+
+    async def _while_it_goes_on(self, record: TurnRecord) -> TurnRecord:
+        """Send each message when it is complete; returns the turn's record at its end."""
+        gateway, n = self._runtime.gateway, record.n
+        texts: dict[int, str] = {}
+        attempt = record.attempt
+        async with self._typing():
+            with gateway.follow(self._session, record.first_event - 1, turn=n) as reader:
+                while not (reader.ended or reader.closed):
+                    try:
+                        events = await reader.read(timeout=BEAT)
+                    except StoreUnavailable:
+                        continue
+                    await self._beat()
+                    over = any(event.type in TERMINAL for event in events)
+                    for event in events:
+                        if event.type == "turn.started":
+                            attempt, texts = event.json()["attempt"], {}
+                        elif event.type == "delta":
+                            told = event.json()
+                            place = told.get("index", 0)
+                            texts[place] = texts.get(place, "") + told["text"]
+                        elif event.type == "message.ended" and not over:
+                            place = event.json().get("index", 0)
+                            await self._say(place, Message(texts.get(place, "")), attempt)
+            while True:  # where streams are closed, this process is about to stop
+                record = await self._patiently(lambda: gateway.turn(self._session, n))
+                if not record.open:
+                    return record
+                await asyncio.sleep(0.1)
+                await self._beat()
+
+    @contextlib.asynccontextmanager
+    async def _typing(self) -> AsyncIterator[None]:
+        async def show() -> None:
+            await asyncio.sleep(SOON)  # a quick answer needs no sign
+            while True:
+                with contextlib.suppress(Exception):
+                    await self._platform.typing(self._update)
+                await asyncio.sleep(TYPING)
+
+        task = asyncio.get_running_loop().create_task(show())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    # Pieces
+
+    async def _say(self, place: int, message: Message, attempt: int) -> None:
+        for number, piece in enumerate(self._platform.pieces(message)):
+            await self._piece(place, number, piece, attempt)
+
+    async def _piece(self, place: int, number: int, piece: Message, attempt: int) -> None:
+        """Send a piece that was not sent yet, and note it."""
+        what = _what(piece)
+        before = next((s for s in self._sent if s[:2] == (place, number)), None)
+        if before is not None and before.what == what:
+            return
+        if before is not None and await self._edited(before, piece):
+            sent = before._replace(what=what, attempt=attempt)
+        else:
+            state, id, why = await self._send(piece)
+            sent = Sent(place, number, state, what, id, attempt, why)
+            telemetry.PIECES.labels(self._platform.name, state).inc()
+            if state != "sent":
+                await self._report(self._update, piece, why or state)
+        self._sent = [one for one in self._sent if one[:2] != (place, number)] + [sent]
+        await self._note()
+
+    async def _edited(self, before: Sent, piece: Message) -> bool:
+        if before.state != "sent" or before.id is None:
+            return False
+        try:
+            return await self._platform.edit(self._update, before.id, piece)
+        except Exception:
+            return False
+
+    async def _send(self, piece: Message) -> tuple[str, str | None, str | None]:
+        """Send until the platform has it, refuses it, or it is time to give up."""
+        until = time.monotonic() + GIVE_UP
+        tries = 0
+        while True:
+            try:
+                return "sent", await self._platform.send(self._update, piece), None
+            except Moved as moved:
+                await self._follow(moved)
+                continue
+            except Refused as refused:
+                if not piece.attachments:
+                    return "refused", None, str(refused)
+                words = _in_words(piece.attachments[0])
+                piece = Message(words)  # the person knows at least that there was something
+                continue
+            except Exception as error:
+                pause = float(getattr(error, "retry_after", None) or PAUSES[min(tries, 6)])
+                if time.monotonic() + pause > until:
+                    return "given up", None, type(error).__name__
+                tries += 1
+            await self._sleep(pause)
+
+    async def _follow(self, moved: Moved) -> None:
+        """The chat has another address: so has the session."""
+        channel, deliveries = self._platform.channel, self._runtime.gateway.deliveries
+        await self._patiently(lambda: deliveries.move(self._session, channel, moved.to, moved.chat))
+        self._update.to = moved.to
+
+    # Words to the store
+
+    async def _note(self, over: bool = False) -> Any:
+        pieces = [list(sent) for sent in self._sent]
+        found = await self._patiently(
+            lambda: self._runtime.gateway.deliveries.note(
+                self._session, self._name, LEASE, self._n, pieces, over
+            )
+        )
+        self._noted_at = time.monotonic()
+        return found
+
+    async def _beat(self) -> None:
+        """Stay the one that sends. Raises ClaimLost."""
+        if time.monotonic() - self._noted_at >= BEAT:
+            await self._note()
+
+    async def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, BEAT))
+            await self._beat()
+
+    async def _patiently(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        while True:
+            try:
+                return await ask()
+            except StoreUnavailable:
+                await asyncio.sleep(AWAY)
+
+
+def _what(piece: Message) -> str:
+    """Stands for what a piece says."""
+    said = [piece.text, *(attachment.url for attachment in piece.attachments)]
+    if piece.ask is not None:
+        said.append(piece.ask.id)
+    return sha256("\0".join(said).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _in_words(attachment: Attachment) -> str:
+    """What a person reads in the place of a file that the platform does not take."""
+    name = attachment.name or attachment.type
+    link = attachment.url if attachment.url.startswith(("http://", "https://")) else ""
+    return f"{name}: {link}" if link else f"({name} could not be sent.)"
+
+
+def _messages(record: TurnRecord) -> list[tuple[int, Message]]:
+    """What to send of a turn that has ended, by its places: its replies, or the error."""
+    if record.merged_into is not None:  # that turn's own message brings them
+        return []
+    if record.status == "failed":
+        words = record.error.message if record.error else "Something went wrong."
+        return [(ERROR, Message(words))]
+    replies = record.reply.messages if record.reply else []
+    return [(i, reply) for i, reply in enumerate(replies) if reply.text or reply.attachments]

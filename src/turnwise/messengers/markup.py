@@ -1,0 +1,150 @@
+"""Markup: a bot's Markdown as runs of styled text, which each platform writes in its own way, and
+which are split by the platform's own measure, never inside of a style."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+Style = tuple[str, str]
+"""A name: bold, italic, strike, code, pre, link or quote; and a link's address or the language of a
+block of code."""
+_STYLES = {"strong": "bold", "em": "italic", "s": "strike"}
+_READ = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+
+
+class Run(NamedTuple):
+    """A stretch of text and its styles."""
+
+    text: str
+    styles: tuple[Style, ...] = ()
+
+
+def runs(text: str) -> list[Run]:
+    """A text as runs; one without any markup stays as it is."""
+    found = list(_blocks(_READ.parse(text), text.splitlines()))
+    if not any(run.styles for run in found):
+        return [Run(text.strip("\n"))] if text.strip() else []
+    return _tidy(found)
+
+
+def _tidy(found: list[Run]) -> list[Run]:
+    """Without empty lines at the ends, neighbours of one style joined."""
+    joined: list[Run] = []
+    for run in found:
+        if joined and joined[-1].styles == run.styles:
+            joined[-1] = Run(joined[-1].text + run.text, run.styles)
+        elif run.text:
+            joined.append(run)
+    while joined and not joined[-1].text.strip():
+        joined.pop()
+    if joined:
+        joined[-1] = joined[-1]._replace(text=joined[-1].text.rstrip())
+    return joined
+
+
+def _blocks(tokens: Sequence[Token], lines: list[str]) -> Iterator[Run]:
+    styles: list[Style] = []
+    markers: list[str] = []
+    quoted = 0
+    skip_to = -1
+    for i, token in enumerate(tokens):
+        if i <= skip_to:
+            continue
+        quote = (("quote", ""),) if quoted else ()
+        match token.type:
+            case "heading_open":
+                styles.append(("bold", ""))
+            case "heading_close":
+                styles.pop()
+                yield Run("\n\n")
+            case "paragraph_close":
+                yield Run("\n" if token.hidden else "\n\n", quote)
+            case "blockquote_open":
+                quoted += 1
+            case "blockquote_close":
+                quoted -= 1
+                yield Run("\n")
+            case "bullet_list_open" | "ordered_list_open":
+                markers.append("")
+            case "bullet_list_close" | "ordered_list_close":
+                markers.pop()
+                if not markers:
+                    yield Run("\n")
+            case "list_item_open":
+                sign = f"{token.info}{token.markup}" if token.info else "-"
+                yield Run(f"{'  ' * (len(markers) - 1)}{sign} ", quote)
+            case "fence" | "code_block":
+                language = token.info.split()[0] if token.info.strip() else ""
+                yield Run(token.content.rstrip("\n"), (("pre", language),))
+                yield Run("\n\n")
+            case "hr":
+                yield Run("———\n\n")
+            case "table_open":
+                first, last = token.map or (0, 0)
+                yield Run("\n".join(lines[first:last]), (("pre", ""),))
+                yield Run("\n\n")
+                skip_to = next(n for n, t in enumerate(tokens) if n > i and t.type == "table_close")
+            case "inline":
+                yield from _inline(token.children or [], (*quote, *styles))
+
+
+def _inline(tokens: Sequence[Token], outer: tuple[Style, ...]) -> Iterator[Run]:
+    styles: list[Style] = [*outer]
+    for token in tokens:
+        name = token.type.rpartition("_")[0]
+        if token.type == "link_open":
+            styles.append(("link", str(token.attrGet("href") or "")))
+        elif token.type.endswith("_open"):
+            styles.append((_STYLES.get(name, name), ""))
+        elif token.type.endswith("_close"):
+            styles.pop()
+        elif token.type == "code_inline":
+            yield Run(token.content, (*styles, ("code", "")))
+        elif token.type == "image":
+            yield Run(
+                token.content or "image", (*styles, ("link", str(token.attrGet("src") or "")))
+            )
+        elif token.type in ("softbreak", "hardbreak"):
+            yield Run("\n", tuple(styles))
+        else:
+            yield Run(token.content, tuple(styles))
+
+
+def split(found: Sequence[Run], limit: int, size: Callable[[str], int] = len) -> list[list[Run]]:
+    """Pieces of at most `limit` by `size`, cut at a line or a word where there is one near the end;
+    pieces without anything to see are left out."""
+    pieces: list[list[Run]] = [[]]
+    left = limit
+    for run in found:
+        text = run.text
+        while size(text) > left:
+            head = text[: _cut(text, left, size)]
+            if not head and not pieces[-1]:
+                head = text[:1]
+            pieces[-1].append(Run(head, run.styles))
+            pieces.append([])
+            text, left = text[len(head) :], limit
+        pieces[-1].append(Run(text, run.styles))
+        left -= size(text)
+    return [piece for piece in pieces if any(run.text.strip() for run in piece)]
+
+
+def _cut(text: str, room: int, size: Callable[[str], int]) -> int:
+    """How many characters of a text go into the room: to a line's or a word's end in its last
+    quarter, if there is one."""
+    low, high = 0, min(len(text), room)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if size(text[:middle]) <= room:
+            low = middle
+        else:
+            high = middle - 1
+    for end in ("\n", " "):
+        at = text.rfind(end, 0, low)
+        if at >= low * 3 // 4 and at > 0:
+            return at + 1
+    return low
