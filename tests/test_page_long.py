@@ -99,6 +99,7 @@ async def test_earlier_messages_come_as_one_scrolls(sqlite_url: str) -> None:
             await page.wait_for_timeout(100)
             if await answers(page).count() == 120:
                 break
+        await expect(answers(page).locator("strong")).to_have_count(120)
         texts = await answers(page).all_inner_texts()
         assert texts == [f"turn {i}, said the bot." for i in range(120)]
         await expect(page.locator("#earlier")).to_be_hidden()

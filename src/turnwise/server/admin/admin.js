@@ -12,25 +12,26 @@ const view = new SessionView(client, { closed: () => { location.hash = ""; look(
 
 const percent = (value) => (value === null || value === undefined ? "–" : seconds(value));
 
-function figures({ running, waiting, processes, points }) {
+function figures({ running, turns, processes, points }) {
   const last = points.at(-1);
   const here = processes.filter(({ silent }) => !silent);
+  const waiting = turns.reduce((sum, one) => sum + one.open - (one.status === "running"), 0);
   const room = here.reduce((sum, one) => sum + one.concurrency, 0);
   const all = [
-    ["Running", running, room ? `of ${room}` : ""],
+    ["Running", processes.length ? running : "–", room ? `of ${room}` : ""],
     ["Waiting", waiting, "", waiting > 0 && room > 0 && running >= room],
     ["Turns a second", last.rate.toFixed(1)],
     ["Failures a second", last.failed.toFixed(1), "", last.failed > 0],
-    ["Wait", percent(last.wait[0]), `95 of 100: ${percent(last.wait[1])}`],
-    ["First words", percent(last.first[0]), `95 of 100: ${percent(last.first[1])}`],
-    ["Whole turn", percent(last.took[0]), `95 of 100: ${percent(last.took[1])}`],
+    ["Wait", percent(last.wait[0]), `p95: ${percent(last.wait[1])}`],
+    ["First words", percent(last.first[0]), `p95: ${percent(last.first[1])}`],
+    ["Whole turn", percent(last.took[0]), `p95: ${percent(last.took[1])}`],
     ["Readers", here.reduce((sum, one) => sum + one.streams, 0)],
   ];
   list($("figures"), all.map(([name, value, more, bad]) => [name, `${value}`, more, bad ? "bad" : ""]));
 }
 
 function pictures(points) {
-  chart($("flow"), points, [["ended", ({ rate }) => rate], ["failed", ({ failed }) => failed, "bad"]]);
+  chart($("flow"), points, [["failed", ({ failed }) => failed, "bad"], ["ended", ({ rate }) => rate]]);
   chart($("load"), points, [["running", ({ running }) => running], ["waiting", ({ waiting }) => waiting, "second"]]);
   const of = (name) => (point) => point[name][1];
   chart($("times"), points, [["first words", of("first")], ["whole turn", of("took"), "second"]], seconds);
@@ -43,7 +44,8 @@ function tables({ at, turns, limit, failures, processes, store }) {
   const age = (stamp) => seconds(Math.max(0, (now - Date.parse(stamp)) / 1000));
   const names = new Map(processes.map((one) => [one.worker, `${one.host} ${one.pid}`]));
   const running = turns.filter(({ status }) => status === "running").length;
-  document.querySelector("#turns-title .count").textContent = turns.length ? `${running} and ${turns.length - running}` : "";
+  const waiting = turns.reduce((sum, one) => sum + one.open - (one.status === "running"), 0);
+  document.querySelector("#turns-title .count").textContent = turns.length ? `${running} and ${waiting}` : "";
   fill($("turns"), ["", "Session", "Owner", "Turn", "Waiting", "Since", "Attempt", "Process"], turns.map((one) => [
     { text: one.status, className: `state ${one.status}` },
     { ...open(one.session), text: one.name || one.session, title: one.session },
@@ -57,7 +59,7 @@ function tables({ at, turns, limit, failures, processes, store }) {
     { text: `${age(one.at)} ago`, title: one.at }, open(one.session), `${one.n}`,
     { text: one.error?.code ?? "", className: "bad" }, one.error?.message ?? "",
   ]), failures.length ? "" : "No turn has failed that is still kept.");
-  fill($("processes"), ["", "Process", "Answers", "Readers", "For", "Version"], processes.map((one) => [
+  fill($("processes"), ["", "Process", "Answers", "Readers", "Up for", "Version"], processes.map((one) => [
     { text: one.silent ? "silent" : one.stopping ? "stopping" : "here", className: `state ${one.silent ? "bad" : "running"}` },
     `${one.host} ${one.pid}`,
     one.worker ? `${one.running} of ${one.concurrency}` : "none: it only serves",
@@ -82,6 +84,7 @@ async function look() {
   clearTimeout(timer);
   try {
     const found = await client.call("GET", "now");
+    document.querySelector("main").hidden = false;
     state("Live");
     figures(found);
     pictures(found.points);
@@ -133,8 +136,8 @@ $("find").onsubmit = async (event) => {
   }
   const { sessions, has_more } = await client.list({ q: wanted, limit: 50 });
   $("found").hidden = false;
-  fill($("found").querySelector(".wide"), ["Session", "Name", "Owner", "Status", "Turns"], sessions.map((one) => [
-    open(one.id), one.name ?? "", one.owner ?? "", one.status, `${one.turns}`,
+  fill($("found").querySelector(".wide"), ["Session", "Owner", "Status", "Turns", "Id"], sessions.map((one) => [
+    { ...open(one.id), text: one.name || one.id }, one.owner ?? "", { text: one.status, className: `state ${one.status}` }, `${one.turns}`, one.name ? one.id : "",
   ]), sessions.length ? (has_more ? "There are more: write more of the name." : "") : "No session has this id, or this in its name.");
 };
 $("wanted").oninput = () => { if (!$("wanted").value) $("found").hidden = true; };

@@ -95,6 +95,7 @@ export class SessionView {
     const box = element("details", "step");
     box.dataset.step = step.id;
     box.append(element("summary", "", `${step.kind} ${step.name}: ${step.error?.message ?? step.status}`));
+    if (step.text) box.append(element("pre", "", step.text));
     for (const [name, value] of [["input", step.input], ["output", step.output]]) {
       if (value !== undefined) box.append(element("pre", "", `${name}: ${typeof value === "string" ? value : JSON.stringify(value, null, 2)}`));
     }

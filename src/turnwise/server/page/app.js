@@ -76,11 +76,18 @@ async function send(text) {
   }
   const attachments = uploads.take();
   if (!session.name) {
-    session.name = text.split("\n")[0].slice(0, 60) || attachments[0].name;
+    session.name = shortened(text.split("\n")[0]) || attachments[0].name;
     session.rename(session.name).catch(() => {});
     showTitle();
   }
   await put(session, attachments.length ? { text, attachments } : { text });
+}
+
+// A name of at most 60 characters, cut between words.
+function shortened(line) {
+  if (line.length <= 60) return line;
+  const head = line.slice(0, 59);
+  return `${head.slice(0, Math.max(head.lastIndexOf(" "), 30)).trimEnd()}…`;
 }
 
 async function put(session, message) {
@@ -194,7 +201,7 @@ function fresh() {
   document.body.classList.remove("sidebar-open");
   notify("");
   blank();
-  $("text").focus();
+  if (!matchMedia("(pointer: coarse)").matches) $("text").focus(); // a phone's keyboard would cover the page
 }
 
 // A host's login has ended, or has not begun: the host says where it is.

@@ -23,7 +23,7 @@ const TEXTS = {
     running: "running", completed: "done", failed: "failed", input: "Input", output: "Output", long: "Long parts were cut.", sources: "Sources", remove: "Remove {name}",
     reconnecting: "Reconnecting…", offline: "The server cannot be reached. Your message is kept and will be sent as soon as possible.",
     log_in: "Log in", logged_out: "Please log in to write here.", ended: "You are no longer logged in, or this conversation is no longer there.",
-    more: "More", elsewhere: "This conversation is not in the list of this browser.",
+    more: "More", keep: "Save", elsewhere: "This conversation is not in the list of this browser.",
     gone: "This conversation is no longer on the server.", refused: "The server does not accept this browser's key to this conversation any more.",
   },
   de: {
@@ -48,7 +48,7 @@ const TEXTS = {
     running: "läuft", completed: "fertig", failed: "fehlgeschlagen", input: "Eingabe", output: "Ausgabe", long: "Lange Teile wurden gekürzt.", sources: "Quellen", remove: "{name} entfernen",
     reconnecting: "Verbindet neu …", offline: "Der Server ist nicht erreichbar. Ihre Nachricht bleibt erhalten und wird so bald wie möglich gesendet.",
     log_in: "Anmelden", logged_out: "Bitte melden Sie sich an, um hier zu schreiben.", ended: "Sie sind nicht mehr angemeldet, oder dieses Gespräch gibt es nicht mehr.",
-    more: "Mehr", elsewhere: "Dieses Gespräch steht nicht in der Liste dieses Browsers.",
+    more: "Mehr", keep: "Sichern", elsewhere: "Dieses Gespräch steht nicht in der Liste dieses Browsers.",
     gone: "Dieses Gespräch ist nicht mehr auf dem Server.", refused: "Der Server nimmt den Schlüssel dieses Browsers zu diesem Gespräch nicht mehr an.",
   },
 };
