@@ -42,9 +42,9 @@ export class SessionView {
 
   async load() {
     const mine = this.session;
-    const [about, page, failed] = await Promise.all([mine.call("GET", ""), mine.messages(), mine.failures()]);
+    const [about, page, last] = await Promise.all([mine.call("GET", ""), mine.messages(), mine.call("GET", "/turns?limit=100")]);
     if (mine !== this.session) return;
-    this.errors = new Map(failed.turns.map((turn) => [turn.n, turn.error]));
+    this.turns = new Map(last.turns.map((turn) => [turn.n, turn]));
     this.about(about);
     this.running = new Map();
     this.lines.replaceChildren(...this.items(page.messages));
@@ -86,8 +86,9 @@ export class SessionView {
     line.append(Object.assign(element("div", "words", words(message)), { dir: "auto" }));
     for (const file of message.attachments ?? []) line.append(element("div", "who", `${file.name ?? file.url} (${file.type ?? "file"})`));
     for (const step of message.steps ?? []) line.append(this.step(step));
-    const error = message.role === "user" && this.errors.get(turn);
+    const { error, delivery = [] } = message.role === "user" && this.turns.get(turn) || {};
     if (error) line.append(element("div", "bad", `${error.code}: ${error.message}`));
+    for (const one of delivery.filter(({ state }) => state !== "sent")) line.append(element("div", "bad", `not delivered, ${one.state}: ${one.why}`));
     return line;
   }
 

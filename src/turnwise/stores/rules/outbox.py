@@ -40,6 +40,13 @@ def addressed(work: Work, channel: str, to: Any) -> Part:
     _keep(work, kept)
 
 
+def forget_pieces(work: Work) -> Part:
+    """A reset leaves nothing of what was sent; what was not sent yet is gone with it."""
+    (found,) = yield (("part", OUTBOX),)
+    _keep(work, {**orjson.loads(found), "turns": {}})
+    work.header.delivered = work.header.turns
+
+
 def readdress(session: str, channel: str, to: Any, op: Op) -> Rule:
     """The chat has moved: what is to be sent goes there."""
     header, now = yield ()

@@ -16,6 +16,7 @@ from turnwise.stores.rules.ending import record_of
 from turnwise.stores.rules.files import FILES
 from turnwise.stores.rules.files import keep as keep_files
 from turnwise.stores.rules.memory import empty_memory
+from turnwise.stores.rules.outbox import forget_pieces
 from turnwise.stores.rules.scheduling import drop_timers
 from turnwise.stores.rules.visible import messages_between
 from turnwise.stores.rules.work import (
@@ -198,6 +199,8 @@ def reset(session: str, op: Op) -> Rule:
     drop_timers(work)
     if FILES in header.parts:
         keep_files(work, {})
+    if header.channel is not None:
+        yield from forget_pieces(work)
     asks, header.asks = [id for id, *_ in header.asks], []
     empty_memory(header)
     header.open, header.head, header.ready_at = 0, None, None

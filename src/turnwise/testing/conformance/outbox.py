@@ -78,11 +78,16 @@ class OutboxConformance(Acting):
         assert await store.outbox("pager:1", 10) == ["s"]
 
     async def test_a_chat_that_moves(self, store: Store) -> None:
-        """The next one that sends knows the new address; a session that is deleted is not found."""
+        """The next one that sends knows the new address; after a reset only what comes then is to
+        be sent, and a session that is deleted is not found."""
         await store.finish(await self.chat(store, "hi"), answer("hello"))
         await store.readdress("s", "pager:1", {"chat": 8})
         found = await store.deliver("s", "pager:1", "me", 10.0)
         assert found is not None
         assert (found.to, found.delivered) == ({"chat": 8}, 0)
+        await store.reset("s")
+        assert await store.outbox("pager:1", 10) == []
+        await self.exchange(store, "after the reset")
+        assert await store.outbox("pager:1", 10) == ["s"]
         await store.delete("s")
         assert await store.outbox("pager:1", 10) == []
