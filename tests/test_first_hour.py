@@ -47,6 +47,7 @@ EXTRAS = {
     "redis": "from turnwise.stores.open import open_store; open_store('redis://x')",
     "openai": "from turnwise.models import OpenAIChat; OpenAIChat('m')",
     "telegram": "from turnwise.messengers.telegram import Telegram; Telegram('1:x')",
+    "whatsapp": "from turnwise.messengers.whatsapp import WhatsApp; WhatsApp('1', 't', 's')",
     "slack": "from turnwise.messengers.slack import Slack; Slack('x', 'y')",
     "torch": "from turnwise.batching.functions.predict import forward; forward(object())",
     "sql": "from turnwise.batching.functions.sql import insert; insert(None, None)",
@@ -55,6 +56,7 @@ PACKAGES = {
     "postgres": "asyncpg",
     "telegram": "aiogram",
     "slack": "slack_bolt",
+    "whatsapp": "pywa_async",
     "sql": "sqlalchemy",
 }
 

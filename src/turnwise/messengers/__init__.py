@@ -1,1 +1,1 @@
-"""The doors of messengers: Telegram, Slack, Rasa's REST channel."""
+"""The doors of messengers: Telegram, WhatsApp, Slack, Rasa's REST channel."""
