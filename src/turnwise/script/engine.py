@@ -103,10 +103,7 @@ def holds(condition: Asked | Composite, context: Context) -> Generator[Question,
         return condition.check(context)
     if isinstance(condition, Composite):
         return (yield from _composite(condition, context))
-    result = yield Question(condition, "condition")
-    if not isinstance(result, bool):
-        raise TypeError(f"{_name(condition)} gave {result!r}, which is not True or False")
-    return result
+    return bool((yield Question(condition, "condition")))  # truth as Python has it
 
 
 def _composite(condition: Composite, context: Context) -> Generator[Question, Any, bool]:
