@@ -15,13 +15,14 @@ import pytest
 from fastapi import FastAPI, Request
 
 from conftest import fresh_store, serving
-from turnwise import Bot, Message, Runtime, Turn
+from turnwise import Ask, Bot, Message, Runtime, Turn
 from turnwise.conversation import Attachment
 from turnwise.conversation.events import (
     delta_draft,
     message_ended_draft,
     message_started_draft,
 )
+from turnwise.messengers import delivery
 from turnwise.messengers.courier import Courier
 from turnwise.messengers.platform import Moved, Platform, Refused, Update
 from turnwise.settings import Settings
@@ -264,11 +265,75 @@ async def test_a_callback_that_raises_loses_nothing(sqlite_url: str) -> None:
         assert await pager.until(1) == ["you: hi"]
 
 
+async def test_nothing_hangs_and_nobody_is_held_up(sqlite_url: str) -> None:
+    """A message that the platform can make nothing of, a chat that moves for ever, a callback that
+    hangs, a question whose buttons come at the end: each ends, and the next reply is sent."""
+
+    async def reply(turn: Turn) -> AsyncIterator[Message]:
+        if turn.text == "ask":
+            yield Message("First")
+            yield Ask("Which?", choices=["a", "b"])
+        else:
+            yield Message(turn.text)
+
+    pager = Pager()
+    whole = pager.pieces
+
+    def pieces(message: Message) -> list[Message]:
+        if message.text == "odd":
+            raise ValueError("what is that?")
+        return whole(message)
+
+    pager.pieces = pieces  # type: ignore[method-assign]
+    pager.fails = lambda text: Moved({"who": "ada"}, "pager:ada") if text == "moves" else None
+
+    async def undelivered(update: Update, message: Message, why: str) -> None:
+        await asyncio.Event().wait()
+
+    async with (
+        Runtime(Bot(reply), sqlite_url, settings=SETTINGS) as runtime,
+        Courier(runtime, pager, undelivered=undelivered) as courier,
+    ):
+        for id, text in enumerate(("odd", "moves", "ask", "fine"), 1):
+            await courier.take(update(id, text))
+        assert await pager.until(3) == ["First", "Which?", "fine"]
+        record = await runtime.gateway.turn("pager:ada", 1)
+        assert record.delivery[0]["state"] == "refused"
+
+
+async def test_a_call_that_takes_longer_than_the_lease(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that waits for the platform stays the one that sends."""
+    monkeypatch.setattr(delivery, "LEASE", 1.0)
+    monkeypatch.setattr(delivery, "BEAT", 0.2)
+    slow, other = Pager(), Pager()
+    gate = asyncio.Event()
+    send = slow.send
+
+    async def waits(update: Update, message: Message) -> str | None:
+        await gate.wait()
+        return await send(update, message)
+
+    slow.send = waits  # type: ignore[method-assign]
+    async with (
+        Runtime(Bot(echo), sqlite_url, settings=SETTINGS) as one,
+        Runtime(Bot(echo), sqlite_url, settings=SETTINGS) as two,
+        Courier(one, slow) as courier,
+        Courier(two, other),
+    ):
+        await courier.take(update(1, "hi"))
+        await asyncio.sleep(3.0)  # three leases
+        gate.set()
+        assert await slow.until(1) == ["you: hi"]
+        assert other.sent == []
+
+
 # Processes that are killed, at a Bot API server that loses, delays and refuses
 
 PROGRAM = """
 import asyncio, os, sys
-from turnwise import Bot, Message, Runtime, Turn
+from turnwise import Ask, Bot, Message, Runtime, Turn
 from turnwise.messengers.polling import Polling
 from turnwise.messengers.telegram import Telegram
 

@@ -97,6 +97,7 @@ def serve(
     concurrency: Annotated[int | None, option("concurrency", "--concurrency")] = None,
     grace: Annotated[float | None, option("grace", "--grace")] = None,
     api_keys: Annotated[str | None, option("api_keys", "--api-keys")] = None,
+    admin_keys: Annotated[str | None, option("admin_keys", "--admin-keys")] = None,
     allowed_origins: Annotated[str | None, option("allowed_origins", "--allowed-origins")] = None,
     title: Annotated[str | None, option("title", "--title")] = None,
     greeting: Annotated[str | None, option("greeting", "--greeting")] = None,
@@ -141,7 +142,7 @@ def serve(
     """Serve a bot: its chat page, HTTP, WebSocket and workers in one program."""
     given = {
         "store": store, "host": host, "port": port, "workers": workers,
-        "concurrency": concurrency, "grace": grace, "api_keys": api_keys,
+        "concurrency": concurrency, "grace": grace, "api_keys": api_keys, "admin_keys": admin_keys,
         "allowed_origins": allowed_origins, "session_ttl": session_ttl, "token_ttl": token_ttl,
         "retention": retention, "lease": lease, "max_body": max_body, "max_text": max_text,
         "max_streams": max_streams, "sessions_per_minute": sessions_per_minute,

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from turnwise.conversation import TurnRecord, iso
+from turnwise.errors import TurnwiseError
 from turnwise.roll_call import Report, RollCall
 from turnwise.stores.base import Store
 from turnwise.stores.records import Busy
@@ -95,7 +96,10 @@ class Overview:
         found: list[TurnRecord] = []
         for session in await self._store.failing(SESSIONS):
             asked = {"status": "failed", "before": None, "after": None, "limit": TURNS}
-            found += (await self._store.turns(session, **asked))[0]  # type: ignore[arg-type]
+            try:
+                found += (await self._store.turns(session, **asked))[0]  # type: ignore[arg-type]
+            except TurnwiseError:  # it is gone, or cannot be read: the others can
+                continue
         found.sort(key=lambda turn: turn.finished_at or 0.0, reverse=True)
         return [_failure(turn) for turn in found]
 

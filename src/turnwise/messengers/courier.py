@@ -14,11 +14,12 @@ import contextlib
 import inspect
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from turnwise.conversation import Answer, Message
-from turnwise.errors import KeyReused, NotFound, Rejected, StoreUnavailable
+from turnwise.errors import Damaged, KeyReused, NotFound, Rejected, StoreUnavailable
 from turnwise.messengers.delivery import Delivering
 from turnwise.messengers.platform import (
     ChooseSession,
@@ -32,10 +33,14 @@ log = logging.getLogger("turnwise.messenger")
 
 LOOK = 1.0
 """Seconds between two looks for what others have left to be sent."""
-AT_ONCE = 200
+AT_ONCE = 1000
 """Sessions that one look finds."""
 PATIENCE = 10.0
 """Seconds that unfinished replies may take when the process stops."""
+REPORTING = 10.0
+"""Seconds that the callback about a piece that is not delivered may take."""
+REST = 30.0
+"""Seconds until a session is tried again that could not be read or sent."""
 RECENT = 10
 """Messages among which a typed text may find what it answers."""
 
@@ -62,6 +67,8 @@ class Courier:
         self._name = f"c{secrets.token_hex(6)}"
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
+        self._resting: dict[str, float] = {}
+        self._reports: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._started = False
         self._closing = False
@@ -99,6 +106,9 @@ class Courier:
             )
         except KeyReused:
             log.warning("%s: update %s came with another content", channel, update.id)
+        except Damaged:
+            log.error("%s: the session of update %s cannot be read", channel, update.id)
+            return
         except Rejected as error:  # it will never be accepted: the person is told
             await self._tell(session, update, Message(error.message))
         self.deliver(session)
@@ -192,16 +202,24 @@ class Courier:
         self._sending.pop(session, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a reply was not delivered", exc_info=error)
+            self._resting[session] = time.monotonic() + REST
 
     async def _report(self, update: Update, message: Message, why: str) -> None:
         """A person does not get this piece."""
         log.warning("%s: a piece is not delivered: %s", self._platform.channel, why)
-        if self._undelivered is None:
-            return
+        if self._undelivered is not None:
+            task = asyncio.get_running_loop().create_task(self._call(update, message, why))
+            self._reports.add(task)
+            task.add_done_callback(self._reports.discard)
+
+    async def _call(self, update: Update, message: Message, why: str) -> None:
+        """Call the user's function, which may raise or hang: neither holds anything up."""
+        assert self._undelivered is not None
         try:
-            told = self._undelivered(update, message, why)
-            if inspect.isawaitable(told):
-                await told
+            async with asyncio.timeout(REPORTING):
+                told = self._undelivered(update, message, why)
+                if inspect.isawaitable(told):
+                    await told
         except Exception:
             log.exception("the report of a piece that is not delivered")
 
@@ -211,8 +229,11 @@ class Courier:
             try:
                 await self.begin_with_platform()
                 gateway = self._runtime.gateway
+                now = time.monotonic()
+                self._resting = {s: until for s, until in self._resting.items() if until > now}
                 for session in await gateway.deliveries.waiting(self._platform.channel, AT_ONCE):
-                    self.deliver(session)
+                    if session not in self._resting:
+                        self.deliver(session)
             except StoreUnavailable:
                 pass
             except Exception as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from hashlib import sha256
@@ -18,9 +19,10 @@ from typing import Any, NamedTuple
 
 from turnwise import telemetry
 from turnwise.conversation import Attachment, Message, TurnRecord
-from turnwise.conversation.events import TERMINAL
 from turnwise.errors import ClaimLost, NotFound, StoreUnavailable
 from turnwise.messengers.platform import HasGateway, Moved, Platform, Refused, Update
+
+log = logging.getLogger("turnwise.messenger")
 
 LEASE = 20.0
 """Seconds that this process is the one that sends, after its last word."""
@@ -34,6 +36,12 @@ SOON, TYPING = 1.0, 4.0
 """Seconds until the first sign that an answer is being made, and between two of them."""
 AWAY = 1.0
 """Seconds between two attempts while the store is away."""
+HOLD = 0.3
+"""Seconds that a message is held back, because the end of its turn may say that it asks."""
+CALL = 60.0
+"""Seconds that one call of the platform may take."""
+MOVES = 3
+"""How often a chat may move while one piece is sent."""
 ERROR = 1_000_000
 """The place of the words about a failure, behind all messages."""
 
@@ -77,7 +85,7 @@ class Delivering:
             return
         self._noted_at = time.monotonic()
         try:
-            while found.delivered < found.last:
+            while found.channel == channel and found.delivered < found.last:
                 n = found.delivered + 1
                 self._n, self._update = n, Update(f"turn {n}", self._session, "", found.to)
                 self._sent = [Sent(*one) for one in found.turns.get(str(n), ())]
@@ -107,26 +115,30 @@ class Delivering:
         """Send each message when it is complete; returns the turn's record at its end."""
         gateway, n = self._runtime.gateway, record.n
         texts: dict[int, str] = {}
+        held: list[int] = []
         attempt = record.attempt
         async with self._typing():
             with gateway.follow(self._session, record.first_event - 1, turn=n) as reader:
                 while not (reader.ended or reader.closed):
                     try:
-                        events = await reader.read(timeout=BEAT)
+                        events = await reader.read(timeout=HOLD if held else BEAT)
                     except StoreUnavailable:
                         continue
                     await self._beat()
-                    over = any(event.type in TERMINAL for event in events)
+                    if not events:
+                        for place in held:
+                            await self._say(place, Message(texts.get(place, "")), attempt)
+                        held.clear()
                     for event in events:
                         if event.type == "turn.started":
                             attempt, texts = event.json()["attempt"], {}
+                            held.clear()
                         elif event.type == "delta":
                             told = event.json()
                             place = told.get("index", 0)
                             texts[place] = texts.get(place, "") + told["text"]
-                        elif event.type == "message.ended" and not over:
-                            place = event.json().get("index", 0)
-                            await self._say(place, Message(texts.get(place, "")), attempt)
+                        elif event.type == "message.ended":
+                            held.append(event.json().get("index", 0))
             while True:  # where streams are closed, this process is about to stop
                 record = await self._patiently(lambda: gateway.turn(self._session, n))
                 if not record.open:
@@ -152,7 +164,13 @@ class Delivering:
     # Pieces
 
     async def _say(self, place: int, message: Message, attempt: int) -> None:
-        for number, piece in enumerate(self._platform.pieces(message)):
+        try:
+            pieces = list(self._platform.pieces(message))
+        except Exception as error:  # the platform cannot make anything of it
+            log.exception("a message cannot be sent on %s", self._platform.channel)
+            await self._end(Sent(place, 0, "refused", "", None, attempt, type(error).__name__))
+            return
+        for number, piece in enumerate(pieces):
             await self._piece(place, number, piece, attempt)
 
     async def _piece(self, place: int, number: int, piece: Message, attempt: int) -> None:
@@ -162,32 +180,66 @@ class Delivering:
         if before is not None and before.what == what:
             return
         if before is not None and await self._edited(before, piece):
-            sent = before._replace(what=what, attempt=attempt)
-        else:
-            state, id, why = await self._send(piece)
-            sent = Sent(place, number, state, what, id, attempt, why)
-            telemetry.PIECES.labels(self._platform.name, state).inc()
-            if state != "sent":
-                await self._report(self._update, piece, why or state)
-        self._sent = [one for one in self._sent if one[:2] != (place, number)] + [sent]
+            await self._end(before._replace(what=what, attempt=attempt))
+            return
+        state, id, why = await self._send(piece)
+        telemetry.PIECES.labels(self._platform.name, state).inc()
+        await self._end(Sent(place, number, state, what, id, attempt, why))
+        if state != "sent":
+            await self._report(self._update, piece, why or state)
+
+    async def _end(self, sent: Sent) -> None:
+        """Note what has become of a piece."""
+        self._sent = [one for one in self._sent if one[:2] != sent[:2]] + [sent]
         await self._note()
 
     async def _edited(self, before: Sent, piece: Message) -> bool:
+        """Whether the piece that was sent before says this now."""
         if before.state != "sent" or before.id is None:
             return False
+        for pause in (*PAUSES, None):
+            try:
+                edit = self._platform.edit(self._update, before.id, piece)
+                return bool(await self._beating(edit))
+            except (ClaimLost, NotFound):
+                raise
+            except (Refused, Moved):
+                return False
+            except Exception as error:
+                if pause is None:
+                    return False
+                await self._sleep(float(getattr(error, "retry_after", None) or pause))
+        return False
+
+    async def _beating(self, call: Awaitable[Any]) -> Any:
+        """The result of a call of the platform, during which this process stays the one that
+        sends."""
+        task = asyncio.ensure_future(call)
+        until = time.monotonic() + CALL
         try:
-            return await self._platform.edit(self._update, before.id, piece)
-        except Exception:
-            return False
+            while not task.done():
+                if time.monotonic() > until:
+                    raise TimeoutError
+                await asyncio.wait({task}, timeout=BEAT)
+                await self._beat()
+        except BaseException:
+            task.cancel()
+            raise
+        return task.result()
 
     async def _send(self, piece: Message) -> tuple[str, str | None, str | None]:
         """Send until the platform has it, refuses it, or it is time to give up."""
         until = time.monotonic() + GIVE_UP
-        tries = 0
+        tries = moves = 0
         while True:
             try:
-                return "sent", await self._platform.send(self._update, piece), None
+                return "sent", await self._beating(self._platform.send(self._update, piece)), None
+            except (ClaimLost, NotFound):
+                raise
             except Moved as moved:
+                moves += 1
+                if moves > MOVES:
+                    return "refused", None, "the chat moves again and again"
                 await self._follow(moved)
                 continue
             except Refused as refused:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from turnwise.conversation import Answer, Attachment, Message
-from turnwise.errors import NotFound
+from turnwise.errors import StoreUnavailable, TurnwiseError
 from turnwise.gateway.files import Files, id_in
 from turnwise.gateway.gateway import Gateway
 from turnwise.settings import Settings
@@ -69,13 +69,15 @@ class Platform(ABC):
 
     async def fetch(self, session: str, url: str) -> bytes:
         """The bytes of a session's file. Raises Refused if there is none at this address."""
-        id = id_in(session, url)
-        if self.files is None or id is None:
-            raise Refused("there is no such file")
         try:
+            id = id_in(session, url)
+            if self.files is None or id is None:
+                raise Refused("there is no such file")
             return (await self.files.read(session, id))[1]
-        except NotFound:
-            raise Refused("the file is gone") from None
+        except StoreUnavailable:
+            raise
+        except TurnwiseError as error:
+            raise Refused(f"the file cannot be read: {error.code}") from None
 
     @property
     def channel(self) -> str:

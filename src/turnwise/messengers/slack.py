@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LONGEST_TEXT, MARKS = 4000, 100
 """Characters of a message that Slack shows without truncation, and room for the marks in it."""
+LONGEST_BLOCK = 3000
+"""The same of a text with buttons."""
 PASSING = {
     "ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable",
     "request_timeout", "team_added_to_org", "accesslimited",
@@ -192,7 +194,8 @@ class Slack(Platform):
         """Texts in Slack's own markup, then each attachment; the buttons of a question are with its
         last text."""
         said = runs(message.text)
-        limit = LONGEST_TEXT - (MARKS if any(run.styles for run in said) else 0)
+        longest = LONGEST_TEXT if message.ask is None else LONGEST_BLOCK
+        limit = longest - (MARKS if any(run.styles for run in said) else 0)
         found = [Message("".join(map(_marked, piece))) for piece in split(said, limit)]
         if message.ask is not None and message.ask.choices:
             found = found or [Message("?")]
@@ -281,7 +284,7 @@ def _blocks(message: Message) -> Sequence[dict[str, Any]]:
         }
         for i, choice in enumerate(message.ask.choices or [])
     ]
-    text = {"type": "section", "text": {"type": "mrkdwn", "text": message.text[:3000]}}
+    text = {"type": "section", "text": {"type": "mrkdwn", "text": message.text}}
     rows = [buttons[at : at + 25] for at in range(0, len(buttons), 25)]
     return [text, *({"type": "actions", "elements": row} for row in rows)]
 

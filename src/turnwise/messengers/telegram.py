@@ -102,9 +102,10 @@ class Telegram(PolledPlatform):
         if found and _album(found[-1]) is not None:  # the rest of it may be on its way
             await asyncio.sleep(ALBUM)
             found = await self._get(0)
+        updates = self.read(found)
         if found:
             self._offset = int(found[-1]["update_id"]) + 1
-        return self.read(found)
+        return updates
 
     async def _get(self, wait: int) -> list[dict[str, Any]]:
         """Updates as they come: aiogram decodes all of them or none."""
@@ -127,13 +128,13 @@ class Telegram(PolledPlatform):
         for raw in found:
             try:
                 given = types.Update.model_validate(raw)
-            except ValidationError as error:
+                update = telegram_updates.read(given, self._bot.id, self._names)
+            except Exception as error:  # whatever it is, it holds up no other
                 telemetry.SKIPPED.labels(self.name).inc()
                 kinds = [key for key in raw if key != "update_id"]
-                wrong = error.errors()[0]["loc"]
+                wrong = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
                 log.warning("update %s (%s) cannot be read: %s", raw.get("update_id"), kinds, wrong)
                 continue
-            update = telegram_updates.read(given, self._bot.id, self._names)
             album = _album(raw)
             if update is None:
                 continue
@@ -221,13 +222,18 @@ class Telegram(PolledPlatform):
         """Change a text that was sent."""
         if message.attachments:
             return False
-        await self._bot.edit_message_text(
-            text=message.text,
-            chat_id=telegram_updates.place(update.to)["chat"],
-            message_id=int(id),
-            entities=_as_entities(message),
-            reply_markup=_keyboard(message),
-        )
+        from aiogram.exceptions import TelegramBadRequest
+
+        try:
+            await self._bot.edit_message_text(
+                text=message.text,
+                chat_id=telegram_updates.place(update.to)["chat"],
+                message_id=int(id),
+                entities=_as_entities(message),
+                reply_markup=_keyboard(message),
+            )
+        except TelegramBadRequest as error:
+            return "not modified" in str(error)
         return True
 
     async def taken(self, update: Update) -> None:
@@ -306,7 +312,17 @@ def telegram_webhook(
         raise ConfigurationError("A Telegram webhook needs a secret.")
     courier = Courier(runtime, telegram, session=session)
     routes = APIRouter(route_class=ProblemRoute, tags=["messengers"], lifespan=courier.lifespan)
-    albums: dict[str, list[dict[str, Any]]] = {}
+    albums: dict[str, tuple[list[dict[str, Any]], asyncio.Task[None]]] = {}
+
+    async def take(found: list[dict[str, Any]]) -> None:
+        for update in telegram.read(sorted(found, key=lambda one: int(one["update_id"]))):
+            await courier.take(update)
+
+    async def gather(album: str, found: list[dict[str, Any]]) -> None:
+        """Its pictures come one by one, each in a request of its own."""
+        await asyncio.sleep(ALBUM)
+        del albums[album]
+        await take(found)
 
     @routes.post("/webhooks/telegram", response_class=Response)
     async def webhook(request: Request) -> Response:
@@ -317,13 +333,15 @@ def telegram_webhook(
         raw = _parsed(await request.body())
         album = _album(raw)
         if album is None:
-            found = [raw]
-        else:  # its pictures come one by one: the first request waits for the others
-            albums.setdefault(album, []).append(raw)
-            await asyncio.sleep(ALBUM)
-            found = albums.pop(album, [])
-        for update in telegram.read(sorted(found, key=lambda one: one["update_id"])):
-            await courier.take(update)
+            await take([raw])
+            return Response()
+        if album not in albums:
+            found: list[dict[str, Any]] = []
+            albums[album] = found, asyncio.get_running_loop().create_task(gather(album, found))
+        found, gathering = albums[album]
+        found.append(raw)
+        # All of them are acknowledged when the whole album is stored, or none.
+        await asyncio.shield(gathering)
         return Response()
 
     return routes

@@ -166,13 +166,18 @@ class Script:
         for name, function in functions.items():
             if isinstance(function, Together):
                 await asyncio.gather(
-                    *(self._one_before(context, name, one) for one in function.functions)
+                    *(
+                        self._one_before(context, name, one, alone=False)
+                        for one in function.functions
+                    )
                 )
             else:
                 await self._one_before(context, name, function)
 
-    async def _one_before(self, context: Context, name: str, function: Before) -> None:
-        before_it = Trace(context)
+    async def _one_before(
+        self, context: Context, name: str, function: Before, *, alone: bool = True
+    ) -> None:
+        before_it = Trace(context) if alone else None  # the others go on meanwhile
         try:
             if isinstance(function, Extract):
                 for path in function.names:
@@ -181,7 +186,8 @@ class Script:
                 assert not isinstance(function, Together)
                 await self._called(context, function)
         except Exception as error:
-            before_it.restore()
+            if before_it is not None:
+                before_it.restore()
             log.error("%s: %s raised %s", context.at, name, type(error).__name__)
 
     async def _extract(self, context: Context, path: str) -> None:
@@ -259,8 +265,9 @@ def fresh(misc: Any) -> Any:
     as a model, is shared."""
     if isinstance(misc, Mapping):
         return {name: fresh(value) for name, value in misc.items()}
-    if isinstance(misc, list | set | tuple):
-        return type(misc)(map(fresh, misc))
+    for kind in (list, set, tuple):
+        if type(misc) is kind:
+            return kind(map(fresh, misc))
     return misc
 
 

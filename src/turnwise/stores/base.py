@@ -85,7 +85,7 @@ class Store(ABC):
 
     @abstractmethod
     async def published(self, names: str) -> dict[str, bytes]:
-        """The facts that were published whose names begin so."""
+        """The fact with this name; if it ends with a colon, or is empty, all that begin so."""
 
     @abstractmethod
     async def sweep(self, *, retention: float, limit: int = 200) -> int:

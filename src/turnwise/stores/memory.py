@@ -18,7 +18,7 @@ from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.header import PLACED, Header, Index, needed_from
 from turnwise.stores.local import Acts
 from turnwise.stores.notices import Listener, Listeners
-from turnwise.stores.records import Busy, Place
+from turnwise.stores.records import Busy, Place, is_many
 from turnwise.stores.rows import ACCEPTED, ENDED, Entry, blanked, messages_of
 from turnwise.stores.ruled import Make, RuledStore, Settled
 from turnwise.stores.rules import STATES, Ask, Changes, Op, Rule
@@ -90,7 +90,12 @@ class MemoryStore(RuledStore):
             self._published[name] = value
 
     async def published(self, names: str) -> dict[str, bytes]:
-        return {name: value for name, value in self._published.items() if name.startswith(names)}
+        many = is_many(names)
+        return {
+            name: value
+            for name, value in self._published.items()
+            if (name.startswith(names) if many else name == names)
+        }
 
     async def ping(self) -> None:
         pass

@@ -78,6 +78,11 @@ class Creation:
     policy: Policy | None = None
 
 
+def is_many(names: str) -> bool:
+    """Whether this stands for all published facts whose names begin so."""
+    return not names or names.endswith(":")
+
+
 class Timer(NamedTuple):
     """What the bot is to say when it is `at` (seconds since 1970): for a `reason`, or what is
     `given` (messages, encoded)."""
@@ -118,9 +123,11 @@ class Busy(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """What a messenger has to send: where to, the last turn that was delivered, the session's last
-    turn, and of some turns, by their numbers as texts, what has become of their pieces."""
+    """What a messenger has to send: on which channel, where to, the last turn that was delivered,
+    the session's last turn, and of some turns, by their numbers as texts, what has become of their
+    pieces."""
 
+    channel: str
     to: Any
     delivered: int
     last: int

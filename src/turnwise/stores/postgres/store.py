@@ -25,7 +25,7 @@ from turnwise.stores.postgres.arguments import decoded, encoded
 from turnwise.stores.postgres.connections import Address
 from turnwise.stores.postgres.driver import PostgresDriver
 from turnwise.stores.postgres.hints import Hints
-from turnwise.stores.records import Busy, Place
+from turnwise.stores.records import Busy, Place, is_many
 from turnwise.stores.remote import RemoteStore
 from turnwise.stores.rules import Changes
 
@@ -161,7 +161,10 @@ class PostgresStore(RemoteStore):
         await self.ask(lambda: self.driver.writer.fetch(self.driver.sql[sql], name, *more))
 
     async def published(self, names: str) -> dict[str, bytes]:
-        return dict(await self.ask(lambda: self.driver.fetch("facts", names)))
+        if is_many(names):
+            return dict(await self.ask(lambda: self.driver.fetch("facts", names)))
+        value: bytes | None = await self.ask(lambda: self.driver.value("fact", names))
+        return {} if value is None else {names: value}
 
     async def ping(self) -> None:
         sql, proof = self.driver.sql["set_fact"], secrets.token_bytes(PROOF)

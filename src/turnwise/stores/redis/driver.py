@@ -323,7 +323,15 @@ class RedisDriver(Driver):
         async def ask(link: Link, base: bytes) -> list[tuple[float, bytes]]:
             name = base + b"x:" + encoded(channel)
             (rows,) = await link.call(("ZRANGE", name, 0, limit - 1, "WITHSCORES"))
-            return [(float(at), id) for id, at in zip(rows[::2], rows[1::2], strict=True)]
+            ids = rows[::2]
+            there = (
+                await link.call(*(("HGET", base + b"h:" + id, "v") for id in ids)) if ids else []
+            )
+            gone = [id for id, version in zip(ids, there, strict=True) if version is None]
+            if gone:  # evicted, or somebody has deleted its keys
+                await link.call(("ZREM", name, *gone), writes=True)
+            found = zip(map(float, rows[1::2]), ids, strict=True)
+            return [(at, id) for at, id in found if id not in gone]
 
         every = heapq.merge(*await self.each(ask))
         return [decoded(id) for _, id in itertools.islice(every, limit)]
@@ -332,7 +340,18 @@ class RedisDriver(Driver):
         """Sessions of which a turn has failed, the last one first."""
 
         async def ask(link: Link, base: bytes) -> list[tuple[float, bytes]]:
-            (rows,) = await link.call(("ZREVRANGE", base + b"failed", 0, limit - 1, "WITHSCORES"))
+            (rows,) = await link.call(
+                (
+                    "ZREVRANGEBYSCORE",
+                    base + b"failed",
+                    "+inf",
+                    "-inf",
+                    "WITHSCORES",
+                    "LIMIT",
+                    0,
+                    limit,
+                )
+            )
             return [(-float(at), id) for id, at in zip(rows[::2], rows[1::2], strict=True)]
 
         every = heapq.merge(*await self.each(ask))

@@ -24,11 +24,11 @@ from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.driver import Lost
 from turnwise.stores.header import readable
 from turnwise.stores.notices import Moved, Notice, Ready, Signal
-from turnwise.stores.records import Busy, Place, Submission, Submitted
+from turnwise.stores.records import Busy, Place, Submission, Submitted, is_many
 from turnwise.stores.redis import diagnostics, layout1
 from turnwise.stores.redis.driver import RedisDriver
 from turnwise.stores.redis.housekeeping import Housekeeping
-from turnwise.stores.redis.keys import Names, decoded
+from turnwise.stores.redis.keys import Names, decoded, encoded
 from turnwise.stores.redis.link import Link
 from turnwise.stores.redis.routes import Routes
 from turnwise.stores.redis.subscriber import Subscriber
@@ -280,14 +280,25 @@ class RedisStore(RemoteStore):
 
     async def publish(self, name: str, value: bytes | None) -> None:
         link, meta = self.driver.links[0], self.driver.names.meta
-        act = ("HDEL", meta, name) if value is None else ("HSET", meta, name, value)
+        act: tuple[Any, ...] = ("HDEL", meta, encoded(name))
+        if value is not None:
+            act = ("HSET", meta, encoded(name), value)
         await self.ask(lambda: link.call(act, writes=True))
 
     async def published(self, names: str) -> dict[str, bytes]:
         link, meta = self.driver.links[0], self.driver.names.meta
-        (found,) = await self.ask(lambda: link.call(("HGETALL", meta)))
-        every = zip(map(decoded, found[::2]), found[1::2], strict=True)
-        return {name: value for name, value in every if name.startswith(names)}
+        if not is_many(names):
+            (value,) = await self.ask(lambda: link.call(("HGET", meta, encoded(names))))
+            return {} if value is None else {names: value}
+        found: dict[str, bytes] = {}
+        cursor: Any = b"0"
+        while True:
+            scan = ("HSCAN", meta, cursor, "COUNT", PAGE)
+            ((cursor, page),) = await self.ask(partial(link.call, scan))
+            every = zip(map(decoded, page[::2]), page[1::2], strict=True)
+            found |= {name: value for name, value in every if name.startswith(names)}
+            if not int(cursor):
+                return found
 
     async def ping(self) -> None:
         proof = secrets.token_hex(6)

@@ -29,14 +29,15 @@ def addressed(work: Work, channel: str, to: Any) -> Part:
     kept: dict[str, Any] = {"to": to, "by": None, "until": 0.0, "turns": {}}
     if header.channel is not None:
         (found,) = yield (("part", OUTBOX),)
-        if header.channel == channel:
-            kept = orjson.loads(found)
-            if kept["to"] == to:
-                return
-            kept["to"] = to
-    if header.channel != channel:
-        header.channel = channel
+        before = orjson.loads(found)
+        if header.channel == channel and before["to"] == to:
+            return
+        # What was not sent in the other chat comes here, for the person is here now; but who is
+        # sending there ends its turn, and notes what it has sent.
+        kept = {**before, "to": to}
+    else:
         header.delivered = max(header.delivered, last_ended(header))
+    header.channel = channel
     _keep(work, kept)
 
 
@@ -114,15 +115,18 @@ def _keep(work: Work, kept: dict[str, Any]) -> None:
 
 
 def _delivery(header: Header, kept: dict[str, Any]) -> Delivery:
-    n = header.delivered
-    return Delivery(kept["to"], n, header.turns, dict(kept["turns"]))
+    channel, n = header.channel or "", header.delivered
+    return Delivery(channel, kept["to"], n, header.turns, dict(kept["turns"]))
 
 
-def pieces_of(header: Header, n: int) -> Part:
-    """What has become of the pieces of a turn, for who reads it."""
+def pieces_of(header: Header) -> Part:
+    """What has become of the pieces of the last turns, by the turns' numbers, for who reads it."""
     if header.channel is None:
-        return ()
+        return {}
     (found,) = yield (("part", OUTBOX),)
-    pieces = orjson.loads(found)["turns"].get(str(n), ()) if found else ()
+    turns = orjson.loads(found)["turns"] if found else {}
     names = ("message", "piece", "state", "why")
-    return tuple(dict(zip(names, (p[0], p[1], p[2], p[6]), strict=True)) for p in pieces)
+    return {
+        int(n): tuple(dict(zip(names, (p[0], p[1], p[2], p[6]), strict=True)) for p in pieces)
+        for n, pieces in turns.items()
+    }

@@ -46,7 +46,7 @@ def record_at(session: str, header: Header, n: int) -> Part:
         record = accepted(session, last, header, position)
     if n > header.base_turn:
         record.superseded = is_cut(header, n)
-        record.delivery = yield from pieces_of(header, n)
+        record.delivery = (yield from pieces_of(header)).get(n, ())
         if record.merged_into is not None:
             yield from _follow(record, session, header)
         return record
@@ -131,9 +131,10 @@ def turns(
             if left > 0:
                 (entries,) = yield (("ended", first, last, kinds, left, latest),)
                 records += [ended(session, entry) for entry in entries]
+        sent = yield from pieces_of(header)
         for record in records:
             record.superseded = is_cut(header, record.n)
-            record.delivery = yield from pieces_of(header, record.n)
+            record.delivery = sent.get(record.n, ())
     if status in (None, "queued", "running"):
         waiting = yield from open_turns(session, header)
         records += [

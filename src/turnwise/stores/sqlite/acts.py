@@ -15,7 +15,7 @@ from turnwise.stores import local, rules
 from turnwise.stores.claim import Desk
 from turnwise.stores.header import PLACED, Header, Index, needed_from
 from turnwise.stores.notices import Ready, Signal
-from turnwise.stores.records import Busy, Place
+from turnwise.stores.records import Busy, Place, is_many
 from turnwise.stores.rows import Entry, blanked
 from turnwise.stores.rules import STATES, Ask, Changes, Shows
 
@@ -144,8 +144,11 @@ class SQLiteReadings(local.Readings):
         return [name for (name,) in self._all("expired", self.now(), limit)]
 
     def published(self, names: str) -> dict[str, bytes]:
-        """The facts whose names begin so."""
-        return dict(self._all("facts", names))
+        """The fact with this name, or those whose names begin so."""
+        if is_many(names):
+            return dict(self._all("facts", names))
+        value = self._value("fact", names)
+        return {} if value is None else {names: value}
 
     def busy(self, limit: int) -> list[Busy]:
         """Sessions with open turns: those that run, then those that wait."""

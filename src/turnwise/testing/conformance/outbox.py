@@ -77,6 +77,22 @@ class OutboxConformance(Acting):
         await self.exchange(store, "on the web again")
         assert await store.outbox("pager:1", 10) == ["s"]
 
+    async def test_a_person_who_goes_elsewhere(self, store: Store) -> None:
+        """What was not sent in the one chat is sent in the other, where the person is now, once who
+        was sending in the first one has noted what it has sent."""
+        await store.finish(await self.chat(store, "hi"), answer("hello"))
+        assert await store.deliver("s", "pager:1", "me", 10.0) is not None
+        await self.say(store, "here", address=("pager:2", 9))
+        assert await store.outbox("pager:1", 10) == []
+        assert await store.outbox("pager:2", 10) == ["s"]
+        assert await store.deliver("s", "pager:2", "other", 10.0) is None
+        found = await store.delivered("s", "me", 10.0, 1, [PIECE], True)
+        assert found.channel == "pager:2"
+        await store.leave("s", "me")
+        elsewhere = await store.deliver("s", "pager:2", "other", 10.0)
+        assert elsewhere is not None
+        assert (elsewhere.to, elsewhere.delivered, elsewhere.last) == (9, 1, 2)
+
     async def test_a_chat_that_moves(self, store: Store) -> None:
         """The next one that sends knows the new address; after a reset only what comes then is to
         be sent, and a session that is deleted is not found."""
