@@ -25,7 +25,7 @@ from turnwise import Bot, Runtime
 from turnwise.errors import ConfigurationError
 from turnwise.script import Context, Script, diagram
 from turnwise.script.context import Label
-from turnwise.script.file import schema
+from turnwise.script.schema import schema
 from turnwise.testing import talk
 
 WHOLE = """

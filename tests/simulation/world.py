@@ -41,7 +41,7 @@ from turnwise.gateway.hub import Hub
 from turnwise.stores.base import Store
 from turnwise.stores.notices import Appended, Listener, Notice, Ready
 from turnwise.stores.sqlite import SQLiteStore, engine
-from turnwise.stores.sqlite.acts import SQLiteReadings
+from turnwise.stores.sqlite.readings import SQLiteReadings
 from turnwise.testing import virtual
 from turnwise.tokens import Signer
 from turnwise.worker.worker import Worker

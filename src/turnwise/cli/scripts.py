@@ -19,7 +19,7 @@ from turnwise.cli.sessions import every_id, opened_store
 from turnwise.errors import ConfigurationError, NotFound, TurnwiseError
 from turnwise.script import Script, diagram, dialog_tests
 from turnwise.script.context import Label
-from turnwise.script.file import schema
+from turnwise.script.schema import schema
 from turnwise.script.slots import fitting
 from turnwise.settings import Settings
 from turnwise.stores.open import open_store

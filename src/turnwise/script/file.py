@@ -1,136 +1,33 @@
 """Scripts as YAML files: their schema, and their conversion to flows.
 
 A file contains data only: for code it names a function that the program registered, never a module.
-Errors are reported with file, line, flow and node. `schema()` is the JSON Schema of such files, for
-editors.
+Errors are reported with file, line, flow and node.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from turnwise.conversation import Attachment, Message
 from turnwise.errors import ConfigurationError
 from turnwise.script import conditions, flow, slots
+from turnwise.script.schema import (
+    BeforeIn,
+    ConditionIn,
+    JumpIn,
+    NodeIn,
+    ResponseIn,
+    ScriptIn,
+    SlotIn,
+    TransitionIn,
+)
 
 Functions = Mapping[str, Callable[..., Any]]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _OneOf(_Strict):
-    """A mapping with exactly one key."""
-
-    @model_validator(mode="after")
-    def _one(self) -> _OneOf:
-        if len(self.model_fields_set) != 1:
-            names = ", ".join(f.alias or n for n, f in type(self).model_fields.items())
-            raise ValueError(f"exactly one of: {names}")
-        return self
-
-
-class LastLabelsIn(_Strict):
-    flows: list[str] = []
-    labels: list[str] = Field([], description="flow/node")
-    n: int = 1
-
-
-class ConditionIn(_OneOf):
-    """When a transition is taken."""
-
-    exact: str | None = None
-    has: str | None = None
-    regexp: str | None = None
-    any: list[ConditionIn] | None = None
-    all: list[ConditionIn] | None = None
-    not_: ConditionIn | None = Field(None, alias="not")
-    last_labels: LastLabelsIn | None = None
-    slots: list[str] | None = Field(None, description="all of these are filled")
-    any_slot: list[str] | None = Field(None, description="one of these is filled")
-    call: str | None = Field(None, description="a registered function")
-
-
-class JumpIn(_OneOf):
-    """A destination that depends on the conversation."""
-
-    history: int | None = Field(None, description="-1 is the current node, -2 the one before")
-    forward: Literal["stop", "loop"] | None = None
-    backward: Literal["stop", "loop"] | None = None
-    call: str | None = Field(None, description="a registered function")
-
-
-class TransitionIn(_Strict):
-    to: str | JumpIn = Field(
-        description="node, flow/node, @current, @previous, @start, @fallback, @forward, @backward"
-    )
-    when: ConditionIn | None = None
-    ignore_case: bool = Field(False, description="for exact, has and regexp")
-    priority: float | bool | None = None
-
-
-class MessageIn(_Strict):
-    text: str = ""
-    attachments: list[dict[str, Any]] = []
-    metadata: dict[str, Any] = {}
-
-
-class ResponseIn(_OneOf):
-    """A response that is not a plain text."""
-
-    choice: list[str] | None = None
-    message: MessageIn | None = None
-    call: str | None = Field(None, description="a registered function, or a model")
-
-
-class BeforeIn(_OneOf):
-    """A function or extraction that runs before a transition or a response."""
-
-    extract: list[str] | None = None
-    call: str | None = Field(None, description="a registered function")
-    together: list[str] | None = Field(None, description="registered functions, at the same time")
-
-
-class NodeIn(_Strict):
-    response: str | ResponseIn | None = Field(None, description="{slot} stands for a slot's value")
-    transitions: list[TransitionIn] = []
-    pre_transition: dict[str, BeforeIn] = {}
-    pre_response: dict[str, BeforeIn] = {}
-    misc: dict[str, Any] = {}
-    pass_through: bool = False
-
-
-class SlotIn(_OneOf):
-    """A value extracted from a text: by a pattern (its first group, if it has one), by a function,
-    or a group of several slots."""
-
-    regexp: str | None = None
-    call: str | None = Field(None, description="a registered function")
-    group: dict[str, SlotIn] | None = None
-
-
-class ScriptIn(_Strict):
-    """A script as a file."""
-
-    start: str = Field(description="flow/node")
-    fallback: str | None = Field(None, description="flow/node; default: start")
-    priority: float = 1.0
-    timeout: Annotated[float, Field(gt=0, description="seconds")] = 10.0
-    error_reply: str | None = None
-    slots: dict[str, SlotIn] = {}
-    flows: dict[str, dict[str, NodeIn | None]]
-    global_: NodeIn | None = Field(None, alias="global")
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a script's file."""
-    return ScriptIn.model_json_schema(by_alias=True)
 
 
 class File:

@@ -37,10 +37,11 @@ from turnwise.batching import Batch, Batcher
 from turnwise.errors import StoreUnavailable, TurnwiseError
 from turnwise.stores.notices import Listener, Listeners
 from turnwise.stores.sqlite import diagnostics
-from turnwise.stores.sqlite.acts import SQLiteActs, SQLiteReadings
+from turnwise.stores.sqlite.acts import SQLiteActs
 from turnwise.stores.sqlite.files import StoreFiles
 from turnwise.stores.sqlite.liveness import Liveness
 from turnwise.stores.sqlite.locks import LockFile
+from turnwise.stores.sqlite.readings import SQLiteReadings
 from turnwise.stores.sqlite.schema import STATEMENTS, prepare
 from turnwise.stores.sqlite.tail import Tail
 from turnwise.stores.sqlite.write_queue import WriteQueue
