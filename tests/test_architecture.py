@@ -15,7 +15,7 @@ FLOORS = [
     {"errors", "identity", "callables", "threads", "timers"},
     {"limits", "urls", "tokens", "telemetry", "conversation"},
     {"settings", "batching", "files"},
-    {"memory", "stores"},
+    {"media", "memory", "stores"},
     {"turn", "roll_call"},
     {"handlers", "models", "gateway"},
     {"services", "script", "worker"},

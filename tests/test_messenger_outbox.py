@@ -170,7 +170,7 @@ async def test_an_attempt_that_is_made_anew(sqlite_url: str) -> None:
             drafts = []
             for place, text in enumerate(("same", "first")):
                 drafts += [
-                    message_started_draft(1, 0.0, 1, place, f"m{place}", "assistant", {}),
+                    message_started_draft(1, 0.0, 1, place, Message(id=f"m{place}")),
                     delta_draft(1, 0.0, 1, place, text),
                     message_ended_draft(1, 0.0, 1, place),
                 ]

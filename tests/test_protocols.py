@@ -309,7 +309,7 @@ def two_attempts() -> list[Event]:
     for attempt, pieces in ((1, ["wrong"]), (2, ["ri", "ght"])):
         drafts.append(attempt_draft(STARTED, 1, 0.0, attempt))
         id = f"message-{attempt}"
-        drafts.append(message_started_draft(1, 0.0, attempt, 0, id, "assistant", {}))
+        drafts.append(message_started_draft(1, 0.0, attempt, 0, Message(id=id)))
         drafts += [delta_draft(1, 0.0, attempt, 0, piece) for piece in pieces]
     drafts.append(message_ended_draft(1, 0.0, 2, 0))
     drafts.append(message_draft(1, 0.0, Message("right", id="message-2").encode()))

@@ -95,10 +95,13 @@ Post = Any
 
 
 @asynccontextmanager
-async def number(sqlite_url: str) -> AsyncIterator[tuple[GraphAPI, Post, httpx.AsyncClient]]:
+async def number(
+    sqlite_url: str, handler: Any = reply
+) -> AsyncIterator[tuple[GraphAPI, Post, httpx.AsyncClient]]:
+    """A number at a Graph API server of our own."""
     api = GraphAPI()
     async with serving(api.app) as url:
-        runtime = Runtime(Bot(reply), sqlite_url, settings=SETTINGS)
+        runtime = Runtime(Bot(handler), sqlite_url, settings=SETTINGS)
         app = FastAPI(lifespan=runtime.lifespan)
         whatsapp = WhatsApp("4711", "token", SECRET, api=f"{url}/v1")
         app.include_router(whatsapp_webhook(runtime, whatsapp, "verify-me"))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 
 from turnwise import handlers
 from turnwise.callables import takes_one
-from turnwise.conversation import WhenBusy, checked_policy
+from turnwise.conversation import Message, WhenBusy, checked_policy
 from turnwise.errors import ConfigurationError, Invalid
 from turnwise.handlers import Handler as Handler
 from turnwise.limits import check_counts, check_positive
@@ -18,6 +18,7 @@ from turnwise.turn import Coalesce, Options, Turn
 
 H = TypeVar("H", bound=Handler)
 S = TypeVar("S", bound=Service)
+U = TypeVar("U", bound=Callable[[str, Message, str], object])
 L = TypeVar("L", bound=Callable[[], AsyncIterator[None]])
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -81,6 +82,7 @@ class Bot:
         self._handler: Handler | None = None
         self._threaded = False
         self._waking: Handler | None = None
+        self.told_undelivered: list[Callable[[str, Message, str], object]] = []
         self._lifespans: list[Lifespan] = []
         self._open: AsyncExitStack | None = None
         if reply is not None:
@@ -129,6 +131,15 @@ class Bot:
             return lambda decorated: self.service(decorated, when=when)  # type: ignore[call-overload]
         self._services.add(service, when)
         return service
+
+    def undelivered(self, function: U) -> U:
+        """Have a function called for each piece of a message that a person on a messenger does not
+        get: `def f(session_id, message, reason)`, async or not. It is called in the process that
+        sends; what it raises is logged."""
+        if not callable(function):
+            raise ConfigurationError("What is called for undelivered messages is a function.")
+        self.told_undelivered.append(function)
+        return function
 
     def lifespan(self, around: L) -> L:
         """Run an async generator function around the worker: clients, MCP servers, pools.

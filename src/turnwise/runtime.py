@@ -27,6 +27,7 @@ from turnwise.gateway.files import FileLimits, Files
 from turnwise.gateway.gateway import Gateway, Limits
 from turnwise.gateway.hub import Hub
 from turnwise.gateway.overview import Overview
+from turnwise.media import Media
 from turnwise.roll_call import RollCall
 from turnwise.settings import Settings
 from turnwise.stores.base import Store
@@ -41,7 +42,7 @@ log = logging.getLogger("turnwise")
 
 SWEEP = 5.0
 """Seconds between two sweeps that delete expired data."""
-SWEEP_FILES = 600.0
+TIDY = 600.0
 """Seconds between two looks for files that nobody names."""
 NAMED = "named"
 """The fact in the store that holds what the bot has named."""
@@ -77,6 +78,7 @@ class Runtime(Asking):
             self._store.path if isinstance(self._store, SQLiteStore) else None,
             memory=isinstance(self._store, MemoryStore),
         )
+        self.media = Media(self.settings.max_file)
         self.rates = Rates(self.settings.sessions_per_minute, self.settings.messages_per_minute)
         self._with_worker = worker
         self._worker: Worker | None = None
@@ -146,6 +148,7 @@ class Runtime(Asking):
                 debug=settings.debug,
                 owner_limit=settings.owner_running,
                 files=self._files,
+                media=self.media,
             )
             named = [self.bot.queue_limit, *self.bot.policy]
             await store.publish(NAMED, orjson.dumps(named))
@@ -173,7 +176,7 @@ class Runtime(Asking):
         self._chores = [
             loop.create_task(self._sweep_forever()),
             loop.create_task(self._count_forever()),
-            loop.create_task(self._sweep_files_forever()),
+            loop.create_task(self._tidy_forever()),
             loop.create_task(self._calls.answer_forever()),
         ]
 
@@ -296,15 +299,16 @@ class Runtime(Asking):
             except Exception:
                 log.exception("cannot sweep")
 
-    async def _sweep_files_forever(self) -> None:
+    async def _tidy_forever(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_FILES)
+            await asyncio.sleep(TIDY)
             try:
                 await self.gateway.files.sweep()
+                await self.gateway.deliveries.sweep()
             except StoreUnavailable as error:
-                log.warning("cannot sweep files: %s", error)
+                log.warning("cannot tidy: %s", error)
             except Exception:
-                log.exception("cannot sweep files")
+                log.exception("cannot tidy")
 
     # Talking
 

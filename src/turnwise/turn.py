@@ -174,8 +174,9 @@ class Turn:
         return await self._tools.history(before, limit)
 
     async def file(self, attachment: Attachment) -> bytes:
-        """The bytes of a file that a person has uploaded, or of a data URL. Raises NotFound for
-        anything else: Turnwise fetches nothing."""
+        """The bytes of a file that a person has uploaded, or has sent on the messenger that brought
+        this message, or of a data URL. Raises NotFound for anything else, because Turnwise fetches
+        nothing, TooLarge, and TurnError (`file_unavailable`) if the messenger is away."""
         if attachment.url.startswith("data:"):
             about, _, data = attachment.url.partition(",")
             plain = unquote_to_bytes(data)

@@ -10,7 +10,7 @@ U+2028, U+2029 and U+0085 are escaped: JSON allows them raw, but some clients sp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -103,12 +103,17 @@ def delta_draft(turn: int, at: float, attempt: int, index: int, text: str) -> Dr
 
 
 def message_started_draft(
-    turn: int, at: float, attempt: int, index: int, id: str, role: str, metadata: Mapping[str, Any]
+    turn: int, at: float, attempt: int, index: int, message: Message
 ) -> Draft:
-    """A message of the reply begins; its id is final."""
-    head: dict[str, Any] = {"id": id, "role": role}
-    if metadata:
-        head["metadata"] = metadata
+    """A message of the reply begins; its id is final, and its text follows. What it asks can be
+    answered when its turn is committed, so only that it asks is said here."""
+    head: dict[str, Any] = {"id": message.id, "role": message.role}
+    if message.metadata:
+        head["metadata"] = message.metadata
+    if message.attachments:
+        head["attachments"] = [attachment.as_dict() for attachment in message.attachments]
+    if message.ask is not None:
+        head["asks"] = True
     more = b',"index":%d,"message":%b' % (index, dumps(head))
     return attempt_draft(MESSAGE_STARTED, turn, at, attempt, more)
 

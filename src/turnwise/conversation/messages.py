@@ -136,6 +136,17 @@ class Message:
         )
 
     @classmethod
+    def begun(cls, head: Mapping[str, Any], at: float) -> Message:
+        """The message of a `message.started` of that time, still without a text."""
+        return cls(
+            attachments=[Attachment(**attachment) for attachment in head.get("attachments", ())],
+            metadata=head.get("metadata") or {},
+            role=head["role"],
+            id=head["id"],
+            created_at=at,
+        )
+
+    @classmethod
     def merged(cls, messages: Sequence[Message]) -> Message:
         """One message of several that a person has sent one after another."""
         first = messages[0]

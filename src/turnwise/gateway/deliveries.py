@@ -40,6 +40,12 @@ class Deliveries:
         await self._store.publish(MOVED + chat, session.encode("utf-8", "surrogatepass"))
         await self._store.readdress(session, channel, to)
 
+    async def sweep(self) -> None:
+        """Forget what chats have become whose session is gone."""
+        for name, session in (await self._store.published(MOVED)).items():
+            if await self._store.session(session.decode("utf-8", "surrogatepass")) is None:
+                await self._store.publish(name, None)
+
     async def session_of(self, chat: str, earlier: str | None) -> str:
         """The session of a chat: the one that went on there, or one that an earlier version has
         made for it, or its own."""

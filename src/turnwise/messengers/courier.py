@@ -15,11 +15,12 @@ import inspect
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from turnwise.conversation import Answer, Message
 from turnwise.errors import Damaged, KeyReused, NotFound, Rejected, StoreUnavailable
+from turnwise.media import CHANNEL
 from turnwise.messengers.delivery import Delivering
 from turnwise.messengers.platform import (
     ChooseSession,
@@ -99,7 +100,7 @@ class Courier:
                 attachments=update.attachments,
                 metadata={"channel": self._platform.name, **update.metadata},
                 answers=answers,
-                note=update.note or None,
+                note={**update.note, CHANNEL: channel},
                 replaces=replaces,
                 create=True,
                 address=(channel, update.to),
@@ -110,7 +111,7 @@ class Courier:
             log.error("%s: the session of update %s cannot be read", channel, update.id)
             return
         except Rejected as error:  # it will never be accepted: the person is told
-            await self._tell(session, update, Message(error.message))
+            await self.tell(update, Message(error.message))
         self.deliver(session)
         with contextlib.suppress(Exception):
             await self._platform.taken(update)
@@ -120,6 +121,7 @@ class Courier:
         if not self._started:
             self._platform.files = self._runtime.gateway.files
             await self._platform.start()
+            self._runtime.media.learn(self._platform.channel, self._platform.open)
             self._started = True
 
     async def _session_of(self, update: Update) -> str:
@@ -170,8 +172,8 @@ class Courier:
                 return [Answer(ask.id, choice)]
         return []
 
-    async def _tell(self, session: str, update: Update, message: Message) -> None:
-        """Words about an update that is no turn; they are not kept."""
+    async def tell(self, update: Update, message: Message) -> None:
+        """Send words about an update that was not accepted; they are not kept."""
         try:
             await self._platform.send(update, message)
         except Exception as error:
@@ -207,21 +209,17 @@ class Courier:
     async def _report(self, update: Update, message: Message, why: str) -> None:
         """A person does not get this piece."""
         log.warning("%s: a piece is not delivered: %s", self._platform.channel, why)
-        if self._undelivered is not None:
-            task = asyncio.get_running_loop().create_task(self._call(update, message, why))
-            self._reports.add(task)
-            task.add_done_callback(self._reports.discard)
+        task = asyncio.get_running_loop().create_task(self._tell_users(update, message, why))
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
 
-    async def _call(self, update: Update, message: Message, why: str) -> None:
-        """Call the user's function, which may raise or hang: neither holds anything up."""
-        assert self._undelivered is not None
-        try:
-            async with asyncio.timeout(REPORTING):
-                told = self._undelivered(update, message, why)
-                if inspect.isawaitable(told):
-                    await told
-        except Exception:
-            log.exception("the report of a piece that is not delivered")
+    async def _tell_users(self, update: Update, message: Message, why: str) -> None:
+        """Call the functions that want to know, which may raise or hang: neither holds anything
+        up."""
+        if self._undelivered is not None:
+            await _called(self._undelivered, update, message, why)
+        for function in self._runtime.bot.told_undelivered:
+            await _called(function, update.session, message, why)
 
     async def _look_forever(self) -> None:
         """Find what others have left: a process that died, `say`, `wake`, another door."""
@@ -275,6 +273,17 @@ class Courier:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._platform.close()
+
+
+async def _called(function: Callable[..., Any], *args: Any) -> None:
+    """Call a user's function, of either kind; what it raises is logged."""
+    try:
+        async with asyncio.timeout(REPORTING):
+            told = function(*args)
+            if inspect.isawaitable(told):
+                await told
+    except Exception:
+        log.exception("the report of a piece that is not delivered")
 
 
 __all__ = ["ChooseSession", "Courier", "HasGateway", "Platform", "Undelivered", "Update"]

@@ -2,9 +2,10 @@
 
 A piece is a part of a message that the platform takes in one call. What has become of it is noted
 before the next one is sent: so it is sent once, unless a process dies between the platform's answer
-and the note. A message is sent when it is said, also while its turn goes on. If an attempt is made
-anew, a piece with the same text in the same place counts as sent; another text is sent as an edit,
-where the platform can, and else as a new message.
+and the note. A message is sent when it is said, also while its turn goes on; a long text is shown
+while it grows, where the platform can change what was sent. If an attempt is made anew, a piece
+with the same text in the same place counts as sent; another text is sent as an edit, where the
+platform can, and else as a new message.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from hashlib import sha256
@@ -19,7 +21,9 @@ from typing import Any, NamedTuple
 
 from turnwise import telemetry
 from turnwise.conversation import Attachment, Message, TurnRecord
+from turnwise.conversation.events import STARTED
 from turnwise.errors import ClaimLost, NotFound, StoreUnavailable
+from turnwise.messengers.heard import Heard, Said
 from turnwise.messengers.platform import HasGateway, Moved, Platform, Refused, Update
 
 log = logging.getLogger("turnwise.messenger")
@@ -37,7 +41,9 @@ SOON, TYPING = 1.0, 4.0
 AWAY = 1.0
 """Seconds between two attempts while the store is away."""
 HOLD = 0.3
-"""Seconds that a message is held back, because the end of its turn may say that it asks."""
+"""Seconds that a message that asks is held back, because the end of its turn brings the choices."""
+GROWS = 1.5
+"""Seconds until a text that grows is shown."""
 CALL = 60.0
 """Seconds that one call of the platform may take."""
 MOVES = 3
@@ -73,6 +79,8 @@ class Delivering:
         self._name = name
         self._report = report
         self._noted_at = 0.0
+        self._grown_at = math.inf
+        """When the text that grows may be shown next."""
 
     async def run(self) -> None:
         """Send, unless another process does."""
@@ -89,6 +97,7 @@ class Delivering:
                 n = found.delivered + 1
                 self._n, self._update = n, Update(f"turn {n}", self._session, "", found.to)
                 self._sent = [Sent(*one) for one in found.turns.get(str(n), ())]
+                self._shown: dict[tuple[int, int], str] = {}
                 found = await self._turn(n)
         except (ClaimLost, NotFound):
             return  # another one sends by now, or the session is gone
@@ -112,39 +121,82 @@ class Delivering:
     # While the turn goes on
 
     async def _while_it_goes_on(self, record: TurnRecord) -> TurnRecord:
-        """Send each message when it is complete; returns the turn's record at its end."""
+        """Send each message when it is complete, or while it grows; returns the turn's record at
+        its end."""
         gateway, n = self._runtime.gateway, record.n
-        texts: dict[int, str] = {}
-        held: list[int] = []
-        attempt = record.attempt
+        self._heard, self._next = Heard(record.attempt), 0
         async with self._typing():
             with gateway.follow(self._session, record.first_event - 1, turn=n) as reader:
                 while not (reader.ended or reader.closed):
                     try:
-                        events = await reader.read(timeout=HOLD if held else BEAT)
+                        told = await reader.read(timeout=self._patience())
                     except StoreUnavailable:
                         continue
                     await self._beat()
-                    if not events:
-                        for place in held:
-                            await self._say(place, Message(texts.get(place, "")), attempt)
-                        held.clear()
-                    for event in events:
-                        if event.type == "turn.started":
-                            attempt, texts = event.json()["attempt"], {}
-                            held.clear()
-                        elif event.type == "delta":
-                            told = event.json()
-                            place = told.get("index", 0)
-                            texts[place] = texts.get(place, "") + told["text"]
-                        elif event.type == "message.ended":
-                            held.append(event.json().get("index", 0))
+                    for event in told:
+                        if event.type == STARTED:
+                            self._next = 0
+                        self._heard.hear(event)
+                    if not reader.ended:  # else the record says it all
+                        await self._say_what_is_heard(quiet=not told)
             while True:  # where streams are closed, this process is about to stop
                 record = await self._patiently(lambda: gateway.turn(self._session, n))
                 if not record.open:
                     return record
                 await asyncio.sleep(0.1)
                 await self._beat()
+
+    def _patience(self) -> float:
+        """Seconds until there is something to do even if nothing more is heard."""
+        said = self._heard.after(self._next)
+        if said is None:
+            return BEAT
+        return HOLD if said.complete else min(BEAT, max(HOLD, self._grown_at - time.monotonic()))
+
+    async def _say_what_is_heard(self, quiet: bool) -> None:
+        """Send what is complete, in order. One that asks is held back until nothing more is heard
+        for a moment, because the end of its turn may bring what it asks."""
+        while (said := self._heard.after(self._next)) is not None:
+            if not said.complete:
+                await self._grow(said)
+                return
+            if said.asks and not quiet:
+                return
+            await self._say(said.place, said.message, self._heard.attempt)
+            self._next += 1
+            self._grown_at = math.inf
+
+    async def _grow(self, said: Said) -> None:
+        """Show a text that is not complete yet, where the platform can change it later. What fails
+        here is made good when it is complete."""
+        pace, now = self._platform.pace(self._update), time.monotonic()
+        if pace is None or not said.message.text.strip():
+            return
+        if self._grown_at == math.inf:
+            self._grown_at = now + GROWS
+        if now < self._grown_at:
+            return
+        self._grown_at = now + pace
+        try:
+            pieces = list(self._platform.pieces(said.message))
+        except Exception:
+            return  # it is told when the message is complete
+        for number, piece in enumerate(pieces):
+            before, what = self._before(said.place, number), _what(piece)
+            if before is None:
+                # What it is is not noted: whoever goes on changes it to what is complete.
+                await self._piece(said.place, number, piece, self._heard.attempt, growing=True)
+            elif before.state == "sent" and self._shown.get((said.place, number)) != what:
+                try:
+                    assert before.id is not None
+                    await self._beating(self._platform.edit(self._update, before.id, piece))
+                    self._shown[said.place, number] = what
+                except (ClaimLost, NotFound):
+                    raise
+                except Exception as error:
+                    wanted = float(getattr(error, "retry_after", None) or pace)
+                    self._grown_at = time.monotonic() + wanted
+                    return
 
     @contextlib.asynccontextmanager
     async def _typing(self) -> AsyncIterator[None]:
@@ -173,18 +225,28 @@ class Delivering:
         for number, piece in enumerate(pieces):
             await self._piece(place, number, piece, attempt)
 
-    async def _piece(self, place: int, number: int, piece: Message, attempt: int) -> None:
-        """Send a piece that was not sent yet, and note it."""
+    def _before(self, place: int, number: int) -> Sent | None:
+        """What has become of this piece so far."""
+        return next((sent for sent in self._sent if sent[:2] == (place, number)), None)
+
+    async def _piece(
+        self, place: int, number: int, piece: Message, attempt: int, growing: bool = False
+    ) -> None:
+        """Send a piece that was not sent yet, or change it, and note it; of one that is `growing`
+        it is not noted what it says."""
         what = _what(piece)
-        before = next((s for s in self._sent if s[:2] == (place, number)), None)
+        before = self._before(place, number)
         if before is not None and before.what == what:
             return
-        if before is not None and await self._edited(before, piece):
-            await self._end(before._replace(what=what, attempt=attempt))
-            return
+        if before is not None:
+            shown = self._shown.get((place, number)) == what
+            if shown or await self._edited(before, piece):
+                await self._end(before._replace(what=what, attempt=attempt))
+                return
         state, id, why = await self._send(piece)
         telemetry.PIECES.labels(self._platform.name, state).inc()
-        await self._end(Sent(place, number, state, what, id, attempt, why))
+        self._shown[place, number] = what
+        await self._end(Sent(place, number, state, "" if growing else what, id, attempt, why))
         if state != "sent":
             await self._report(self._update, piece, why or state)
 

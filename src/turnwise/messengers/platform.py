@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from turnwise.bot import Bot
 from turnwise.conversation import Answer, Attachment, Message
 from turnwise.errors import StoreUnavailable, TurnwiseError
 from turnwise.gateway.files import Files, id_in
 from turnwise.gateway.gateway import Gateway
+from turnwise.media import Media
 from turnwise.settings import Settings
 
 
@@ -103,6 +105,16 @@ class Platform(ABC):
         """Change a piece that was sent; False if the platform cannot."""
         return False
 
+    def pace(self, update: Update) -> float | None:
+        """Seconds between two changes of a text that grows in this chat; None if a text is sent
+        when it is complete."""
+        return None
+
+    async def open(self, url: str, most: int) -> bytes | None:
+        """The bytes of a file that a person has sent, by its attachment's `url`; None if this is
+        not such an address. Raises Refused if there are none, TooLarge above `most` bytes."""
+        return None
+
     async def taken(self, update: Update) -> None:  # noqa: B027
         """An update is stored: what the platform waits for beside the answer."""
 
@@ -115,6 +127,9 @@ class Platform(ABC):
 
 class HasGateway(Protocol):
     """The part of a runtime that is used here."""
+
+    bot: Bot
+    media: Media
 
     @property
     def gateway(self) -> Gateway: ...

@@ -13,6 +13,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Sequence
 
+from turnwise.conversation import Message
 from turnwise.errors import StoreUnavailable
 from turnwise.messengers.courier import Courier
 from turnwise.messengers.platform import (
@@ -22,11 +23,13 @@ from turnwise.messengers.platform import (
     Undelivered,
     Update,
 )
+from turnwise.stores.header import WrittenByNewer
 
 log = logging.getLogger("turnwise.messenger")
 
 LONGEST = 30.0
 """Maximum seconds between two attempts."""
+NEWER = "Your message was not accepted, because the system is being updated. Please repeat it soon."
 
 
 class PolledPlatform(Platform):
@@ -94,6 +97,9 @@ class Polling:
         while True:
             try:
                 return await self._courier.take(update)
+            except WrittenByNewer:  # waiting for a newer process would hold up everybody
+                log.error("%s: a newer version has written the session", self._platform.channel)
+                return await self._courier.tell(update, Message(NEWER))
             except StoreUnavailable:
                 await asyncio.sleep(pause)
                 pause = min(LONGEST, 2 * pause)

@@ -21,10 +21,10 @@ from pydantic import BaseModel, Field
 from turnwise.channels.access import Access, Authorize
 from turnwise.channels.problems import ProblemRoute
 from turnwise.conversation import Answer, Message
-from turnwise.conversation.events import TERMINAL
 from turnwise.errors import NotFound, ReplyTimeout, StreamEnded
 from turnwise.gateway.gateway import Gateway
 from turnwise.gateway.reader import Reader
+from turnwise.messengers.heard import Heard
 from turnwise.messengers.platform import HasGateway
 
 PATIENCE = 120.0
@@ -133,23 +133,17 @@ async def _lines(gateway: Gateway, reader: Reader, sender: str, n: int) -> Async
     """Each message of a turn as a line; a connection that ends without the last line, which is
     empty of text, has lost some."""
     with reader:
-        told = 0
-        texts: dict[int, str] = {}
+        told, heard = 0, Heard(0)
         while not (reader.ended or reader.closed):
-            events = await reader.read()
-            over = any(event.type in TERMINAL for event in events)
-            for event in events:
-                if event.type == "turn.started":
-                    texts = {}
-                elif event.type == "delta":
-                    found = event.json()
-                    place = found.get("index", 0)
-                    texts[place] = texts.get(place, "") + found["text"]
-                elif event.type == "message.ended" and not over:
-                    place = event.json().get("index", 0)
-                    if place == told:
-                        told += 1
-                        yield _line(ReplyOut(recipient_id=sender, text=texts.get(place, "")))
+            for event in await reader.read():
+                heard.hear(event)
+            # What is asked is known at the end, and then the record says all.
+            while not reader.ended and (said := heard.after(told)) is not None:
+                if not said.complete or said.asks:
+                    break
+                told += 1
+                for out in _out(sender, said.message):
+                    yield _line(out)
         if reader.closed:
             return
     record = await gateway.turn(reader.session, n)

@@ -14,12 +14,19 @@ import re
 from collections.abc import Sequence
 from html import unescape
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
 
 from turnwise.channels.problems import ProblemRoute
 from turnwise.conversation import Attachment, Message
-from turnwise.errors import ConfigurationError, MissingExtra, StoreUnavailable
+from turnwise.errors import (
+    ConfigurationError,
+    MissingExtra,
+    NotFound,
+    StoreUnavailable,
+    TooLarge,
+)
 from turnwise.messengers.courier import Courier
 from turnwise.messengers.markup import Run, runs, split
 from turnwise.messengers.platform import ChooseSession, HasGateway, Platform, Refused, Update
@@ -30,6 +37,10 @@ if TYPE_CHECKING:
 
 LONGEST_TEXT, MARKS = 4000, 100
 """Characters of a message that Slack shows without truncation, and room for the marks in it."""
+FILES = ("https", "files.slack.com")
+"""Where Slack keeps the files that people share."""
+PACE = 2.0
+"""Seconds between two changes of a text that grows."""
 LONGEST_BLOCK = 3000
 """The same of a text with buttons."""
 PASSING = {
@@ -55,12 +66,19 @@ class RateLimited(Exception):
 
 class Slack(Platform):
     """A bot in a workspace. `token` is the bot's (xoxb-...); `api` another server than Slack's.
-    With `follow` the bot answers in a thread, once it has been mentioned there, whoever writes."""
+    With `follow` the bot answers in a thread, once it has been mentioned there, whoever writes;
+    with `grow` a long answer is shown while it grows."""
 
     name = "slack"
 
     def __init__(
-        self, token: str, signing_secret: str, *, api: str | None = None, follow: bool = True
+        self,
+        token: str,
+        signing_secret: str,
+        *,
+        api: str | None = None,
+        follow: bool = True,
+        grow: bool = True,
     ) -> None:
         try:
             from slack_bolt.async_app import AsyncApp
@@ -73,6 +91,9 @@ class Slack(Platform):
         options: dict[str, Any] = {"base_url": f"{api.rstrip('/')}/"} if api else {}
         self._client = AsyncWebClient(token, **options)
         self._follow = follow
+        self._grow = grow
+        self._token = token
+        self._origins = {FILES, *([urlsplit(api)[:2]] if api else [])}
         self._bot: dict[str, Any] = {}
 
         async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
@@ -238,6 +259,32 @@ class Slack(Platform):
             self._client.chat_update, channel=update.to["channel"], ts=id, text=message.text, **more
         )
         return True
+
+    def pace(self, update: Update) -> float | None:
+        """Slack takes fifty changes a minute."""
+        return PACE if self._grow else None
+
+    async def open(self, url: str, most: int) -> bytes | None:
+        """The bytes behind the private address of a file."""
+        import aiohttp
+
+        if urlsplit(url)[:2] not in self._origins:
+            return None
+        given = {"Authorization": f"Bearer {self._token}"}
+        async with (
+            aiohttp.ClientSession(headers=given) as client,
+            client.get(url, allow_redirects=False) as answer,
+        ):
+            if answer.status in (429, *range(500, 600)):
+                raise RateLimited(float(answer.headers.get("Retry-After", "1")))
+            if answer.status != 200:  # without the right it leads to a page for logging in
+                raise NotFound("Slack does not give this file; the app needs files:read.")
+            content = bytearray()
+            async for part in answer.content.iter_any():
+                content += part
+                if len(content) > most:
+                    raise TooLarge(f"The file has more than {most:,} bytes.")
+            return bytes(content)
 
     async def _call(self, method: Any, **arguments: Any) -> Any:
         """A call of Slack's API. Raises Refused for what it will never do."""

@@ -25,7 +25,14 @@ from pydantic import ValidationError
 from turnwise import telemetry
 from turnwise.channels.problems import ProblemRoute
 from turnwise.conversation import Attachment, Message
-from turnwise.errors import ConfigurationError, Invalid, MissingExtra, Unauthorized
+from turnwise.errors import (
+    ConfigurationError,
+    Invalid,
+    MissingExtra,
+    NotFound,
+    TooLarge,
+    Unauthorized,
+)
 from turnwise.messengers import telegram_updates
 from turnwise.messengers.courier import Courier
 from turnwise.messengers.markup import Run, runs, split
@@ -41,6 +48,8 @@ LONGEST_TEXT = 4096
 """Maximum length of a message, in UTF-16 code units, in which Telegram counts entities."""
 WAIT = 25.0
 """Seconds that Telegram keeps a request for updates open."""
+PACE, GROUP_PACE = 1.5, 4.0
+"""Seconds between two changes of a text that grows, alone with the bot and in a group."""
 ALBUM = 1.0
 """Seconds that the other pictures of an album are waited for."""
 KINDS = ["message", "edited_message", "callback_query"]
@@ -59,11 +68,14 @@ def units(text: str) -> int:
 
 class Telegram(PolledPlatform):
     """A bot on Telegram. `api` is the URL of a Bot API server other than Telegram's. With
-    `addressed` the bot answers in groups only what mentions it, replies to it, or is a command."""
+    `addressed` the bot answers in groups only what mentions it, replies to it, or is a command.
+    With `grow` a long answer is shown while it grows."""
 
     name = "telegram"
 
-    def __init__(self, token: str, *, api: str | None = None, addressed: bool = False) -> None:
+    def __init__(
+        self, token: str, *, api: str | None = None, addressed: bool = False, grow: bool = True
+    ) -> None:
         try:
             import aiogram
             from aiogram.client.session.aiohttp import AiohttpSession
@@ -77,6 +89,7 @@ class Telegram(PolledPlatform):
         except TokenValidationError as error:
             raise ConfigurationError(f"This is not the token of a Telegram bot: {error}") from None
         self._addressed = addressed
+        self._grow = grow
         self._names: tuple[str, int] | None = None
         self._offset = 0
 
@@ -235,6 +248,28 @@ class Telegram(PolledPlatform):
         except TelegramBadRequest as error:
             return "not modified" in str(error)
         return True
+
+    def pace(self, update: Update) -> float | None:
+        """Telegram takes one call a second in a chat, and twenty a minute in a group."""
+        if not self._grow:
+            return None
+        return GROUP_PACE if int(telegram_updates.place(update.to)["chat"]) < 0 else PACE
+
+    async def open(self, url: str, most: int) -> bytes | None:
+        """The bytes of `telegram:<file id>`."""
+        from aiogram import exceptions
+
+        kind, _, id = url.partition(":")
+        if kind != self.name:
+            return None
+        try:
+            file = await self._bot.get_file(id)
+            if (file.file_size or 0) > most or file.file_path is None:
+                raise TooLarge(f"The file has more than {most:,} bytes.")
+            content = await self._bot.download_file(file.file_path)
+        except (exceptions.TelegramBadRequest, exceptions.TelegramNotFound):
+            raise NotFound("Telegram does not have this file.") from None
+        return b"" if content is None else content.read()
 
     async def taken(self, update: Update) -> None:
         """A pressed button stops to wait."""

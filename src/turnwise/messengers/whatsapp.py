@@ -24,7 +24,15 @@ from fastapi.responses import PlainTextResponse
 from turnwise import telemetry
 from turnwise.channels.problems import ProblemRoute
 from turnwise.conversation import Attachment, Message
-from turnwise.errors import ConfigurationError, Forbidden, Invalid, MissingExtra, Unauthorized
+from turnwise.errors import (
+    ConfigurationError,
+    Forbidden,
+    Invalid,
+    MissingExtra,
+    NotFound,
+    TooLarge,
+    Unauthorized,
+)
 from turnwise.messengers.courier import Courier
 from turnwise.messengers.markup import Run, runs, split
 from turnwise.messengers.platform import ChooseSession, HasGateway, Platform, Refused, Update
@@ -192,6 +200,23 @@ class WhatsApp(Platform):
                 return await self._client.send_video(to, file, **more)
         name = attachment.name or "file"
         return await self._client.send_document(to, file, filename=name, **more)
+
+    async def open(self, url: str, most: int) -> bytes | None:
+        """The bytes of `whatsapp:<media id>`."""
+        from pywa.errors import WhatsAppError
+
+        kind, _, id = url.partition(":")
+        if kind != self.name:
+            return None
+        try:
+            media = await self._client.get_media_url(id)
+            if media.file_size > most:
+                raise TooLarge(f"The file has more than {most:,} bytes.")
+            return await self._client.get_media_bytes(url=media.url)
+        except WhatsAppError as error:
+            if error.code in PASSING:
+                raise
+            raise NotFound("WhatsApp does not have this file.") from None
 
     async def _file(self, update: Update, attachment: Attachment) -> str | bytes:
         """WhatsApp's own id, an address that it fetches, or the bytes."""

@@ -95,8 +95,7 @@ def _told_by(end: End) -> list[Draft]:
         last = len(end.replies) - 1
         if end.told != UNENDED:
             whole = Message.decode(end.replies[last])
-            about = whole.id, whole.role, whole.metadata
-            drafts.append(message_started_draft(n, at, attempt, last, *about))
+            drafts.append(message_started_draft(n, at, attempt, last, whole))
             drafts.append(delta_draft(n, at, attempt, last, whole.text))
         drafts.append(message_ended_draft(n, at, attempt, last))
         if end.told == DELTA_ONLY:

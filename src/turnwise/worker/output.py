@@ -180,8 +180,8 @@ class Output:
         return sum(message.ask is not None for message in self._messages)
 
     def _start(self, message: Message) -> None:
-        if message.metadata or message.ask is not None:
-            _check_json([message.metadata, message.ask and message.ask.as_dict()])
+        if message.metadata or message.ask is not None or message.attachments:
+            encoded([message])
         self._pending.start(len(self._messages), message)
         self._messages.append(message)
 

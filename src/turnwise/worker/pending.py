@@ -133,8 +133,7 @@ class Pending:
         match item:
             case _Start(place, message):
                 self._place, self._told = place, True
-                about = message.id, message.role, message.metadata
-                return message_started_draft(*mine, place, *about)
+                return message_started_draft(*mine, place, message)
             case _End(place):
                 return message_ended_draft(*mine, place)
             case Draft():

@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
+import orjson
+
 from turnwise.conversation import Message, file_in
 from turnwise.conversation.steps import StepKind
 from turnwise.errors import NotFound
 from turnwise.files import FileStore
+from turnwise.media import Media
 from turnwise.memory import Entry
 from turnwise.stores.base import Store
 from turnwise.stores.claim import Claim
@@ -31,6 +34,7 @@ class Supplier(Protocol):
     store: Store
     options: Options
     files: FileStore | None
+    media: Media | None
     cache: SessionCache
 
 
@@ -88,6 +92,10 @@ class Tools(ABC):
     async def file(self, url: str) -> bytes:
         session, worker = self.claim.session, self._worker
         id, files = file_in(session, url), worker.files
+        if id is None and worker.media is not None and self.claim.note:
+            found = await worker.media.read(orjson.loads(self.claim.note), url)
+            if found is not None:
+                return found
         if id is None or files is None:
             raise NotFound("This is not a file of the session.")
         known = await self._remembering().insist(partial(worker.store.files, session))

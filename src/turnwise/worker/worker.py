@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from turnwise import telemetry
 from turnwise.errors import StoreUnavailable
 from turnwise.files import FileStore
+from turnwise.media import Media
 from turnwise.stores.base import Store
 from turnwise.stores.claim import Claim, Desk
 from turnwise.stores.notices import Notice, Ready, Signal
@@ -58,8 +59,10 @@ class Worker:
         debug: bool = False,
         owner_limit: int | None = None,
         files: FileStore | None = None,
+        media: Media | None = None,
     ) -> None:
         self.debug = debug
+        self.media = media
         self.files = files
         self.name = name or f"w{secrets.token_hex(6)}"
         self.store = store

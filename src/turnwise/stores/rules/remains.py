@@ -65,7 +65,7 @@ class _Remains:
                 continue
             match event.type:
                 case events.MESSAGE_STARTED:
-                    message = Message(**body["message"], created_at=seconds(body["at"]))
+                    message = Message.begun(body["message"], seconds(body["at"]))
                     message.partial = self.open = True
                     self._messages[body["index"]] = message
                 case events.DELTA if body.get("index") in self._messages:

@@ -229,9 +229,8 @@ def conclude(work: Work, question: Question) -> Part:
     asks: list[tuple[int, str]] = []
     for i, encoded in enumerate(question.given):
         message = Message.decode(encoded)
-        about = message.id, message.role, message.metadata
         place = head.n, work.now, head.attempt, i
-        drafts.append(message_started_draft(*place, *about))
+        drafts.append(message_started_draft(*place, message))
         drafts.append(delta_draft(*place, message.text))
         drafts.append(message_ended_draft(*place))
         if message.ask is not None:

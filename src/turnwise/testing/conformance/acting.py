@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from turnwise.conversation import Message, TurnRecord
+from turnwise.conversation import Attachment, Message, TurnRecord
 from turnwise.conversation.events import Draft, delta_draft, message_started_draft
 from turnwise.stores.base import Store
 from turnwise.stores.claim import NO_EPOCH, Claim, Desk, Outcome
@@ -27,8 +27,9 @@ def answer(text: str) -> Outcome:
     return Outcome("completed", [Message(text).encode()])
 
 
-def started(turn: int, attempt: int, id: str = "m") -> Draft:
-    return message_started_draft(turn, 0.0, attempt, 0, id, "assistant", {})
+def started(turn: int, attempt: int, id: str = "m", *attachments: Attachment) -> Draft:
+    message = Message(id=id, attachments=[*attachments])
+    return message_started_draft(turn, 0.0, attempt, 0, message)
 
 
 def delta(turn: int, attempt: int, text: str) -> Draft:

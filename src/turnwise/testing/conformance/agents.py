@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from turnwise.conversation import Answer, Ask, Message
+from turnwise.conversation import Answer, Ask, Attachment, Message
 from turnwise.conversation.events import ASK, ASK_CLOSED, STEP, Draft, draft
 from turnwise.errors import AskClosed, ClaimLost, Invalid, MemoryFull
 from turnwise.stores.base import Store
@@ -108,7 +108,8 @@ class AgentConformance(Acting):
         await self.say(store, "hi")
         for attempt, word in ((1, "first"), (2, "second")):
             claim = await self.claimed(store, desk(f"w{attempt}", lease=1.0, max_attempts=2))
-            parts = [started(1, attempt, f"m{attempt}"), delta(1, attempt, word)]
+            photo = Attachment("image", f"http://x/{word}")
+            parts = [started(1, attempt, f"m{attempt}", photo), delta(1, attempt, word)]
             await store.append(claim, [*parts, step(1, attempt, "running")])
             await store.append(claim, [delta(1, attempt, " half")])
             await self.pass_time(store, 1.1)
@@ -118,6 +119,7 @@ class AgentConformance(Acting):
         assert record.status == "failed"
         (said,) = [orjson.loads(reply) for reply in record.replies_json]
         assert (said["id"], said["text"], said["partial"]) == ("m2", "second half", True)
+        assert [one["url"] for one in said["attachments"]] == ["http://x/second"]
         assert [(one.status, one.error and one.error.code) for one in record.steps] == [
             ("failed", "interrupted")
         ]
