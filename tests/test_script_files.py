@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import httpx
@@ -308,7 +309,7 @@ MISTAKES = {
     "there already, in line 6": "    a: {response: first}\n    a: {response: second}\n",
     "needs at least one response": "    a: {response: {choice: []}}\n",
     "no slot 'szie' to extract": "    a: {response: r, pre_response: {e: {extract: [szie]}}}\n",
-    "the list is empty": "    a: {response: r, transitions: [{to: s, when: {any: []}}]}\n",
+    "it is empty": "    a: {response: r, transitions: [{to: s, when: {any: []}}]}\n",
     "no flow 'g'": "    a: {transitions: [{to: s, when: {last_labels: {flows: [g]}}}]}\n",
 }
 SUSPICIOUS = {
@@ -380,3 +381,161 @@ async def test_the_pizza_form(monkeypatch: pytest.MonkeyPatch) -> None:
                     "size": "large", "kind": "funghi", "street": "Elm Road 7",
                 }  # fmt: skip
         await pizza_form.model.aclose()
+
+
+# Languages
+
+
+LANGUAGES = """
+start: f/s
+error_reply: {en: Sorry., de: Verzeihung.}
+slots:
+  language: {regexp: '\\b(en|de|pt-BR|xx)\\b'}
+flows:
+  f:
+    LOCAL:
+      pre_transition: {look: {extract: [language]}}
+    s:
+      transitions:
+        - {to: broken, when: {exact: break}}
+        - {to: only, when: {all: [{exact: who}, {speaks: [de]}]}}
+        - {to: a}
+    a:
+      response: {languages: {en: 'Hello {language}', de: {choice: [Hallo]}, pt: Oi, no: Hei}}
+      transitions: [{to: s, when: {exact: again}}, {to: '@current'}]
+    only:
+      response: {languages: {en: English, de: Deutsch}}
+    broken: {response: {call: broken}}
+"""
+
+
+def breaks(context: Context) -> str:
+    raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize(
+    ("session", "message", "text", "said"),
+    [
+        ({}, {}, "hi", "Hello "),
+        ({"language": "de-AT"}, {}, "hi", "Hallo"),
+        ({"language": "DE_at"}, {}, "hi", "Hallo"),
+        ({}, {"language": "pt-BR"}, "hi", "Oi"),
+        ({"language": "de"}, {"language": "pt"}, "hi", "Hallo"),
+        ({"language": "de"}, {}, "pt-BR please", "Oi"),
+        ({"language": "tlh"}, {"language": "no"}, "hi", "Hei"),
+        ({"language": 7}, {"language": ""}, "hi", "Hello "),
+        ({"language": "xx"}, {}, "hi", "Hello "),
+        ({"language": "de"}, {}, "who", "Deutsch"),
+        ({"language": "fr"}, {}, "who", "Hello "),
+        ({"language": "de"}, {}, "break", "Verzeihung."),
+    ],
+)
+async def test_languages(
+    tmp_path: Path, session: dict[str, Any], message: dict[str, Any], text: str, said: str
+) -> None:
+    """The conversation's language is that of the slot, the session or the message; a region may be
+    missing; the first text is said where none suits."""
+    path = tmp_path / "x.yaml"
+    path.write_text(LANGUAGES)
+    script = Script.load(path, functions={"broken": breaks})
+    async with talk(Bot(script)) as say:
+        await say.runtime.create("test", metadata=session)
+        assert (await say(text, metadata=message)).text == said
+
+
+def test_a_language_that_is_missing(tmp_path: Path) -> None:
+    """It is a warning of the node that lacks it, with its line."""
+    path = tmp_path / "x.yaml"
+    path.write_text(LANGUAGES)
+    script = Script.load(path, functions={"broken": breaks})
+    assert [warning.partition(": ")[2] for warning in script.warnings] == [
+        "f/only: it says nothing in 'pt'.",
+        "f/only: it says nothing in 'no'.",
+    ]
+    assert script.warnings[0].startswith(f"{path}:18: f/only")
+
+
+# Rehearsals of any reply
+
+
+REPLIES = """
+from turnwise import Ask, Message
+from turnwise.conversation import Attachment
+from turnwise.script import Choice, Node, Regexp, Script, To
+
+def reply(context):
+    match context.text:
+        case "quote": return "> quoted\\n# head\\n--- line\\n\\\\ back\\n|\\n@home"
+        case "file": return Message("see", [Attachment("image/png", "https://x.org/a.png", "a")])
+        case "order": return Ask("Which?", choices=["small", "large"])
+        case "form": return Ask("Who?", kind="form", name="address")
+        case "empty": return "text\\n\\n"
+        case "fail": raise RuntimeError("no")
+        case "who": return context.request.metadata.get("language", "?")
+    return f"Your number is {id(context)}.\\nLine {len(context.text.splitlines())}\\nend"
+
+script = Script(
+    {"f": {"s": {"transitions": [To("any", when=Regexp("dice")), To("r")]},
+           "r": Node(reply, transitions=[To("any", when=Regexp("dice")), To("r")]),
+           "any": Node(Choice(["one", "two\\nlines"]), transitions=[To("r")])}},
+    start=("f", "s"),
+)
+"""
+
+EXCHANGES = """\
+@language de
+> who
+de
+> quote
+\\> quoted
+\\# head
+\\--- line
+\\\\ back
+\\|
+@home
+> file
+see
+[image/png: https://x.org/a.png (a)]
+> order
+Which?
+[choices: small | large]
+> 2
+Your number is [*].
+[...]
+> form
+Who?
+[asks: address]
+> empty
+text
+
+> dice
+one
+|
+two
+lines
+> fail
+Sorry, something went wrong here. Please try again.
+> two
+>> lines
+Your number is [*].
+Line 2
+end
+
+--- another conversation
+> who
+?
+"""
+
+
+def test_any_reply_can_be_rehearsed(tmp_path: Path) -> None:
+    """Files, choices, forms, failures, chance, ids, and lines that look like the file's own; a
+    reply that differs is shown beside the nearest that was expected."""
+    (tmp_path / "toy.py").write_text(REPLIES)
+    (tmp_path / "toy.dialog").write_text(EXCHANGES)
+    told = turnwise("script", "test", "toy:script", "toy.dialog", cwd=tmp_path)
+    assert "11 replies as expected" in told
+    wrong = EXCHANGES.replace("one\n|\ntwo\nlines", "three\n|\ntwo\nrows")
+    (tmp_path / "toy.dialog").write_text(wrong)
+    told = turnwise("script", "test", "toy:script", "toy.dialog", cwd=tmp_path, status=1)
+    assert "toy.dialog:26: > dice" in told
+    assert ("- three" in told and "+ one" in told) or ("- rows" in told and "+ lines" in told)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from turnwise.bot import Bot
 from turnwise.cli.flags import out
 from turnwise.cli.loading import load
 from turnwise.cli.sessions import every_id, opened_store
+from turnwise.conversation import Asked, Reply
 from turnwise.errors import ConfigurationError, NotFound, TurnwiseError
 from turnwise.script import Script, diagram, dialog_tests
 from turnwise.script.context import Label
@@ -153,10 +154,17 @@ def rehearse(
     async def go() -> list[str]:
         from turnwise.testing import talk  # imports pytest, where it is installed
 
+        open_asks: dict[str, list[Asked]] = {}
         async with talk(Bot(script)) as say:
 
-            async def one(session: str, text: str) -> str:
-                return (await say(text, session=session)).text
+            async def one(session: str, text: str, metadata: Mapping[str, str]) -> Reply:
+                answers = {}
+                for ask in open_asks.get(session, ()):  # a typed choice answers, as on messengers
+                    if (choice := ask.typed(text)) is not None:
+                        answers[ask.id] = choice
+                reply = await say(text, session=session, metadata=metadata, answers=answers or None)
+                open_asks[session] = reply.asks
+                return reply
 
             return await dialog_tests.play(path, conversations, one)
 

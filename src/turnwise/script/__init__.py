@@ -30,6 +30,7 @@ from turnwise.script.flow import (
     Together,
 )
 from turnwise.script.handler import Script
+from turnwise.script.languages import Localized, Speaks
 from turnwise.script.slots import Extract, FunctionSlot, Group, RegexpSlot
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Group",
     "Has",
     "LastLabels",
+    "Localized",
     "Node",
     "Not",
     "Previous",
@@ -59,6 +61,7 @@ __all__ = [
     "RegexpSlot",
     "Script",
     "SlotsExtracted",
+    "Speaks",
     "Start",
     "Template",
     "To",

@@ -93,6 +93,19 @@ class Context:
         """The text of the last message; raises NothingSaid."""
         return self.request.text
 
+    @property
+    def languages(self) -> list[str]:
+        """The tags of the languages to answer in, the first one wanted most: the slot `language`,
+        or what the state, the session's metadata or the message's metadata say of `language`."""
+        session = getattr(self.turn, "session", None)
+        said = (
+            self.slots.get("language"),
+            self.state.get("language"),
+            session.metadata.get("language") if session is not None else None,
+            self.message.metadata.get("language") if self.message is not None else None,
+        )
+        return [tag for tag in said if isinstance(tag, str) and tag.strip()]
+
     def slot(self, path: str) -> Any:
         """A slot by its name, in a group by `group.name`; None if it is not filled."""
         found: Any = self.slots

@@ -6,7 +6,7 @@ Errors are reported with file, line, flow and node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from turnwise.conversation import Attachment, Message
 from turnwise.errors import ConfigurationError
 from turnwise.script import conditions, flow, slots
+from turnwise.script.languages import Localized, Speaks
 from turnwise.script.schema import (
     BeforeIn,
     ConditionIn,
@@ -120,8 +121,10 @@ class File:
             "timeout": given.timeout,
             "slots": {n: self._slot(s, ("slots", n)) for n, s in given.slots.items()},
         }
-        if given.error_reply is not None:
-            built["error_reply"] = given.error_reply
+        words = given.error_reply
+        if words is not None:
+            self._not_empty(words, ("error_reply",))
+            built["error_reply"] = words if isinstance(words, str) else Localized(words)
         return built
 
     def _check_targets(self, name: str, node: str) -> None:
@@ -169,6 +172,14 @@ class File:
             if not given.choice:
                 raise self.wrong((*where, "choice"), "a choice needs at least one response")
             return flow.Choice([_text(one) for one in given.choice])
+        if given.languages is not None:
+            self._not_empty(given.languages, (*where, "languages"))
+            return Localized(
+                {
+                    tag: self._response(one, (*where, "languages", tag))
+                    for tag, one in given.languages.items()
+                }
+            )
         if given.message is not None:
             message = given.message
             try:
@@ -209,9 +220,9 @@ class File:
             within = (found.group or {}) if found else {}
         return found is not None
 
-    def _not_empty(self, given: list[Any], where: tuple[Any, ...]) -> None:
+    def _not_empty(self, given: Sized, where: tuple[Any, ...]) -> None:
         if not given:
-            raise self.wrong(where, "the list is empty")
+            raise self.wrong(where, "it is empty")
 
     def _slot(self, given: SlotIn, where: tuple[Any, ...]) -> slots.Slot:
         if given.regexp is not None:
@@ -265,9 +276,9 @@ class File:
                 return conditions.Regexp(given.regexp, ignore_case=ignore)
             except ConfigurationError as error:
                 raise self.wrong((*where, "regexp"), error.message) from None
-        for name in ("any", "all", "slots", "any_slot"):
-            if getattr(given, name) == []:
-                raise self.wrong((*where, name), "the list is empty")
+        for name in ("any", "all", "slots", "any_slot", "speaks"):
+            if (members_of := getattr(given, name)) is not None:
+                self._not_empty(members_of, (*where, name))
         if given.any is not None:
             members = [self._condition(c, ignore, (*where, "any")) for c in given.any]
             return conditions.Any(*members)
@@ -286,6 +297,8 @@ class File:
             return conditions.LastLabels(flows=last.flows, labels=labels, n=last.n)
         if given.slots is not None:
             return conditions.SlotsExtracted(*given.slots)
+        if given.speaks is not None:
+            return Speaks(*given.speaks)
         if given.any_slot is not None:
             return conditions.SlotsExtracted(*given.any_slot, any=True)
         return self._function(given.call or "", (*where, "call"))

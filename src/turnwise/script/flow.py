@@ -19,6 +19,7 @@ from turnwise.conversation import Message
 from turnwise.errors import ConfigurationError
 from turnwise.script.conditions import Always, Asked, Composite
 from turnwise.script.context import Context, Label
+from turnwise.script.languages import Localized, missing
 from turnwise.script.slots import Extract
 
 log = logging.getLogger("turnwise.script")
@@ -117,7 +118,7 @@ class Together:
         self.functions = functions
 
 
-Response = str | Message | Choice | Template | Callable[..., Any] | None
+Response = str | Message | Choice | Template | Localized | Callable[..., Any] | None
 Before = Extract | Together | Callable[[Context], Any]
 
 
@@ -182,6 +183,7 @@ class Dialog:
             self._check_destinations(label, node)
             self._warn_of_shadows(label, node)
         self._warn_of_unreachable()
+        self.warnings += missing({label: node.response for label, node in self.nodes.items()})
 
     def node_at(self, label: Label) -> Node:
         """The node; of one that this version of the script does not have any more, what it would
@@ -295,11 +297,18 @@ def _node(given: Any, where: str) -> Node:
             to.priority is None or isinstance(to.priority, int | float) or callable(to.priority)
         ):
             raise ConfigurationError(f"{where}: {to.priority!r} is not a priority.")
-    response = given.response
-    known = response is None or isinstance(response, str | Message | Choice | Template)
-    if not known and not callable(response):
-        raise ConfigurationError(f"{where}: {response!r} is not a response.")
+    for response in said_by(given.response):
+        known = response is None or isinstance(response, str | Message | Template)
+        if not known and not callable(response):
+            raise ConfigurationError(f"{where}: {response!r} is not a response.")
     return given
+
+
+def said_by(response: Response) -> list[Any]:
+    """All that a response may come to: of its choices and languages each."""
+    if isinstance(response, Localized):
+        return [found for one in response.options.values() for found in said_by(one)]
+    return list(response.options) if isinstance(response, Choice) else [response]
 
 
 def _inherit(own: Node, local: Node, everywhere: Node) -> Node:

@@ -24,7 +24,17 @@ from turnwise.script.conditions import Composite, SlotsExtracted
 from turnwise.script.context import Context, Label, Past
 from turnwise.script.engine import choose
 from turnwise.script.file import File, Functions
-from turnwise.script.flow import FIELD, Before, Choice, Dialog, Node, Template, Together
+from turnwise.script.flow import (
+    FIELD,
+    Before,
+    Choice,
+    Dialog,
+    Node,
+    Template,
+    Together,
+    said_by,
+)
+from turnwise.script.languages import Localized
 from turnwise.script.slots import Extract, FunctionSlot, Group, Slot, fitting, slot_at
 from turnwise.turn import Turn
 
@@ -57,7 +67,7 @@ class Script:
         priority: float = 1.0,
         slots: Mapping[str, Slot] | None = None,
         timeout: float = 10.0,
-        error_reply: str = SORRY,
+        error_reply: str | Localized = SORRY,
     ) -> None:
         self.dialog = Dialog(flows, start=start, fallback=fallback, priority=priority)
         self.slots = dict(slots or {})
@@ -86,8 +96,7 @@ class Script:
     async def aclose(self) -> None:
         """Close the resources of responses: the connections of models."""
         for node in self.dialog.nodes.values():
-            options = node.response.options if isinstance(node.response, Choice) else ()
-            for response in (node.response, *options):
+            for response in said_by(node.response):
                 if close := getattr(response, "aclose", None):
                     await close()
 
@@ -126,7 +135,10 @@ class Script:
         except Exception as error:
             log.error("%s: the response raised %s", label, type(error).__name__)
             context.past = past
-            await turn.say(Message(self._error_reply))
+            words = self._error_reply
+            if isinstance(words, Localized):
+                words = words.option(context.languages)
+            await turn.say(Message(words))
             return None
         return there
 
@@ -220,9 +232,12 @@ class Script:
     # The response
 
     async def _respond(self, turn: Turn, context: Context, node: Node) -> None:
-        response = node.response
-        if isinstance(response, Choice):
-            response = random.choice(response.options)
+        response: Any = node.response
+        while isinstance(response, Choice | Localized):
+            if isinstance(response, Localized):
+                response = response.option(context.languages)
+            else:
+                response = random.choice(response.options)
         if isinstance(response, Template):
             text = filled(response.text, context)
             response = text if response.message is None else replaced(response.message, text)
@@ -290,7 +305,8 @@ def unknown_slots(dialog: Dialog, slots: Mapping[str, Slot]) -> list[str]:
     """Warnings of names that are no slots, if the script has slots at all."""
     found = []
     for label, node in dialog.nodes.items() if slots else ():
-        named = [name for one in _templates(node.response) for name in one.names()]
+        templates = (one for one in said_by(node.response) if isinstance(one, Template))
+        named = [name for one in templates for name in one.names()]
         for to in node.transitions:
             named += _asked(to.when)
         for function in (*node.pre_transition.values(), *node.pre_response.values()):
@@ -302,11 +318,6 @@ def unknown_slots(dialog: Dialog, slots: Mapping[str, Slot]) -> list[str]:
             if slot_at(slots, name) is None
         ]
     return found
-
-
-def _templates(response: Any) -> list[Template]:
-    every = response.options if isinstance(response, Choice) else [response]
-    return [one for one in every if isinstance(one, Template)]
 
 
 def _asked(condition: Any) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class _Strict(BaseModel):
@@ -40,6 +40,7 @@ class ConditionIn(_OneOf):
     last_labels: LastLabelsIn | None = None
     slots: list[str] | None = Field(None, description="all of these are filled")
     any_slot: list[str] | None = Field(None, description="one of these is filled")
+    speaks: list[str] | None = Field(None, description="the conversation's language is one of them")
     call: str | None = Field(None, description="a registered function")
 
 
@@ -72,7 +73,18 @@ class ResponseIn(_OneOf):
 
     choice: list[str] | None = None
     message: MessageIn | None = None
+    languages: dict[str, str | ResponseIn] | None = Field(
+        None, description="by the languages' tags; the first is used where none suits"
+    )
     call: str | None = Field(None, description="a registered function, or a model")
+
+    @field_validator("languages", mode="before")
+    @classmethod
+    def _norwegian(cls, given: Any) -> Any:
+        """YAML reads the tag `no` as false."""
+        if not isinstance(given, dict):
+            return given
+        return {"no" if tag is False else tag: said for tag, said in given.items()}
 
 
 class BeforeIn(_OneOf):
@@ -108,7 +120,7 @@ class ScriptIn(_Strict):
     fallback: str | None = Field(None, description="flow/node; default: start")
     priority: float = 1.0
     timeout: Annotated[float, Field(gt=0, description="seconds")] = 10.0
-    error_reply: str | None = None
+    error_reply: str | dict[str, str] | None = Field(None, description="or by languages")
     slots: dict[str, SlotIn] = {}
     flows: dict[str, dict[str, NodeIn | None]]
     global_: NodeIn | None = Field(None, alias="global")

@@ -120,7 +120,7 @@ function showPending() {
 async function begin() {
   let session;
   try {
-    session = await client.create();
+    session = await client.create({ metadata: { language: navigator.language } });
   } catch (problem) {
     if (problem.status !== 401) { explain(problem); return null; }
     if (login !== null) { askLogin("logged_out"); return null; }
