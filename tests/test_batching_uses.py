@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+from pydantic import BaseModel, ConfigDict
 
 from conftest import serving
 from test_examples import client, running
-from turnwise import Batcher
-from turnwise.batching import BatchFailed
+from turnwise import Batcher, batched
+from turnwise.batching import BatchedMethod, BatchFailed
 from turnwise.batching.functions.dynamodb import Unprocessed, get_items, put_items
 from turnwise.batching.functions.embeddings import encode
 from turnwise.batching.functions.predict import forward, predict
@@ -326,3 +329,37 @@ def test_labels_are_not_outputs() -> None:
             return ["cat", "dog", "owl"]
 
     assert predict(Animals())([[1], [2], [3]]) == ["cat", "dog", "owl"]
+
+
+async def test_where_the_decorator_may_stand() -> None:
+    """In a pydantic model and in a frozen dataclass, which stay equal, and whose copies have
+    batchers of their own; above a partial function and beneath partial methods."""
+
+    class Model(BaseModel):
+        model_config = ConfigDict(ignored_types=(BatchedMethod,))
+        by: int = 2
+
+        @batched
+        async def scale(self, items: list[int]) -> list[int]:
+            return [self.by * item for item in items]
+
+        fixed: ClassVar[Any] = functools.partialmethod(scale, 7)
+
+    @dataclass(frozen=True)
+    class Frozen:
+        by: int = 2
+
+        @batched
+        async def scale(self, items: list[int]) -> list[int]:
+            return [self.by * item for item in items]
+
+    model, frozen = Model(), Frozen()
+    assert [await model.scale(4), await frozen.scale(4)] == [8, 8]
+    assert await model.model_copy(update={"by": 5}).scale(4) == 20
+    assert (model, frozen, model.model_dump()) == (Model(), Frozen(), {"by": 2})
+    assert await model.fixed() == 14
+
+    def scale(by: int, items: list[int]) -> list[int]:
+        return [by * item for item in items]
+
+    assert await batched(functools.partial(scale, 3))(4) == 12

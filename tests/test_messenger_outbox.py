@@ -398,16 +398,13 @@ class FaultyAPI:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sqlite", "redis"])
-async def test_messengers_while_processes_are_killed(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+async def test_a_poller_that_is_killed(sqlite_url: str, tmp_path: Path) -> None:
     """Nothing is lost, each chat's messages come in order, and nothing is sent twice that the
     platform has acknowledged, but for the one call that a kill may have cut off."""
     api, chats, each, kills = FaultyAPI(), 4, 6, 3
     async with serving(api.app) as url:
         environment = {**os.environ, "TOKEN": api.token, "API": url}
-        environment["STORE"] = fresh_store(kind, request)
+        environment["STORE"] = sqlite_url
 
         def begin() -> subprocess.Popen[bytes]:
             return subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, cwd=tmp_path)

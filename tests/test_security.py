@@ -21,7 +21,6 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from conftest import Door, Opener, Process, Talker
-from redis_servers import RedisServer
 from turnwise import Bot, Runtime, Turn
 from turnwise.channels.rate_limit import Rate
 from turnwise.errors import RateLimited, Unauthorized
@@ -299,72 +298,9 @@ async def test_messages_of_one_session(open_sqlite_door: Opener) -> None:
         assert len(await talker.history()) == 6
 
 
-# Leftovers
+# What is logged
 
 CANARY = "kanarienvogel-7f3a"
-
-
-async def leave_traces(talker: Talker) -> None:
-    """A conversation with the canary in each of its parts."""
-    await talker.call("PATCH", json={"name": CANARY, "metadata": {"note": CANARY}})
-    body = {
-        "text": f"{CANARY} says hello",
-        "metadata": {"x": CANARY},
-        "attachments": [{"type": "text/plain", "url": f"https://example.org/{CANARY}"}],
-    }
-    for i in range(30):
-        response = await talker.call(
-            "POST",
-            "/turns",
-            json=body,
-            headers={"Idempotency-Key": f"{CANARY}-{i}", "Prefer": "wait=20"},
-        )
-        assert response.status_code == 200
-
-
-remembering = Bot()
-
-
-@remembering.reply
-async def _remember(turn: Turn) -> str:
-    turn.state["last"] = turn.text
-    return f"You said: {turn.text}"
-
-
-async def test_nothing_is_left_in_the_file(open_sqlite_door: Opener, tmp_path: Path) -> None:
-    """A deleted session's words are in none of SQLite's files, a moment later."""
-    async with open_sqlite_door(remembering) as door:
-        talker, other = await door.session(), await door.session()
-        await leave_traces(talker)
-        await other.say("I stay")
-        await talker.call("DELETE")
-        await other.say("still")
-
-        def leftovers() -> list[str]:
-            return [f.name for f in tmp_path.iterdir() if CANARY.encode() in f.read_bytes()]
-
-        async with asyncio.timeout(10):
-            while leftovers():
-                await asyncio.sleep(0.1)
-        assert await other.history() == ["I stay", "You said: I stay", "still", "You said: still"]
-
-
-async def test_nothing_is_left_in_redis(redis_server: RedisServer) -> None:
-    """A deleted session's words are in no key and in no value."""
-    from conftest import _open_door
-
-    url = f"{redis_server.url}?prefix={CANARY.replace('-', '')}"
-    async with _open_door(url, remembering) as door:
-        talker = await door.session()
-        await leave_traces(talker)
-        await talker.call("DELETE")
-        with redis_server.client() as client:
-            keys = client.keys(f"{CANARY.replace('-', '')}*")
-            assert keys
-            for key in keys:
-                assert CANARY.encode() not in key
-                assert CANARY.encode() not in (client.dump(key) or b"")
-                assert talker.id.encode() not in (client.dump(key) or b"")
 
 
 async def test_the_log_says_nothing(

@@ -63,6 +63,17 @@ class MortalServer(Process):
         self._command = [sys.executable, "-m", "uvicorn", "mortal:app", "--port", str(self.port)]
 
 
+class AppServer(Process):
+    """A server that is an application of its own, `module:name`, in this folder."""
+
+    def __init__(
+        self, folder: Path, bot: str, *_: str, store: str, environment: dict[str, str]
+    ) -> None:
+        given = {"TURNWISE_STORE": store, "PYTHONPATH": f"{HERE}/faults{os.pathsep}{HERE}"}
+        super().__init__(folder, bot, store=store, environment={**environment, **given})
+        self._command = [sys.executable, "-m", "uvicorn", bot, "--port", str(self.port)]
+
+
 class Scene:
     """The processes of one test and those who talk to them.
 
@@ -155,7 +166,8 @@ class Scene:
                 path = environment.get("PYTHONPATH", str(Path(__file__).parents[1]))
                 environment["PYTHONPATH"] = f"{newer}{os.pathsep}{path}"
             flags = ["--grace", "1", *(["--no-work"] if cast.serving_only else [])]
-            kind = MortalServer if cast.mortal else Process
+            own = AppServer if cast.bot.endswith(":app") else Process
+            kind = MortalServer if cast.mortal else own
             process = kind(self._folder(), cast.bot, *flags, store=store, environment=environment)
             self.servers.append(process)
         for _ in range(cast.workers):

@@ -100,7 +100,7 @@ class Verdict:
             if kind == "turn.queued":
                 waiting.append(turn)
             elif kind == "turn.started":
-                wrong = running not in (0, turn) or turn != waiting[0]
+                wrong = running not in (0, turn) or turn not in waiting[:1]
                 self._note("reordered", wrong, event)
                 running, attempt, said = turn, event["attempt"], ""
             elif kind == "delta":
@@ -109,7 +109,8 @@ class Verdict:
             elif kind in ENDS:
                 self._note("doubled", turn in ended, event)
                 ended.append(turn)
-                waiting.remove(turn)
+                if turn in waiting:
+                    waiting.remove(turn)
                 running = 0 if turn == running else running
                 if kind == "turn.completed":
                     completed.append(turn)

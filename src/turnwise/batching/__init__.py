@@ -1,7 +1,7 @@
 """Batching: combines many single calls into few batched calls, for models and databases."""
 
 from turnwise.batching.batcher import Batcher
-from turnwise.batching.decorator import batched
+from turnwise.batching.decorator import BatchedMethod, batched
 from turnwise.batching.errors import (
     BatcherClosed,
     BatcherFull,
@@ -17,6 +17,7 @@ __all__ = [
     "Batch",
     "BatchFailed",
     "BatchTimeout",
+    "BatchedMethod",
     "Batcher",
     "BatcherClosed",
     "BatcherFull",

@@ -9,13 +9,27 @@ local call, base, A = redis.call, KEYS[1], ARGV
 local id = A[1]
 local H, E, D = base .. 'h:' .. id, base .. 'e:' .. id, base .. 'd:' .. id
 if call('HGET', H, 'b') ~= A[2] then return 0 end
+
+-- Within a node of a stream Redis keeps the bytes of what is trimmed beside what is not: what is left
+-- behind a reset is written anew.
+local function renew(key)
+  local left = call('XRANGE', key, '-', '+', 'COUNT', 1001)
+  if #left == 0 or #left > 1000 then return end
+  call('UNLINK', key)
+  for _, entry in ipairs(left) do call('XADD', key, entry[1], unpack(entry[2])) end
+end
+
 if A[5] ~= '' then call('HSET', H, 'z', A[5]) end
 local last = 8 + A[8]
 if last > 8 then call('HSET', H, unpack(A, 9, last)) end
 if #A > last then call('HDEL', H, unpack(A, last + 1)) end
 if A[4] ~= '' then call('XTRIM', E, 'MINID', A[4]) end
-if A[6] ~= '' then call('HDEL', base .. 'erasing', id) end
 if A[3] ~= '' then call('XTRIM', D, 'MINID', A[3]) end
+if A[6] ~= '' then
+  call('HDEL', base .. 'erasing', id)
+  renew(E)
+  renew(D)
+end
 local oldest = call('XRANGE', D, '-', '+', 'COUNT', 1)[1]
 if oldest then
   local at = string.match(oldest[2][2], '^%S+ %S+ %S+ %S+ ([%d.]+)')
