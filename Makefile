@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve test check simulate faults clients agents pictures soak format bench docs clean
+.PHONY: help install serve test check simulate fuzz faults clients agents pictures soak format bench docs clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -39,6 +39,9 @@ check: .venv/dev ## lint, format, types, import rules
 simulate: .venv/dev ## many worlds of crashes and races: SEEDS=10000
 	SEEDS=$(or $(SEEDS),5000) $(BIN)/python -m pytest tests/simulation
 	TIMES=10 $(BIN)/python -m pytest tests/test_machine.py
+
+fuzz: .venv/dev  ## every door given what nobody should send: EXAMPLES=1000
+	EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python -m pytest -n 2 --timeout 0 tests/test_door_fuzz.py tests/test_messenger_fuzz.py
 
 faults: .venv/dev ## break processes, stores and lines, and count what is left: STRIKES=5
 	STRIKES=$(or $(STRIKES),5) $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 0 tests/faults --ignore tests/faults/test_soak.py

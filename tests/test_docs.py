@@ -86,6 +86,14 @@ def test_the_promises_name_tests_that_exist() -> None:
         assert f"def {test}(" in path.read_text(), test
 
 
+def test_the_threats_name_tests_that_exist() -> None:
+    """What is said to be shown by a file of tests has that file."""
+    named = set(re.findall(r"`(test_\w+\.py)`", page("security.md")))
+    assert len(named) > 15
+    for file in named:
+        assert (ROOT / "tests" / file).exists(), file
+
+
 def test_every_dependency_has_its_reason() -> None:
     """One line each, the extras' too."""
     text = (ROOT / "pyproject.toml").read_text()

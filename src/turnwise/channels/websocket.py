@@ -276,7 +276,7 @@ class Connection:
 
 def _turn_in(frame: dict[str, Any]) -> int:
     n = frame.get("turn")
-    if not isinstance(n, int) or not 1 <= n <= 2**53:
+    if type(n) is not int or not 1 <= n <= 2**53:  # True is an int, and no number of a turn
         raise Invalid("The frame must name a turn by its number.")
     return n
 

@@ -64,10 +64,14 @@ def checked_history(messages: Sequence[Message]) -> list[bytes]:
 def encoded_messages(messages: Sequence[Message]) -> list[bytes]:
     for message in messages:
         message.text = valid_text(message.text)
+    return [encoded_message(message) for message in messages]
+
+
+def encoded_message(message: Message) -> bytes:
     try:
-        return [message.encode() for message in messages]
+        return message.encode()
     except TypeError as error:
-        raise Invalid(f"A message's metadata must be JSON: {error}") from None
+        raise Invalid(f"A message's parts and metadata must be JSON: {error}") from None
 
 
 def content_of(message: Message) -> list[Any]:

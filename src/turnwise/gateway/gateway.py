@@ -31,6 +31,7 @@ from turnwise.gateway.checks import (
     checked_reason,
     checked_text,
     content_of,
+    encoded_message,
     encoded_messages,
     fingerprint,
 )
@@ -158,9 +159,11 @@ class Gateway(Sessions, Turns):
             text=text, attachments=attached, metadata=dict(metadata or {}), role="user",
             answers=answers,
         )  # fmt: skip
-        wish = self._wish(session_id, key, message.encode(), generation, owner)
+        wish = self._wish(session_id, key, encoded_message(message), generation, owner)
         wish.create, wish.answers, wish.files = create, answers, files
         wish.replaces, wish.behind, wish.address = replaces, behind, address
+        if address is not None:
+            checked_metadata({"to": address[1]}, "A chat's address")
         if when_busy is not None:
             wish.when_busy, wish.settle = checked_policy(when_busy, settle)
         elif settle:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
+from turnwise import telemetry
 from turnwise.bot import Bot
 from turnwise.conversation import Answer, Attachment, Message
 from turnwise.errors import StoreUnavailable, TurnwiseError
@@ -14,6 +19,8 @@ from turnwise.gateway.files import Files, id_in
 from turnwise.gateway.gateway import Gateway
 from turnwise.media import Media
 from turnwise.settings import Settings
+
+log = logging.getLogger("turnwise.messenger")
 
 
 @dataclass(slots=True)
@@ -40,11 +47,33 @@ class Update:
     edits: dict[str, Any] | None = None
     pressed: tuple[str, int] | None = None
 
+    def check(self) -> None:
+        """Raises TypeError if a platform gave something else where texts belong."""
+        texts = [self.id, self.session, self.text]
+        for one in self.attachments:
+            texts += [one.type, one.url, one.name or ""]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a text of the update is not a text")
+
 
 ChooseSession = Callable[[Update], "str | Awaitable[str]"]
 """Returns the session of an update: for users with one session on several channels."""
 Undelivered = Callable[[Update, Message, str], "Awaitable[None] | None"]
 """Is called for a piece that the person does not get, with the reason."""
+
+
+@contextmanager
+def skipping(platform: str, what: str) -> Iterator[None]:
+    """Whatever cannot be read in here is logged, counted and passed over: a platform sends what is
+    not acknowledged again, for hours, and what is behind it must not wait."""
+    try:
+        yield
+    except Exception as error:
+        telemetry.SKIPPED.labels(platform).inc()
+        wrong: Any = type(error).__name__
+        if isinstance(error, ValidationError):
+            wrong = error.errors()[0]["loc"]
+        log.warning("%s cannot be read: %s", what[:200], wrong)
 
 
 class Refused(Exception):

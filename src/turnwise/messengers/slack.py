@@ -10,18 +10,21 @@ extra: pip install 'turnwise[slack]'.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import unescape
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
+import orjson
 from fastapi import APIRouter, Request, Response
 
 from turnwise.channels.problems import ProblemRoute
 from turnwise.conversation import Attachment, Message
 from turnwise.errors import (
     ConfigurationError,
+    Invalid,
     MissingExtra,
     NotFound,
     StoreUnavailable,
@@ -29,11 +32,20 @@ from turnwise.errors import (
 )
 from turnwise.messengers.courier import Courier
 from turnwise.messengers.markup import Run, runs, split
-from turnwise.messengers.platform import ChooseSession, HasGateway, Platform, Refused, Update
+from turnwise.messengers.platform import (
+    ChooseSession,
+    HasGateway,
+    Platform,
+    Refused,
+    Update,
+    skipping,
+)
 from turnwise.messengers.telegram import data_in
 
 if TYPE_CHECKING:
     from slack_bolt.async_app import AsyncApp
+
+log = logging.getLogger("turnwise.messenger")
 
 LONGEST_TEXT, MARKS = 4000, 100
 """Characters of a message that Slack shows without truncation, and room for the marks in it."""
@@ -62,6 +74,10 @@ class RateLimited(Exception):
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"in {retry_after} s")
         self.retry_after = retry_after
+
+
+class _NotKept(Exception):
+    """An event could not be stored."""
 
 
 class Slack(Platform):
@@ -123,6 +139,17 @@ class Slack(Platform):
             raise StoreUnavailable("Slack does not say who the bot is.") from error
 
     # Receiving
+
+    def read(
+        self, reading: Callable[[dict[str, Any]], Update | None], body: dict[str, Any]
+    ) -> Update | None:
+        """What `update` or `pressed` finds; what they cannot read is logged and passed over."""
+        with skipping(self.name, f"event {body.get('event_id')}"):
+            update = reading(body)
+            if update is not None:
+                update.check()
+                return update
+        return None
 
     def update(self, body: dict[str, Any]) -> Update | None:
         """The message in an event; None if it contains no message to the bot."""
@@ -346,25 +373,39 @@ def slack_webhook(
     signed are refused; an event is acknowledged when it is stored, and repeated deliveries are
     recognised by their id. `session(update)` chooses the session.
     """
+    from slack_bolt import BoltResponse
     from slack_bolt.adapter.fastapi.async_handler import AsyncSlackRequestHandler
 
     courier = Courier(runtime, slack, session=session)
     handler = AsyncSlackRequestHandler(slack.app)
     routes = APIRouter(route_class=ProblemRoute, tags=["messengers"], lifespan=courier.lifespan)
 
+    async def keep(reading: Callable[[dict[str, Any]], Update | None], body: Any) -> None:
+        try:
+            await courier.begin_with_platform()
+            update = slack.read(reading, body)
+            if update is not None:
+                await courier.take(update)
+        except Exception as error:
+            raise _NotKept() from error
+
     async def take(body: dict[str, Any]) -> None:
-        await courier.begin_with_platform()
-        update = slack.update(body)
-        if update is not None:
-            await courier.take(update)
+        await keep(slack.update, body)
 
     async def press(ack: Any, body: dict[str, Any]) -> None:
-        await courier.begin_with_platform()
-        update = slack.pressed(body)
-        if update is not None:
-            await courier.take(update)
+        await keep(slack.pressed, body)
         await ack()
 
+    async def failed(error: Exception, body: dict[str, Any]) -> BoltResponse:
+        """Slack sends again what is not kept; what Bolt itself cannot read is passed over."""
+        if isinstance(error, _NotKept):
+            log.error("an event could not be kept", exc_info=error.__cause__)
+            return BoltResponse(status=500)
+        with skipping(slack.name, f"event {body.get('event_id')}"):
+            raise error
+        return BoltResponse(status=200)
+
+    slack.app.error(failed)
     slack.app.event("message")(take)
     slack.app.event("app_mention")(take)
     slack.app.action(re.compile(f"^{ACTION}"))(press)
@@ -372,6 +413,24 @@ def slack_webhook(
     @routes.post("/webhooks/slack", response_class=Response)
     async def webhook(request: Request) -> Response:
         """Accept an event; the reply is sent when it is ready."""
-        return await handler.handle(request)
+        _check_body(await request.body(), request.headers.get("Content-Type", ""))
+        with skipping(slack.name, "a request"):
+            return await handler.handle(request)
+        return Response()
 
     return routes
+
+
+def _check_body(body: bytes, kind: str) -> None:
+    """Raises Invalid for a body that is not a JSON object, by itself or in a form: Bolt fails."""
+    try:
+        if kind.startswith("application/x-www-form-urlencoded"):
+            found: Any = {}
+            for text in parse_qs(body.decode()).get("payload", ()):
+                found = orjson.loads(text)
+        else:
+            found = orjson.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Invalid("This is not an event of Slack.")

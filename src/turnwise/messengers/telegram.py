@@ -20,9 +20,7 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from pydantic import ValidationError
 
-from turnwise import telemetry
 from turnwise.channels.problems import ProblemRoute
 from turnwise.conversation import Attachment, Message
 from turnwise.errors import (
@@ -36,7 +34,14 @@ from turnwise.errors import (
 from turnwise.messengers import telegram_updates
 from turnwise.messengers.courier import Courier
 from turnwise.messengers.markup import Run, runs, split
-from turnwise.messengers.platform import ChooseSession, HasGateway, Moved, Refused, Update
+from turnwise.messengers.platform import (
+    ChooseSession,
+    HasGateway,
+    Moved,
+    Refused,
+    Update,
+    skipping,
+)
 from turnwise.messengers.polling import PolledPlatform
 
 if TYPE_CHECKING:
@@ -139,15 +144,11 @@ class Telegram(PolledPlatform):
         updates: list[Update] = []
         albums: dict[str, Update] = {}
         for raw in found:
-            try:
+            update = None
+            kinds = [key for key in raw if key != "update_id"]
+            with skipping(self.name, f"update {raw.get('update_id')} ({kinds})"):
                 given = types.Update.model_validate(raw)
                 update = telegram_updates.read(given, self._bot.id, self._names)
-            except Exception as error:  # whatever it is, it holds up no other
-                telemetry.SKIPPED.labels(self.name).inc()
-                kinds = [key for key in raw if key != "update_id"]
-                wrong = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
-                log.warning("update %s (%s) cannot be read: %s", raw.get("update_id"), kinds, wrong)
-                continue
             album = _album(raw)
             if update is None:
                 continue

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Iterator
 from hashlib import sha256
 from importlib import import_module
 from secrets import compare_digest
@@ -21,7 +20,6 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from turnwise import telemetry
 from turnwise.channels.problems import ProblemRoute
 from turnwise.conversation import Attachment, Message
 from turnwise.errors import (
@@ -35,7 +33,14 @@ from turnwise.errors import (
 )
 from turnwise.messengers.courier import Courier
 from turnwise.messengers.markup import Run, runs, split
-from turnwise.messengers.platform import ChooseSession, HasGateway, Platform, Refused, Update
+from turnwise.messengers.platform import (
+    ChooseSession,
+    HasGateway,
+    Platform,
+    Refused,
+    Update,
+    skipping,
+)
 from turnwise.messengers.telegram import data_in
 
 log = logging.getLogger("turnwise.messenger")
@@ -89,41 +94,49 @@ class WhatsApp(Platform):
 
     # Receiving
 
-    def updates(self, body: Any) -> Iterator[Update]:
+    def updates(self, body: dict[str, Any]) -> list[Update]:
         """The messages to this number in a call; what cannot be read is logged and passed over."""
-        for entry in body.get("entry", ()):
-            for change in entry.get("changes", ()):
-                value = change.get("value") or {}
-                if (value.get("metadata") or {}).get("phone_number_id") != self.phone_id:
-                    continue
-                names = {
-                    one.get("wa_id"): (one.get("profile") or {}).get("name")
-                    for one in value.get("contacts", ())
-                }
-                for message in value.get("messages", ()):
-                    update = self._read(message, names)
-                    if update is not None:
-                        yield update
+        found: list[Update] = []
+        with skipping(self.name, "a call"):
+            for entry in body.get("entry", ()):
+                with skipping(self.name, "an entry"):
+                    for change in entry.get("changes", ()):
+                        found += self._said(change.get("value"))
+        return found
 
-    def _read(self, message: Any, names: dict[Any, Any]) -> Update | None:
-        try:
-            kind, who = message["type"], str(message["from"])
-            made = Update(
-                id=str(message["id"]),
-                session=f"{self.channel}:{who}",
-                text="",
-                to={"to": who},
-                metadata={"from": names.get(who), "from_id": who, "message_id": message["id"]},
-            )
-            if (replied := (message.get("context") or {}).get("id")) is not None:
-                made.metadata["reply_to"] = replied
-            self._fill(made, kind, message.get(kind))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            telemetry.SKIPPED.labels(self.name).inc()
-            id = message.get("id") if isinstance(message, dict) else None
-            log.warning("message %s cannot be read: %s", id, type(error).__name__)
-            return None
-        return made if made.text or made.attachments else None
+    def _said(self, value: Any) -> list[Update]:
+        """The messages in one change, if it is about this number."""
+        found: list[Update] = []
+        with skipping(self.name, "a change"):
+            value = value or {}
+            if (value.get("metadata") or {}).get("phone_number_id") != self.phone_id:
+                return found
+            names: dict[Any, Any] = {}
+            with skipping(self.name, "a contact"):
+                for one in value.get("contacts", ()):
+                    names[one.get("wa_id")] = (one.get("profile") or {}).get("name")
+            for message in value.get("messages", ()):
+                id = message.get("id") if isinstance(message, dict) else None
+                with skipping(self.name, f"message {id}"):
+                    update = self._read(message, names)
+                    update.check()
+                    if update.text or update.attachments:
+                        found.append(update)
+        return found
+
+    def _read(self, message: Any, names: dict[Any, Any]) -> Update:
+        kind, who = message["type"], str(message["from"])
+        made = Update(
+            id=str(message["id"]),
+            session=f"{self.channel}:{who}",
+            text="",
+            to={"to": who},
+            metadata={"from": names.get(who), "from_id": who, "message_id": message["id"]},
+        )
+        if (replied := (message.get("context") or {}).get("id")) is not None:
+            made.metadata["reply_to"] = replied
+        self._fill(made, kind, message.get(kind))
+        return made
 
     def _fill(self, update: Update, kind: str, content: Any) -> None:
         """What was said, by its kind."""
