@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve test check simulate fuzz faults clients agents pictures soak format bench docs clean
+.PHONY: help install serve test check simulate fuzz faults clients agents pictures soak format bench bench-peers docs clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -73,8 +73,11 @@ bench: .venv/bench ## speed next to bare FastAPI, bare Starlette and Chatsky, si
 	$(BIN)/python bench/batching.py
 	$(BIN)/python bench/pictures.py
 
+bench-peers: .venv/bench ## the same job on other products, which it installs into .peers/
+	$(BIN)/python bench/peers.py
+
 docs: .venv/docs ## the documentation as a site in site/
 	$(BIN)/mkdocs build --strict
 
 clean:           ## remove what make has made
-	rm -rf .venv .clients site dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .peers .clients site dist .mypy_cache .ruff_cache .pytest_cache

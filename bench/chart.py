@@ -1,4 +1,4 @@
-"""Charts and flame graphs as SVG, drawn by hand: lines over a logarithmic axis, and stacks."""
+"""Charts and flame graphs as SVG, drawn by hand: lines over an axis, and stacks."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class Chart(NamedTuple):
     title: str
     axis: str
     lines: list[Line]
+    even: bool = False
+    """Whether the axis is even, and not logarithmic."""
 
 
 def charts(found: list[Chart]) -> str:
@@ -49,10 +51,11 @@ def _text(x: float, y: float, text: str, more: str = "") -> str:
 def _chart(chart: Chart, left: float) -> str:
     xs = sorted({x for line in chart.lines for x, _ in line.points})
     top = _round_up(max(y for line in chart.lines for _, y in line.points))
-    low, span = math.log10(xs[0]), math.log10(xs[-1]) - math.log10(xs[0])
+    scale = float if chart.even else math.log10
+    low, span = scale(xs[0]), scale(xs[-1]) - scale(xs[0])
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = (math.log10(x) - low) / span * WIDTH
+        across = (scale(x) - low) / span * WIDTH
         return left + LEFT + across, TOP + HEIGHT * (1 - y / top)
 
     parts = [_text(left + LEFT, 18, chart.title, 'font-weight="600" font-size="13"')]
@@ -60,7 +63,7 @@ def _chart(chart: Chart, left: float) -> str:
         x, y = at(xs[0], top * step / 4)
         parts.append(f'<path d="M{x:.1f} {y:.1f}h{WIDTH}" stroke="{GRID}"/>')
         parts.append(_text(x - 6, y + 4, f"{top * step / 4:,.5g}", 'text-anchor="end"'))
-    for x in xs:
+    for x in xs[:: math.ceil(len(xs) / 8)]:
         parts.append(_text(at(x, 0)[0], TOP + HEIGHT + 16, f"{x:,g}", 'text-anchor="middle"'))
     centre = left + LEFT + WIDTH / 2
     parts.append(_text(centre, TOP + HEIGHT + 33, chart.axis, 'text-anchor="middle"'))

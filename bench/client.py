@@ -15,6 +15,8 @@ class Connection:
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self.head = b""
+        """The head of the last answer."""
 
     async def open(self) -> Connection:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -25,15 +27,19 @@ class Connection:
 
     def _send(self, method: str, path: str, body: bytes, headers: str) -> None:
         head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(body)}\r\n"
-        kind = "content-type: application/json\r\n" if body else ""
+        given = not body or "content-type:" in headers
+        kind = "" if given else "content-type: application/json\r\n"
         self._writer.write(f"{head}{kind}{headers}\r\n".encode() + body)
 
     async def request(self, method: str, path: str, body: bytes = b"", headers: str = "") -> bytes:
         """The body of the answer; raises RuntimeError when it is no success."""
         self._send(method, path, body, headers)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        start = head.lower().index(b"content-length:") + 15
-        content = await self._reader.readexactly(int(head[start : head.index(b"\r", start)]))
+        head = self.head = await self._reader.readuntil(b"\r\n\r\n")
+        start = head.lower().find(b"content-length:") + 15
+        if start > 15:
+            content = await self._reader.readexactly(int(head[start : head.index(b"\r", start)]))
+        else:
+            content = b"".join([chunk async for chunk in self._chunks()])
         if not head.startswith(b"HTTP/1.1 2"):
             raise RuntimeError(f"{head!r} {content!r}")
         return content
@@ -43,7 +49,13 @@ class Connection:
     ) -> AsyncIterator[bytes]:
         """The chunks of a streamed answer as they arrive."""
         self._send(method, path, body, headers)
-        await self._reader.readuntil(b"\r\n\r\n")
+        head = self.head = await self._reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 2"):
+            raise RuntimeError(f"{head!r}")
+        async for chunk in self._chunks():
+            yield chunk
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
         while True:
             size = int(await self._reader.readline(), 16)
             chunk = await self._reader.readexactly(size + 2)

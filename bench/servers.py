@@ -139,6 +139,15 @@ async def _same(turn: Turn) -> str:
 trivial = Bot(_same)
 
 
+async def _slept(turn: Turn) -> str:
+    await asyncio.sleep(float(turn.text))
+    return turn.text
+
+
+sleeper = Bot(_slept)
+"""Answers after as many seconds as the message says."""
+
+
 def deltas() -> FastAPI:
     """Streams as many words as the message says, without a pause, or slowly one by one."""
 

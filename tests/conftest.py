@@ -253,6 +253,10 @@ class Process:
             time.sleep(0.05)
         raise AssertionError("the server did not become ready")
 
+    def upgrade(self) -> None:
+        """When it is started again, it runs the code that is tested here."""
+        self._environment = {**self._environment, "PYTHONPATH": str(HERE)}
+
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)

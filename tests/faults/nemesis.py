@@ -228,6 +228,15 @@ async def old_and_new_version_restarted_in_turn(scene: Scene) -> None:
         await asyncio.sleep(0.5)
 
 
+@fault("redis", "redis-cluster", "postgres", servers=3, older=True, bot="plain_bots:plain")
+async def an_earlier_version_replaced_one_by_one(scene: Scene) -> None:
+    """At the first strike; afterwards it is a restart of all."""
+    for process in scene.servers:
+        process.upgrade()
+        await _asked_to_stop(scene, process, 0.0)
+        await asyncio.sleep(0.7)
+
+
 @fault("sqlite", "redis", "postgres", environment=JUMPING)
 async def wall_clock_jumps(scene: Scene) -> None:
     for ahead in (3600.0, -3600.0, 5.0, 0.0):
@@ -393,3 +402,15 @@ async def postgresql_connections_cut_in_a_loop(scene: Scene) -> None:
             " WHERE application_name = 'turnwise'"
         )
         await asyncio.sleep(chance.uniform(0.02, 0.15))
+
+
+@fault("postgres", standby=True)
+async def postgresql_standby_promoted(scene: Scene) -> None:
+    await scene.pair.fail_over()
+
+
+@fault("postgres", small_disk=True)
+async def postgresql_disk_full(scene: Scene) -> None:
+    await asyncio.to_thread(scene.postgres.fill)
+    await asyncio.sleep(chance.uniform(0.5, 2.0))
+    await asyncio.to_thread(scene.postgres.make_room)

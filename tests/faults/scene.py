@@ -8,6 +8,7 @@ import os
 import random
 import secrets
 import shutil
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -15,16 +16,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import pytest
 from changeful import SETTINGS, Changeful
 from people import Person
 from verdict import Verdict
 
 from conftest import HERE, Process, WorkerProcess, free_port
-from postgres_servers import PostgresServer
+from postgres_servers import PostgresPair, PostgresServer
 from proxies import Cutter
 from redis_servers import RedisCluster, RedisServer
 
 LEASE = 2.0
+EARLIER = "1858f1d"
+"""The commit from which on processes of two versions may share a store."""
+SMALL, LITTLE = 200, "max_wal_size = 64MB\nmin_wal_size = 32MB\n"
+"""The MB of a small disk, and the settings with which PostgreSQL fits on it."""
 PEOPLE = 6
 ALWAYS = ("--appendfsync", "always")
 """With `everysec` a Redis whose disk is slow answers before it writes."""
@@ -40,11 +46,17 @@ class Cast:
     environment: dict[str, str] = field(default_factory=dict)
     proxied: bool = False
     replicas: bool = False
+    standby: bool = False
+    """PostgreSQL has one, which each commit waits for."""
+    small_disk: bool = False
+    """PostgreSQL has a disk of its own, which can be full."""
     bot: str = "bots:faulty"
     mortal: bool = False
     """The servers die where a file tells them to."""
     newer: bool = False
     """The last of the servers is of a newer version."""
+    older: bool = False
+    """All servers are of the version of the commit EARLIER, until they are replaced."""
     deeds: tuple[str, ...] = ()
     """What people do who change their minds."""
     owner: str = ""
@@ -86,6 +98,7 @@ class Scene:
     cluster: RedisCluster
     proxy: Cutter
     postgres: PostgresServer
+    pair: PostgresPair
 
     def __init__(self, folder: Path, kind: str, cast: Cast) -> None:
         self.folder = folder
@@ -146,7 +159,15 @@ class Scene:
                 url = url.replace(str(self.redis.port), str(self.proxy.port))
             return url + prefix
         if self.kind == "postgres":
-            self.postgres = await asyncio.to_thread(PostgresServer)
+            if self.cast.standby:
+                self.pair = await asyncio.to_thread(PostgresPair)
+                await self.pair.settle()
+                return self.pair.url
+            disk = SMALL if self.cast.small_disk else None
+            try:
+                self.postgres = await asyncio.to_thread(lambda: PostgresServer(LITTLE, disk=disk))
+            except OSError as error:
+                pytest.skip(f"{error}")
             url = self.postgres.url
             if self.cast.proxied:
                 self.proxy = await Cutter(self.postgres.port).__aenter__()
@@ -161,6 +182,9 @@ class Scene:
         given |= SETTINGS if cast.deeds else {}
         for i in range(cast.servers):
             environment = dict(given)
+            if cast.older:
+                place = await asyncio.to_thread(earlier_version, self.folder)
+                environment["PYTHONPATH"] = f"{place}{os.pathsep}{HERE}"
             if cast.newer and i == cast.servers - 1:
                 newer = await asyncio.to_thread(newer_version, self.folder)
                 path = environment.get("PYTHONPATH", str(Path(__file__).parents[1]))
@@ -198,7 +222,9 @@ class Scene:
                 process.kill()
         if self.cast.proxied:
             await self.proxy.__aexit__()
-        if self.kind == "postgres":
+        if "pair" in vars(self):
+            await asyncio.to_thread(self.pair.stop)
+        elif "postgres" in vars(self):
             await asyncio.to_thread(self.postgres.stop)
         for node in self.nodes:
             node.kill()
@@ -264,6 +290,19 @@ class Scene:
         async with asyncio.timeout(seconds):
             while not done():
                 await asyncio.sleep(0.02)
+
+
+def earlier_version(folder: Path) -> Path:
+    """The program as it was when rolling upgrades were promised."""
+    place = folder / "earlier"
+    if not place.exists():
+        place.mkdir()
+        command = ["git", "archive", EARLIER, "src/turnwise"]
+        made = subprocess.run(command, cwd=HERE.parent, capture_output=True)
+        if made.returncode:
+            pytest.skip(f"the repository's history does not hold {EARLIER}")
+        subprocess.run(["tar", "x", "-C", str(place)], input=made.stdout, check=True)
+    return place / "src"
 
 
 def newer_version(folder: Path) -> Path:

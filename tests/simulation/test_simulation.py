@@ -1,6 +1,6 @@
 """Many worlds, each from a seed: in every one the laws hold, and afterwards everything drains.
 
-SEEDS is how many (300), FIRST_SEED the first; a seed plays the same story every time:
+SEEDS is how many (150), FIRST_SEED the first; a seed plays the same story every time:
 `make simulate SEEDS=10000`, `FIRST_SEED=4711 SEEDS=1`.
 """
 
@@ -17,7 +17,7 @@ import laws
 import pytest
 from world import World
 
-SEEDS = int(os.environ.get("SEEDS", "300"))
+SEEDS = int(os.environ.get("SEEDS", "150"))
 FIRST = int(os.environ.get("FIRST_SEED", "1"))
 PART = 50
 

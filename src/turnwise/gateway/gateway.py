@@ -307,6 +307,14 @@ class Gateway(Sessions, Turns):
     ) -> Answered:
         """`submit`, and the turn's record once it has ended or `timeout` seconds have passed."""
         began = time.monotonic()
+        if self._offer is None:  # another process answers: hear of it from the start
+            submitted, reader = await self.submit_and_follow(session_id, text, **more)
+            with reader:
+                record = submitted.turn
+                if record.open:
+                    left = None if timeout is None else timeout - (time.monotonic() - began)
+                    record = await self.drain(reader, record, left)
+                return Answered(submitted, record, reader.closed is not None and record.open)
         waiter = self.hub.expect(session_id)
         try:
             submitted = await self.submit(session_id, text, **more)

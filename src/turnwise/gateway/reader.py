@@ -48,6 +48,7 @@ class Reader:
         "_missed",
         "_nudged",
         "_over",
+        "_quiet",
         "_store",
         "_trouble",
         "_turn",
@@ -79,13 +80,14 @@ class Reader:
         self._turn = turn
         self.generation = generation
         self.record: TurnRecord | None = None
-        """The turn that ended last, if it ended in this process."""
+        """The turn that ended last, if it ended in this process, or if its record was read."""
         self.closed: Closed | None = None
         self.ended = False
         self._behind = True
         self._missed = False
         self._nudged = False
         self._over = False
+        self._quiet = False
         self._trouble: StoreUnavailable | None = None
         self._buffer: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -126,6 +128,11 @@ class Reader:
             self._waiter.set_result(None)
 
     # Called by a channel
+
+    def only_the_end(self) -> None:
+        """From now on nothing but the end of its turn is wanted: where events may have been missed,
+        the turn's record is read and not the log."""
+        self._quiet = True
 
     def start_at(self, turn: int, first_event: int) -> None:
         """Follow a turn that was created after this reader joined: no event was missed."""
@@ -209,7 +216,7 @@ class Reader:
             event = self._buffer.popleft()
             if event.id <= self.cursor:
                 continue
-            if event.id != self.cursor + 1:
+            if event.id != self.cursor + 1 and not self._quiet:
                 self._behind = True
                 break
             self._pass(event, found)
@@ -218,7 +225,7 @@ class Reader:
     async def _patient_replay(self) -> list[Event]:
         """`_replay`, or nothing while the store is unavailable; the caller then retries."""
         try:
-            found = await self._replay()
+            found = await (self._look() if self._quiet else self._replay())
         except StoreUnavailable as error:
             self._behind, self._trouble = True, error
             asyncio.get_running_loop().call_later(RETRY, self._wake)
@@ -247,11 +254,24 @@ class Reader:
             self._move_to(max(self.cursor, log.last))
             if self._over:
                 self.ended = True
-            elif self._turn is not None:
-                # The turn may have ended after the log was read: read once more for later events.
+            elif self._turn is not None and not found:
+                # Its end may be older than the log. The log drops the oldest first, so where it has
+                # any of a turn's events, the end is there, too, or will come.
+                # The turn may also have ended after the log was read: read once more.
                 record = await self._store.turn(self.session, self._turn)
                 self._over = self._behind = record is None or not record.open
         return found
+
+    async def _look(self) -> list[Event]:
+        """Whether the turn has ended; its events are not wanted."""
+        self._behind = False
+        assert self._turn is not None
+        record = await self._store.turn(self.session, self._turn)
+        merged = record is not None and record.merged_into is not None
+        if record is None or merged or not record.open:
+            self.ended = True
+            self.record = None if merged else record
+        return []
 
     def _gap(self, log: Log) -> Event:
         """The log cannot continue this reader's cursor: go on where it can."""

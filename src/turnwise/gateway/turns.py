@@ -70,6 +70,7 @@ class Turns:
         known record of `turn` is returned. An accepted turn is never reported as an error.
         """
         until = None if timeout is None else time.monotonic() + timeout
+        reader.only_the_end()
         if timeout is None:
             while await reader.read():
                 pass
@@ -77,7 +78,7 @@ class Turns:
             with reader.within(timeout):
                 while await reader.read():
                     pass
-        record = reader.record  # if the turn ended in this process, the store need not be asked
+        record = reader.record  # if it is known, the store need not be asked
         if reader.ended and record is not None and record.n == turn.n:
             return record
         while True:

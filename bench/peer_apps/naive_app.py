@@ -1,0 +1,70 @@
+"""What people write themselves: FastAPI, a conversation as JSON in Redis, BackgroundTasks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import redis.asyncio
+from fastapi import BackgroundTasks, FastAPI
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+DELAY, RUNS = float(os.environ.get("PEER_DELAY", "0")), os.environ.get("PEER_RUNS")
+store = redis.asyncio.Redis.from_url(os.environ["PEER_STORE"], max_connections=1000)
+app = FastAPI()
+
+
+class Said(BaseModel):
+    text: str
+
+
+async def words(text: str) -> AsyncIterator[str]:
+    if RUNS:
+        with Path(RUNS).open("a") as file:  # noqa: ASYNC230 as short as a print
+            file.write(f"{text}\n")
+    for _ in range(5):
+        if DELAY:
+            await asyncio.sleep(DELAY / 5)
+        yield "word "
+
+
+async def answer(session: str, text: str) -> str:
+    messages = json.loads(await store.get(session) or "[]")
+    reply = "".join([word async for word in words(text)])
+    messages += [{"role": "user", "text": text}, {"role": "assistant", "text": reply}]
+    await store.set(session, json.dumps(messages))
+    return reply
+
+
+@app.post("/chat/{session}")
+async def chat(session: str, said: Said) -> dict[str, str]:
+    return {"text": await answer(session, said.text)}
+
+
+@app.post("/chat/{session}/stream")
+async def stream(session: str, said: Said) -> StreamingResponse:
+    async def pieces() -> AsyncIterator[str]:
+        messages = json.loads(await store.get(session) or "[]")
+        reply = ""
+        async for word in words(said.text):
+            reply += word
+            yield f"data: {word}\n\n"
+        messages += [{"role": "user", "text": said.text}, {"role": "assistant", "text": reply}]
+        await store.set(session, json.dumps(messages))
+
+    return StreamingResponse(pieces(), media_type="text/event-stream")
+
+
+@app.post("/chat/{session}/later", status_code=202)
+async def later(session: str, said: Said, tasks: BackgroundTasks) -> dict[str, str]:
+    tasks.add_task(answer, session, said.text)
+    return {"status": "accepted"}
+
+
+@app.get("/chat/{session}")
+async def history(session: str) -> list[str]:
+    return [one["text"] for one in json.loads(await store.get(session) or "[]")]
