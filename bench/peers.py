@@ -35,7 +35,7 @@ from redis_servers import RedisServer
 SESSIONS = 32
 SECONDS = 8.0
 UNDER_WAY = 20
-"""Turns that a kill interrupts, each of them a second long."""
+"""Turns that a kill interrupts, each of them three seconds long."""
 PATIENCE = 30.0
 """Seconds that a server has, once it is there again, to answer what it had acknowledged."""
 WORDS = "word " * 5
@@ -98,8 +98,9 @@ class Server:
                     connection = await Connection(self.port).open()
                     await connection.request("GET", self._contestant.ready)
                     connection.close()
-                    return
+                    break
                 await asyncio.sleep(0.1)
+        await asyncio.sleep(self._contestant.settles)
 
     def kill(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)
@@ -197,7 +198,7 @@ async def resumed(contestant: Contestant, server: Server) -> str:
 
 async def killed(contestant: Contestant, server: Server) -> dict[str, str]:
     """kill -9 while turns are under way, which were acknowledged if the product does that."""
-    await server.start(delay=1.0)
+    await server.start(delay=3.0)
     people = [await Person.come(contestant, server.port) for _ in range(UNDER_WAY)]
     await asyncio.gather(*(p.call(contestant.ask(p.session, "before")) for p in people))
     acknowledged = 0

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,19 +26,22 @@ from redis_servers import RedisServer
 
 KEY = "authorization: Bearer the-key\r\n"
 RETRY = 0.3
+ALONE = 40
+"""Turns one after the other, before the plan begins."""
 MAKING = 64
 """Connections that make the sessions."""
 
 
 class Played:
-    """What was seen: the answers, the attempts made anew, seconds of CPU of the client, and how
-    long a process took to be ready."""
+    """What was seen: the answers, the attempts made anew, seconds of CPU of the client, how long a
+    process took to be ready, and how long a turn takes that is alone, without its handler."""
 
     def __init__(self) -> None:
         self.answered: list[Answered] = []
         self.again = 0
         self.client = 0.0
         self.boot = 0.0
+        self.alone = 0.0
 
 
 class Play:
@@ -65,9 +69,10 @@ class Play:
             for n in range(self.plan.servers):
                 self._servers.append(self._spawn("serve", "--no-work", "--port", self.ports[n]))
             for _ in range(self.plan.workers):
-                self._workers.append(self._spawn("work"))
+                self._workers.append((await self._worker())[0])
             await asyncio.gather(*(asyncio.to_thread(await_port, port) for port in self.ports))
             await self._make_sessions()
+            await self._be_alone()
             await self._perform()
         finally:
             for process in (*self._servers, *self._workers):
@@ -79,6 +84,23 @@ class Play:
         line = [sys.executable, "-m", "turnwise", command, "servers:sleeper", *map(str, flags)]
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(line, cwd=HERE, env=self._environment, **quiet)
+
+    async def _worker(self) -> tuple[subprocess.Popen[bytes], float]:
+        """A worker that is ready, and the seconds that it took."""
+        port, began = free_port(), time.monotonic()
+        worker = self._spawn("work", "--metrics-port", port)
+        await asyncio.to_thread(await_port, port)
+        return worker, time.monotonic() - began
+
+    async def _be_alone(self) -> None:
+        """How long a turn takes while nothing else happens."""
+        times = []
+        for session in list(self._paths)[:ALONE]:
+            began = time.monotonic()
+            headers = f"{KEY}prefer: wait=60\r\n"
+            await self._ask(self._paths[session], b'{"text":"0"}', headers)
+            times.append(time.monotonic() - began)
+        self.played.alone = statistics.median(times)
 
     async def _make_sessions(self) -> None:
         """Those of the plan and the flood's, each its owner's."""
@@ -139,7 +161,7 @@ class Play:
             self._workers[trouble.number].kill()
             self._workers[trouble.number].wait()
         elif trouble.what == "start":
-            self._workers[trouble.number] = self._spawn("work")
+            self._workers[trouble.number] = (await self._worker())[0]
         elif trouble.what == "deploy":
             await self._replace()
 
@@ -147,16 +169,14 @@ class Play:
         for n, worker in enumerate(self._workers):
             worker.send_signal(signal.SIGTERM)
             await asyncio.to_thread(worker.wait)
-            self._workers[n] = self._spawn("work")
+            self._workers[n], self.played.boot = await self._worker()
         for n, server in enumerate(self._servers):
             self.serving[n] = False
             server.send_signal(signal.SIGTERM)
             await asyncio.to_thread(server.wait)
             self._idle[self.ports[n]].clear()
-            started = time.monotonic()
             self._servers[n] = self._spawn("serve", "--no-work", "--port", self.ports[n])
             await asyncio.to_thread(await_port, self.ports[n])
-            self.played.boot = time.monotonic() - started
             self.serving[n] = True
 
 

@@ -97,8 +97,10 @@ def costs_here(client: float) -> Costs:
 
 def simulate_here(plan: Plan, played: Played) -> World:
     """The same plan, on as many cores as this machine has."""
-    habits = Habits(boot=played.boot or 2.0, retry=RETRY)
-    world = World(plan, costs_here(played.client), habits, together=CORES)
+    costs = costs_here(played.client)
+    rest = played.alone - costs.web - costs.worker - costs.store - costs.client
+    habits = Habits(boot=played.boot or 2.0, retry=RETRY, rest=max(0.0, rest))
+    world = World(plan, costs, habits, together=CORES)
     world.run()
     return world
 

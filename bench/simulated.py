@@ -3,7 +3,7 @@
 What costs CPU is a job in the line of its process, one at a time; the processes of a machine share
 its cores. A message is received by a server, stored, claimed by a worker with a free place, whose
 turn it is by owners, answered, stored and delivered. A killed worker's turns are claimed again when
-its lease has ended. The costs are the measured slopes; nothing else is fitted but `Habits`.
+its lease has ended. The costs are the measured slopes; `Habits` are the waits that cost no CPU.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Habits:
     """Of CPU until a process that was started is ready."""
     retry: float = 0.3
     """Until a client whose server has gone asks again."""
+    rest: float = 0.0
+    """What a turn takes beside all that, also when it is alone: sockets, loops, timers."""
 
 
 class Clock:
@@ -272,7 +274,7 @@ class World:
         self.boxes.done(turn)
         self._assign()
         cost = self.costs.web / 2 + self.plan.deltas * self.costs.delta_web
-        self._deliver(turn, cost)
+        self.clock.after(self.habits.rest, lambda: self._deliver(turn, cost))
 
     def _deliver(self, turn: Turn, cost: float) -> None:
         server = self._server()

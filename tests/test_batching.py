@@ -760,6 +760,22 @@ async def test_the_decorator() -> None:
     assert (two.sizes, three.sizes) == ([2], [1])
 
 
+async def test_an_observer_that_raises() -> None:
+    """What waits behind the batch that it was told of is computed, too."""
+    told: list[int] = []
+
+    def observe(batch: Batch) -> None:
+        told.append(batch.size)
+        raise RuntimeError("broken")
+
+    batcher = Batcher(Recorder(), max_size=2, observe=observe)
+    with batcher.hold(5):
+        waiting = [batcher.submit(i) for i in range(5)]
+    async with asyncio.timeout(5):
+        assert len(await asyncio.gather(*waiting)) == 5
+    assert sum(told) == 5
+
+
 async def test_what_is_told_of_batches() -> None:
     """Sizes, waits, times and reasons, to an observer and to Prometheus."""
     from turnwise import telemetry

@@ -17,7 +17,7 @@ from test_protocols import ADA, BOB, GIVEN, KEY, asks, datas, run_in, user
 from turnwise import Ask, Bot, Runtime, Settings, Turn
 from turnwise.conversation.events import Event
 from turnwise.conversation.streamed_text import StreamedText
-from turnwise.protocols.langgraph.ids import run_id
+from turnwise.protocols.langgraph.ids import checkpoint_id, run_id
 from turnwise.protocols.openai.ids import response_id
 from turnwise.server.app import create_app
 
@@ -56,6 +56,28 @@ async def test_an_id_of_ours_is_never_a_name(open_sqlite_door: Opener) -> None:
         refused = await door.client.post("/openai/v1/responses", json=body, headers=BOB)
         assert refused.status_code == 404
         assert await turns_of(door, "secret") == ["mine completed"]
+
+
+@pytest.mark.parametrize("how", ["rollback", "checkpoint"])
+async def test_a_run_that_takes_back_is_sent_twice(open_sqlite_door: Opener, how: str) -> None:
+    """It is one turn: what it takes back was found by what was there, and is found no more."""
+    async with open_sqlite_door(bots.clients, **GIVEN) as door:
+        path = "/langgraph/threads/t/runs"
+        first = {"input": {"messages": [{"type": "human", "content": "count 3", "id": "m1"}]}}
+        more = {"if_not_exists": "create"}
+        await posted(door, f"{path}/wait", {**first, **more})
+        session = door.runtime.session_id("t", "ada")
+        second = {"input": {"messages": [{"type": "human", "content": "count 30", "id": "m2"}]}}
+        if how == "rollback":
+            await posted(door, path, {**second, "multitask_strategy": "enqueue"})
+            given: dict[str, Any] = {"multitask_strategy": "rollback"}
+        else:
+            given = {"checkpoint_id": checkpoint_id(session, 0)}
+        third = {"input": {"messages": [{"type": "human", "content": "hello", "id": "m3"}]}}
+        runs = [(await posted(door, path, {**third, **given}))["run_id"] for _ in range(3)]
+        assert len(set(runs)) == 1
+        other = {"input": {"messages": [{"type": "human", "content": "other", "id": "m4"}]}}
+        assert (await posted(door, path, other))["run_id"] != runs[0]
 
 
 async def test_repeats_without_a_key(open_door: Opener) -> None:

@@ -96,3 +96,32 @@ async def test_a_turn_that_ends_while_its_log_is_read(
                 while not reader.ended:
                     types += [event.type for event in await reader.read()]
         assert types[-2:] == ["message", "turn.completed"]
+
+
+async def test_what_comes_while_the_record_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a turn's end, and is told of it while the store still says that the turn runs,
+    does not sleep on."""
+    release = asyncio.Event()
+
+    async def reply(turn: Turn) -> str:
+        await release.wait()
+        return "ok"
+
+    async with talk(reply) as say:
+        gateway, store = say.runtime.gateway, say.runtime.store
+        submitted = await gateway.submit("s", "hi", create=True)
+        turn = store.turn
+
+        async def overtaken(*args: Any) -> Any:
+            found = await turn(*args)
+            if not release.is_set():
+                release.set()
+                with gateway.follow("s", 0, turn=submitted.turn.n) as other:
+                    while not other.ended:
+                        await other.read()
+            return found
+
+        monkeypatch.setattr(store, "turn", overtaken)
+        async with asyncio.timeout(5):
+            record = await gateway.wait("s", submitted.turn.n, None)
+        assert record.status == "completed"

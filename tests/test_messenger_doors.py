@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +19,13 @@ from conftest import serving
 from test_messengers import BotAPI, SlackAPI, slack_event
 from turnwise import Ask, Bot, Message, Runtime, Settings, Turn
 from turnwise.conversation import Attachment
+from turnwise.errors import NotFound
 from turnwise.messengers.markup import Run, runs, split
 from turnwise.messengers.polling import Polling
 from turnwise.messengers.rasa import rest_webhook
 from turnwise.messengers.slack import Slack, slack_webhook
 from turnwise.messengers.telegram import Telegram, units
+from turnwise.messengers.whatsapp import WhatsApp
 
 SETTINGS = Settings(_env_file=None, grace=0.5)
 FILE = {"file_id": "f", "file_unique_id": "u"}
@@ -39,10 +42,11 @@ async def reply(turn: Turn) -> Message:
 
 @asynccontextmanager
 async def telegram(
-    sqlite_url: str, handler: Any = reply, **more: Any
+    sqlite_url: str, handler: Any = reply, failures: int = 0, **more: Any
 ) -> AsyncIterator[tuple[BotAPI, Runtime]]:
-    """A bot that is polled at a Bot API server of our own."""
+    """A bot that is polled at a Bot API server of our own, which fails so often at first."""
     api = BotAPI()
+    api.failures = failures
     async with (
         serving(api.app) as url,
         Runtime(Bot(handler), sqlite_url, settings=SETTINGS) as runtime,
@@ -87,6 +91,67 @@ async def test_buttons_on_telegram(sqlite_url: str) -> None:
         async with asyncio.timeout(20):
             sent = [await api.sent.get(), await api.sent.get()]
         assert "you: menu" in [one.get("text") for one in sent]
+
+
+async def test_a_button_of_yesterday_on_telegram(sqlite_url: str) -> None:
+    """Pressed again, it is what it says, and not its data."""
+    async with telegram(sqlite_url) as (api, _):
+        api.say(1, "order")
+        async with asyncio.timeout(20):
+            asked = await api.sent.get()
+        keyboard = json.loads(asked["reply_markup"])
+        who = {"id": 7, "is_bot": False, "first_name": "Ada"}
+        chat = {"id": 7, "type": "private"}
+        shown = {"message_id": 1, "date": 1, "chat": chat, "text": "?", "reply_markup": keyboard}
+        press = {"id": "c1", "from": who, "chat_instance": "x", "message": shown}
+        press["data"] = keyboard["inline_keyboard"][1][0]["callback_data"]
+        told = []
+        for id in (2, 3):
+            api.pending.append({"update_id": id, "callback_query": {**press, "id": f"c{id}"}})
+            api.arrived.set()
+            async with asyncio.timeout(20):
+                told += [(await api.sent.get()).get("text") for _ in range(2)]
+        assert {"chosen: large", "you: large"} <= set(told)
+
+
+async def test_a_message_that_waits_is_changed(sqlite_url: str) -> None:
+    """An edit of what is not answered yet: the bot hears the new text, once."""
+    go = asyncio.Event()
+
+    async def slow(turn: Turn) -> str:
+        if turn.text == "first":
+            await go.wait()
+        return f"you: {turn.text}"
+
+    async with telegram(sqlite_url, handler=slow) as (api, runtime):
+        api.say(1, "first")
+        api.say(2, "helo")
+        changed = api.say(3, "hello")
+        changed["edited_message"] = {**changed.pop("message"), "message_id": 2, "edit_date": 2}
+        async with asyncio.timeout(20):
+            while "hello" not in await waiting_texts(runtime):
+                await asyncio.sleep(0.01)
+        go.set()
+        assert await api.texts(2) == ["you: first", "you: hello"]
+
+
+async def waiting_texts(runtime: Runtime) -> list[str]:
+    try:
+        turns, _ = await runtime.gateway.turns("telegram:123456:7", status="queued")
+    except NotFound:
+        return []
+    return [turn.message.text for turn in turns if turn.message is not None]
+
+
+async def test_who_the_bot_is_comes_first(sqlite_url: str) -> None:
+    """While Telegram does not say the bot's name, nothing is read: it would be lost, or taken for
+    something that is meant for the bot."""
+    async with telegram(sqlite_url, addressed=True, failures=2) as (api, _):
+        group = {"id": -100, "type": "supergroup", "title": "All"}
+        for id, text in enumerate(("hello all", "@ours_bot hello"), 1):
+            put(api, id, text=text, chat=group)
+        assert await api.texts(1) == ["you: @ours_bot hello"]
+        assert api.sent.empty()
 
 
 async def test_what_people_send_on_telegram(sqlite_url: str) -> None:
@@ -161,12 +226,28 @@ WORDS = st.text("ab *_`~[]()#>-\n😀", max_size=120)
 def test_splitting_markup(text: str, limit: int) -> None:
     """No piece is longer than it may be, none is blank, and together they are the whole text."""
     said = runs(text)
-    pieces = split(said, limit, units)
+    pieces = split(said, limit, lambda run: units(run.text))
     for piece in pieces:
         assert sum(units(run.text) for run in piece) <= limit
         assert any(run.text.strip() for run in piece)
     joined = "".join(run.text for piece in pieces for run in piece)
     assert joined.split() == "".join(run.text for run in said).split()
+
+
+@pytest.mark.parametrize("choices", [0, 2, 5, 40])
+def test_pieces_fit_with_their_marks(choices: int) -> None:
+    """Addresses, marks and numbered choices count: what is longer is refused as a whole."""
+    link = "[the page](https://example.org/" + "x" * 60 + ")"
+    text = " ".join([link, "**bold** & <b>"] * 80) + "\n\n> " + "quoted " * 400
+    ask = Ask(text, choices=[f"choice {i} " + "y" * 15 for i in range(choices)] or None)
+    message = ask if choices else Message(text)
+    slack, whatsapp = Slack("xoxb-1", "secret"), WhatsApp("4711", "token", "secret")
+    longest = 3000 if choices else 4000
+    assert max(len(piece.text) for piece in slack.pieces(message)) <= longest
+    longest = 1024 if 0 < choices <= 10 else 4096
+    pieces = whatsapp.pieces(message)
+    assert max(len(piece.text) for piece in pieces) <= longest
+    assert choices != 40 or "40. choice 39" in pieces[-1].text
 
 
 def test_text_without_markup_stays() -> None:
@@ -270,5 +351,9 @@ async def test_the_widgets_door(sqlite_url: str) -> None:
         buttons = [{"title": one, "payload": one} for one in ("small", "large")]
         assert (await say("order")).json() == [{**ada, "text": "Which size?", "buttons": buttons}]
         assert (await say("2")).json() == [{**ada, "text": "chosen: large"}]
+        await say("order")
+        for _ in range(2):  # once more, when the question has been answered
+            repeated = await say("small", body={"message_id": "m1"})
+            assert repeated.json() == [{**ada, "text": "chosen: small"}]
         lines = (await say("pizza", "?stream=true")).text.splitlines()
         assert [json.loads(line)["text"] for line in lines] == ["2 ordered", "Thank you"]

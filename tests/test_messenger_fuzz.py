@@ -134,7 +134,9 @@ def with_own_id(body: Any) -> Any:
     return json.loads(ID.sub(lambda found: f"{found[1]}{next(NUMBERS)}", json.dumps(body)))
 
 
-ID = re.compile(r'("update_id": |"event_id": "E|"id": "wamid\.|"action_ts": "|"message_id": "m)\d*')
+ID = re.compile(
+    r'("update_id": |"event_id": "E|"id": "wamid\.|"action_ts": "|"message_id": "m)\d+(?=[,}"])'
+)
 NUMBERS = itertools.count(100)
 REFUSED = {"telegram": {422}, "slack": {404, 422}, "whatsapp": {422}, "rest": {422}}
 """How what is no update at all is refused."""

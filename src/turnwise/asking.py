@@ -118,8 +118,8 @@ class Asking(ABC):
         """Another reply to the message of turn `n`: it and all behind it are taken back. Raises as
         `ask` does."""
         submitted = await self.gateway.again(self._id(session_id, owner), n, key=key, owner=owner)
-        record = submitted.turn
-        return answered(await self.gateway.wait(record.session, record.n, timeout))
+        record = await self.gateway.wait(submitted.turn.session, submitted.turn.n, timeout)
+        return answered(record, timeout is None and record.open)
 
     async def stream(
         self,

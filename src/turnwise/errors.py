@@ -6,7 +6,7 @@
     │   │   ├── KeyReused         422: an idempotency key was reused with another body
     │   │   └── TooLarge          413: over a size limit
     │   ├── Unauthorized          401: the token is missing, wrong or expired
-    │   ├── Forbidden             403: this origin may not connect
+    │   ├── Forbidden             403: this caller may not do that
     │   ├── NotFound              404: no such session or turn (or one of another owner)
     │   ├── AskClosed             409: what is answered does not wait for an answer
     │   ├── Superseded            409: the turn was taken back, or cannot be
@@ -16,7 +16,8 @@
     │   ├── Busy                  409: an earlier message is still being answered
     │   ├── NoFileStore           501: the server keeps no files
     │   ├── OwnerSet              409: the session has an owner, which never changes
-    │   └── QueueFull             429: the session's mailbox is full
+    │   ├── QueueFull             429: the session's mailbox is full
+    │   └── RateLimited           429: too many requests
     ├── StoreUnavailable          503: the store cannot be reached; nothing was acknowledged
     │   └── PerhapsKept           503: it is unknown whether the store has stored the message
     ├── StreamEnded               503: a stream of events ended before its turn
@@ -26,6 +27,7 @@
     ├── TurnError                 502: ends a turn as failed, with a code for programs
     │   ├── Refusal               422: the bot declines; the user sees its text
     │   ├── MemoryFull            the session's memory cannot hold more
+    │   ├── BadOutput             a model's answer does not have the shape that was asked for
     │   └── ModelError            a language model could not answer
     ├── ConfigurationError        a setting or a store URL is wrong
     └── MissingExtra              an optional dependency is not installed
@@ -85,7 +87,7 @@ class Unauthorized(Rejected):
 
 
 class Forbidden(Rejected):
-    """This origin may not connect."""
+    """This is not allowed."""
 
     code = "forbidden"
     status = 403

@@ -228,10 +228,10 @@ async def old_and_new_version_restarted_in_turn(scene: Scene) -> None:
         await asyncio.sleep(0.5)
 
 
-@fault("redis", "redis-cluster", "postgres", servers=3, older=True, bot="plain_bots:plain")
+@fault("postgres", "redis", "redis-cluster", **apart(older=True, bot="plain_bots:plain"))
 async def an_earlier_version_replaced_one_by_one(scene: Scene) -> None:
-    """At the first strike; afterwards it is a restart of all."""
-    for process in scene.servers:
+    """Servers first, which read what earlier workers write. Later strikes restart all."""
+    for process in (*scene.servers, *scene.workers):
         process.upgrade()
         await _asked_to_stop(scene, process, 0.0)
         await asyncio.sleep(0.7)

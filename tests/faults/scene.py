@@ -56,7 +56,7 @@ class Cast:
     newer: bool = False
     """The last of the servers is of a newer version."""
     older: bool = False
-    """All servers are of the version of the commit EARLIER, until they are replaced."""
+    """All processes are of the version of the commit EARLIER, until they are replaced."""
     deeds: tuple[str, ...] = ()
     """What people do who change their minds."""
     owner: str = ""
@@ -180,11 +180,11 @@ class Scene:
         self.clock.write_text("0")
         given = {"TURNWISE_LEASE": str(LEASE), "TURNWISE_LOG_LEVEL": "warning", **cast.environment}
         given |= SETTINGS if cast.deeds else {}
+        if cast.older:
+            place = await asyncio.to_thread(earlier_version, self.folder)
+            given["PYTHONPATH"] = f"{place}{os.pathsep}{HERE}"
         for i in range(cast.servers):
             environment = dict(given)
-            if cast.older:
-                place = await asyncio.to_thread(earlier_version, self.folder)
-                environment["PYTHONPATH"] = f"{place}{os.pathsep}{HERE}"
             if cast.newer and i == cast.servers - 1:
                 newer = await asyncio.to_thread(newer_version, self.folder)
                 path = environment.get("PYTHONPATH", str(Path(__file__).parents[1]))
@@ -244,7 +244,7 @@ class Scene:
     async def talking(self, most: float = math.inf) -> AsyncIterator[Verdict]:
         """People talk meanwhile, each saying at `most` so much in a session; when it is over all
         drains, and the verdict is given."""
-        enough, verdict = asyncio.Event(), Verdict()
+        enough, verdict = asyncio.Event(), Verdict(mixed=self.cast.older)
         talking = [asyncio.create_task(self._talk(i, enough, most, verdict)) for i in range(PEOPLE)]
         try:
             yield verdict

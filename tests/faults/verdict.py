@@ -25,6 +25,8 @@ class Verdict:
     deeds: int = 0
     """Cuts, merges, timers and branches that came to be."""
     broken: list[str] = field(default_factory=list)
+    mixed: bool = False
+    """Processes of an earlier version were among the servers."""
     _name: str = ""
 
     @property
@@ -223,8 +225,18 @@ class Verdict:
             cursor = event["id"]
         since = person.seen[heard:]
         if since and not rolled_back:
-            same = since == events[since[0]["id"] - 1 :]
-            self._note("gaps", not same, "the reader heard something else")
+            kept = events[since[0]["id"] - 1 :]
+            pairs = zip(since, kept, strict=False)
+            other = next(((a, b) for a, b in pairs if not self._is_told(a, b)), None)
+            wrong = other is not None or len(since) != len(kept)
+            what = f"the reader heard something else: {other or (len(since), len(kept))}"
+            self._note("gaps", wrong, what)
+
+    def _is_told(self, heard: dict[str, Any], kept: dict[str, Any]) -> bool:
+        """Whether what was heard is what is kept; an earlier version does not tell all of it."""
+        if self.mixed:
+            return all(name in kept and kept[name] == value for name, value in heard.items())
+        return heard == kept
 
 
 def _texts(message: dict[str, Any]) -> list[str]:

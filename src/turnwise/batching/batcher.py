@@ -6,7 +6,7 @@ an idle system adds no delay and a busy one finds its own batch size. It needs n
 task nor a queue object: `submit` adds a ticket, and a task runs from the first item until no batch
 is due.
 
-release.py decides which batch starts now; telling.py delivers the results to the callers.
+release.py decides which batch starts now; delivery.py delivers the results to the callers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import logging
 import os
 from collections.abc import (
     AsyncIterable,
@@ -41,6 +42,8 @@ from turnwise.batching.runner import caller
 from turnwise.batching.stats import Batch, Reason, ServiceTime, Stats
 from turnwise.errors import ConfigurationError
 from turnwise.limits import check_counts, check_positive
+
+log = logging.getLogger("turnwise.batching")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -338,7 +341,10 @@ class Batcher(Generic[Item, Result]):
         self.stats.count(len(batch), reason)
         self.stats.dropped = self._waiting.dropped
         if self._observe is not None:
-            self._observe(Batch(len(batch), began - batch[0].since, took, reason))
+            try:
+                self._observe(Batch(len(batch), began - batch[0].since, took, reason))
+            except Exception:  # what waits must not wait for ever
+                log.exception("the observer of a batcher failed")
 
     # The end
 

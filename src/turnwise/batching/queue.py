@@ -213,7 +213,7 @@ class Waiting:
         while level and len(batch) < size:
             ticket = level.popleft()
             self._count -= 1
-            if ticket.future.done() and ticket.given_up:
+            if ticket.given_up:
                 self.dropped += 1
             else:
                 batch.append(ticket)

@@ -4,9 +4,9 @@ The client sends the token in the Authorization header, in the subprotocol list 
 `token.<token>`) or in the first frame; never in the URL, which servers log. An invalid frame is
 answered with an `error` frame and the connection stays open. Close codes:
 
-    1001/1012  the server restarts: connect again and resume     4401  no valid token (any more)
+    1001/1012  the server restarts: connect again and resume     4401  no valid token in time
     1013       too many open streams                             4404  no such session (any more)
-    4408       the client does not read, or did not send its token in time
+    4408       the client does not read
     4000 + n   the host's `authorize` raised an HTTPException with status n (400 to 499)
 """
 

@@ -55,7 +55,7 @@ async def held(
         if state != claim.state:
             check(state)
     except BaseException:
-        with contextlib.suppress(ClaimLost):
+        with contextlib.suppress(ClaimLost, StoreUnavailable):  # the lease ends by itself
             await store.save(claim, None)
         raise
     else:

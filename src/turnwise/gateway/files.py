@@ -85,7 +85,7 @@ class Files:
         """The attachments as they are kept, and which of the session's files they name.
 
         What a client says of a file that is here is replaced by what is known of it. Raises Invalid
-        for an address that is neither a file of this session nor an http(s) or data URL.
+        for a path that is not a file of this session; other addresses stay as they are.
         """
         ids = [id_in(session_id, attachment.url) for attachment in attachments]
         if not any(ids):

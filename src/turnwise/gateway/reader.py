@@ -188,6 +188,8 @@ class Reader:
                 continue
             if self._nudged:
                 break
+            if self._buffer and not self._behind:  # it came while the store was read
+                continue
             await self._wait()
         self._nudged = False
         return []

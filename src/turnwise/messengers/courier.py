@@ -15,12 +15,20 @@ import inspect
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from turnwise.conversation import Answer, Message
-from turnwise.errors import Damaged, KeyReused, NotFound, Rejected, StoreUnavailable
+from turnwise.conversation import Answer, Message, TurnRecord
+from turnwise.errors import (
+    Damaged,
+    KeyReused,
+    NotFound,
+    NotQueued,
+    Rejected,
+    StoreUnavailable,
+)
 from turnwise.media import CHANNEL
+from turnwise.messengers.answering import answers_in
 from turnwise.messengers.delivery import Delivering
 from turnwise.messengers.platform import (
     ChooseSession,
@@ -42,8 +50,6 @@ REPORTING = 10.0
 """Seconds that the callback about a piece that is not delivered may take."""
 REST = 30.0
 """Seconds until a session is tried again that could not be read or sent."""
-RECENT = 10
-"""Messages among which a typed text may find what it answers."""
 
 
 class Courier:
@@ -88,9 +94,10 @@ class Courier:
             return
         replaces = None
         if update.edits is not None:
-            replaces = await self._turn_with(session, update.edits)
-            if replaces is None:
-                return  # what was changed is not what was said last
+            last = await self._turn_with(session, update.edits)
+            if last is None or await self._changed(session, last, update):
+                return  # what was changed is not what was said last, or it still waited
+            replaces = last.n
         answers = await self._answers(session, update)
         try:
             await gateway.submit(
@@ -142,35 +149,34 @@ class Courier:
             return False
         return True
 
-    async def _turn_with(self, session: str, note: dict[str, Any]) -> int | None:
+    async def _changed(self, session: str, turn: TurnRecord, update: Update) -> bool:
+        """Whether the message still waited, so that it now says something else."""
+        if turn.status != "queued" or update.attachments or not update.text:
+            return False
+        try:
+            await self._runtime.gateway.change(session, turn.n, update.text)
+        except NotQueued:
+            return False
+        except Rejected as error:
+            await self.tell(update, Message(error.message))
+        return True
+
+    async def _turn_with(self, session: str, note: dict[str, Any]) -> TurnRecord | None:
         """The session's last turn, if it has this note."""
         try:
             (last,), _ = await self._runtime.gateway.turns(session, limit=1)
         except (NotFound, ValueError):
             return None
-        return last.n if note.items() <= last.note.items() else None
+        return last if note.items() <= last.note.items() else None
 
-    async def _answers(self, session: str, update: Update) -> list[Answer]:
-        """What a button answers that was pressed, or a typed text that is a choice of a question
-        that waits, or its number."""
+    async def _answers(self, session: str, update: Update) -> Sequence[Answer]:
+        """What the update answers, if its platform does not say that itself."""
         if update.answers or update.attachments or not update.text:
-            return list(update.answers)
-        try:
-            history = await self._runtime.gateway.history(session, limit=RECENT)
-        except NotFound:
-            return []
-        for message in reversed(history.messages):
-            ask = message.ask
-            if ask is None or ask.id not in history.asks:
-                continue
-            choice = ask.typed(update.text)
-            if update.pressed is not None:
-                id, number = update.pressed
-                choices = ask.choices or []
-                choice = choices[number] if ask.id == id and number < len(choices) else None
-            if choice is not None:
-                return [Answer(ask.id, choice)]
-        return []
+            return update.answers
+        key = f"{self._platform.channel}:{update.id}"
+        return await answers_in(
+            self._runtime.gateway, session, update.text, key=key, pressed=update.pressed
+        )
 
     async def tell(self, update: Update, message: Message) -> None:
         """Send words about an update that was not accepted; they are not kept."""
@@ -202,6 +208,9 @@ class Courier:
 
     def _delivered(self, session: str, task: asyncio.Task[None]) -> None:
         self._sending.pop(session, None)
+        if session in self._again:  # between the last look and now
+            self._again.discard(session)
+            self.deliver(session)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a reply was not delivered", exc_info=error)
             self._resting[session] = time.monotonic() + REST

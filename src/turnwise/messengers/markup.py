@@ -114,32 +114,41 @@ def _inline(tokens: Sequence[Token], outer: tuple[Style, ...]) -> Iterator[Run]:
             yield Run(token.content, tuple(styles))
 
 
-def split(found: Sequence[Run], limit: int, size: Callable[[str], int] = len) -> list[list[Run]]:
-    """Pieces of at most `limit` by `size`, cut at a line or a word where there is one near the end;
-    pieces without anything to see are left out."""
+def length(run: Run) -> int:
+    """Its characters."""
+    return len(run.text)
+
+
+def split(found: Sequence[Run], limit: int, size: Callable[[Run], int] = length) -> list[list[Run]]:
+    """Pieces of at most `limit` by `size`, which counts the marks of a run where the platform does;
+    cut at a line or a word where there is one near the end. Pieces without anything to see are left
+    out."""
     pieces: list[list[Run]] = [[]]
     left = limit
     for run in found:
         text = run.text
-        while size(text) > left:
-            head = text[: _cut(text, left, size)]
+        while size(Run(text, run.styles)) > left:
+            head = text[: _cut(Run(text, run.styles), left, size)]
             if not head and not pieces[-1]:
                 head = text[:1]
-            pieces[-1].append(Run(head, run.styles))
+            if head:  # an empty run has marks all the same
+                pieces[-1].append(Run(head, run.styles))
             pieces.append([])
             text, left = text[len(head) :], limit
-        pieces[-1].append(Run(text, run.styles))
-        left -= size(text)
+        if text:
+            pieces[-1].append(Run(text, run.styles))
+            left -= size(Run(text, run.styles))
     return [piece for piece in pieces if any(run.text.strip() for run in piece)]
 
 
-def _cut(text: str, room: int, size: Callable[[str], int]) -> int:
-    """How many characters of a text go into the room: to a line's or a word's end in its last
+def _cut(run: Run, room: int, size: Callable[[Run], int]) -> int:
+    """How many characters of a run go into the room: to a line's or a word's end in its last
     quarter, if there is one."""
-    low, high = 0, min(len(text), room)
+    text = run.text
+    low, high = 0, max(0, min(len(text), room))
     while low < high:
         middle = (low + high + 1) // 2
-        if size(text[:middle]) <= room:
+        if size(Run(text[:middle], run.styles)) <= room:
             low = middle
         else:
             high = middle - 1

@@ -84,6 +84,8 @@ class Polling:
         pause = self._first_pause
         while True:
             try:
+                # Who the bot is decides what is meant for it, and what is read is confirmed.
+                await self._courier.begin_with_platform()
                 return await self._platform.updates()
             except Exception as error:  # polling continues after any error
                 log.warning("%s does not answer: %s", self._platform.name, type(error).__name__)

@@ -20,17 +20,16 @@ from pydantic import BaseModel, Field
 
 from turnwise.channels.access import Access, Authorize
 from turnwise.channels.problems import ProblemRoute
-from turnwise.conversation import Answer, Message
-from turnwise.errors import NotFound, ReplyTimeout, StreamEnded
+from turnwise.conversation import Message
+from turnwise.errors import ReplyTimeout, StreamEnded
 from turnwise.gateway.gateway import Gateway
 from turnwise.gateway.reader import Reader
+from turnwise.messengers.answering import answers_in
 from turnwise.messengers.heard import Heard
 from turnwise.messengers.platform import HasGateway
 
 PATIENCE = 120.0
 """Seconds that a request waits for its reply."""
-RECENT = 10
-"""Messages among which a text may find what it answers."""
 
 
 class SaidIn(BaseModel):
@@ -91,12 +90,14 @@ def rest_webhook(
         await access.to_session(request, session_id)
         gateway = runtime.gateway
         named = key or said.message_id
+        name = None if named is None else f"rest:{named}"
+        answers = await answers_in(gateway, session_id, said.message, key=name)
         submitted, reader = await gateway.submit_and_follow(
             session_id,
             said.message,
-            key=None if named is None else f"rest:{named}",
+            key=name,
             metadata={"channel": "rest", **(said.metadata or {})},
-            answers=await _typed(gateway, session_id, said.message),
+            answers=answers,
             create=True,
         )
         turn = submitted.turn
@@ -113,20 +114,6 @@ def rest_webhook(
         return [out for reply in replies for out in _out(said.sender, reply)]
 
     return routes
-
-
-async def _typed(gateway: Gateway, session: str, text: str) -> list[Answer]:
-    """What a text answers: a choice of a question that waits, or its number."""
-    try:
-        history = await gateway.history(session, limit=RECENT)
-    except NotFound:
-        return []
-    for message in reversed(history.messages):
-        if message.ask is not None and message.ask.id in history.asks:
-            choice = message.ask.typed(text)
-            if choice is not None:
-                return [Answer(message.ask.id, choice)]
-    return []
 
 
 async def _lines(gateway: Gateway, reader: Reader, sender: str, n: int) -> AsyncIterator[bytes]:

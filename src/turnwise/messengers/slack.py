@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("turnwise.messenger")
 
-LONGEST_TEXT, MARKS = 4000, 100
-"""Characters of a message that Slack shows without truncation, and room for the marks in it."""
+LONGEST_TEXT = 4000
+"""Characters of a message that Slack shows without truncation, its marks included."""
 FILES = ("https", "files.slack.com")
 """Where Slack keeps the files that people share."""
 PACE = 2.0
@@ -214,7 +214,7 @@ class Slack(Platform):
             return address if label in (None, "", address) else f"{label} ({address})"
 
         heard = unescape(_REFERENCE.sub(read, text)).replace("\0", "<").replace("\1", ">")
-        return " ".join(heard.split(" ")).strip()
+        return heard.strip()
 
     def pressed(self, body: dict[str, Any]) -> Update | None:
         """The button that was pressed."""
@@ -242,9 +242,9 @@ class Slack(Platform):
         """Texts in Slack's own markup, then each attachment; the buttons of a question are with its
         last text."""
         said = runs(message.text)
-        longest = LONGEST_TEXT if message.ask is None else LONGEST_BLOCK
-        limit = longest - (MARKS if any(run.styles for run in said) else 0)
-        found = [Message("".join(map(_marked, piece))) for piece in split(said, limit)]
+        limit = LONGEST_TEXT if message.ask is None else LONGEST_BLOCK
+        pieces = split(said, limit, lambda run: len(_marked(run)))
+        found = [Message("".join(map(_marked, piece))) for piece in pieces]
         if message.ask is not None and message.ask.choices:
             found = found or [Message("?")]
             found[-1].ask = message.ask

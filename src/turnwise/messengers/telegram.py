@@ -167,7 +167,7 @@ class Telegram(PolledPlatform):
     def pieces(self, message: Message) -> list[Message]:
         """Texts of at most 4,096 units with their entities, then each attachment; the buttons of a
         question are with its last text."""
-        texts = split(runs(message.text), LONGEST_TEXT, units)
+        texts = split(runs(message.text), LONGEST_TEXT, lambda run: units(run.text))
         found = [
             Message("".join(run.text for run in piece), metadata={"entities": _entities(piece)})
             for piece in texts
@@ -351,6 +351,7 @@ def telegram_webhook(
     albums: dict[str, tuple[list[dict[str, Any]], asyncio.Task[None]]] = {}
 
     async def take(found: list[dict[str, Any]]) -> None:
+        await courier.begin_with_platform()
         for update in telegram.read(sorted(found, key=lambda one: int(one["update_id"]))):
             await courier.take(update)
 

@@ -45,8 +45,8 @@ from turnwise.messengers.telegram import data_in
 
 log = logging.getLogger("turnwise.messenger")
 
-LONGEST_TEXT, MARKS = 4096, 100
-"""Maximum characters of a message, and room for the marks in it."""
+LONGEST_TEXT, LONGEST_BODY = 4096, 1024
+"""Maximum characters of a message, its marks included, and of one that has buttons."""
 BUTTONS, ROWS = 3, 10
 """Choices that are buttons, and those that are rows of a list; others are numbered in the text."""
 TITLE, ROW = 20, 24
@@ -171,16 +171,16 @@ class WhatsApp(Platform):
     def pieces(self, message: Message) -> list[Message]:
         """Texts in WhatsApp's own markup, then each attachment; the choices of a question are with
         its last text."""
-        said = runs(message.text)
-        limit = LONGEST_TEXT - (MARKS if any(run.styles for run in said) else 0)
-        found = [Message("".join(map(_marked, piece))) for piece in split(said, limit)]
-        choices = message.ask.choices if message.ask is not None else None
+        said = [*runs(message.text)]
+        choices = (message.ask.choices if message.ask is not None else None) or []
+        if len(choices) > ROWS:
+            said += [Run(f"\n{i}. {choice}") for i, choice in enumerate(choices, 1)]
+        limit = LONGEST_BODY if 0 < len(choices) <= ROWS else LONGEST_TEXT
+        pieces = split(said, limit, lambda run: len(_marked(run)))
+        found = [Message("".join(map(_marked, piece))) for piece in pieces]
         if choices:
             found = found or [Message("?")]
             found[-1].ask = message.ask
-            if len(choices) > ROWS:
-                lines = [f"{i}. {choice}" for i, choice in enumerate(choices, 1)]
-                found[-1].text += "\n" + "\n".join(lines)
         return [*found, *(Message(attachments=[one]) for one in message.attachments)]
 
     async def send(self, update: Update, message: Message) -> str | None:
@@ -311,7 +311,7 @@ def whatsapp_webhook(
     ) -> PlainTextResponse:
         """Say that this address is ours."""
         if not compare_digest(token.encode("utf-8", "replace"), verify_token.encode()):
-            raise Forbidden()
+            raise Forbidden("This is not the verify token.")
         return PlainTextResponse(challenge)
 
     @routes.post("/webhooks/whatsapp", response_class=Response)

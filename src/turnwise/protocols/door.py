@@ -60,8 +60,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Door:
-    """The routes of one protocol. `wrong` makes its answer of an error, and `keys` are headers
-    that may have the key beside Authorization."""
+    """The routes of one protocol. `wrong` makes its answer of an error."""
 
     def __init__(
         self,

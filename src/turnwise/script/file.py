@@ -112,6 +112,7 @@ class File:
             for node in nodes:
                 self._check_targets(name, node)
         if given.global_ is not None:
+            self._check_ways(given.global_, "", ("global",))
             flows[flow.GLOBAL] = self._node(given.global_, ("global",))
         built: dict[str, Any] = {
             "flows": flows,
@@ -129,13 +130,15 @@ class File:
 
     def _check_targets(self, name: str, node: str) -> None:
         """Report unknown destinations with their line, before Dialog does without."""
-        one = self.script.flows[name][node]
+        self._check_ways(self.script.flows[name][node], name, ("flows", name, node))
+
+    def _check_ways(self, one: NodeIn | None, name: str, place: tuple[Any, ...]) -> None:
         for i, transition in enumerate(one.transitions if one else ()):
             if isinstance(transition.to, str) and not transition.to.startswith("@"):
                 to_flow, _, to_node = transition.to.rpartition("/")
                 nodes = self.script.flows.get(to_flow or name, {})
                 if to_node not in nodes or to_node == flow.LOCAL:
-                    where = ("flows", name, node, "transitions", i, "to")
+                    where = (*place, "transitions", i, "to")
                     raise self.wrong(where, f"there is no node {transition.to!r} to go to")
 
     def _label(self, text: str, where: tuple[Any, ...]) -> tuple[str, str]:

@@ -173,8 +173,8 @@ class Script:
     # Before a transition or a response
 
     async def _before(self, context: Context, functions: Mapping[str, Before]) -> None:
-        """Run them in order; one that raises is logged, leaves no trace, and does not affect the
-        others."""
+        """Run them in order; one that raises is logged and does not affect the others. It leaves no
+        trace, unless it ran together with others, whose traces cannot be told from its own."""
         for name, function in functions.items():
             if isinstance(function, Together):
                 await asyncio.gather(

@@ -7,6 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
+def norwegian(given: Any) -> Any:
+    """The tags of languages, of which YAML reads `no` as false."""
+    if isinstance(given, dict):
+        return {"no" if tag is False else tag: said for tag, said in given.items()}
+    if isinstance(given, list):
+        return ["no" if tag is False else tag for tag in given]
+    return given
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -43,6 +52,8 @@ class ConditionIn(_OneOf):
     speaks: list[str] | None = Field(None, description="the conversation's language is one of them")
     call: str | None = Field(None, description="a registered function")
 
+    _norwegian = field_validator("speaks", mode="before")(norwegian)
+
 
 class JumpIn(_OneOf):
     """A destination that depends on the conversation."""
@@ -78,13 +89,7 @@ class ResponseIn(_OneOf):
     )
     call: str | None = Field(None, description="a registered function, or a model")
 
-    @field_validator("languages", mode="before")
-    @classmethod
-    def _norwegian(cls, given: Any) -> Any:
-        """YAML reads the tag `no` as false."""
-        if not isinstance(given, dict):
-            return given
-        return {"no" if tag is False else tag: said for tag, said in given.items()}
+    _norwegian = field_validator("languages", mode="before")(norwegian)
 
 
 class BeforeIn(_OneOf):
@@ -124,6 +129,8 @@ class ScriptIn(_Strict):
     slots: dict[str, SlotIn] = {}
     flows: dict[str, dict[str, NodeIn | None]]
     global_: NodeIn | None = Field(None, alias="global")
+
+    _norwegian = field_validator("error_reply", mode="before")(norwegian)
 
 
 def schema() -> dict[str, Any]:

@@ -59,6 +59,12 @@ class RunIn(BaseModel):
         return [modes] if isinstance(modes, str) else modes or MODES
 
     @property
+    def begins_at(self) -> str:
+        """The checkpoint from which it begins, if it names one."""
+        given = self.checkpoint_id or (self.checkpoint or {}).get("checkpoint_id")
+        return str(given) if given else ""
+
+    @property
     def messages(self) -> list[Mapping[str, Any]]:
         """What is said. Raises Invalid."""
         found: Any = self.input.get("messages") if isinstance(self.input, dict) else self.input
@@ -121,6 +127,9 @@ class Runs:
         if body.command is not None and "resume" in body.command:
             answers = await self._resumed(session_id, body.command["resume"])
             return await caller.submit(session_id, "", answers=answers, **more)
+        known = await self._known(session_id, body, more["key"])
+        if known is not None:
+            return Submitted(known, False)
         replaces = await self._behind(session_id, body)
         if body.input is None:
             if replaces is None:
@@ -141,12 +150,31 @@ class Runs:
         id = said.get("id")
         if isinstance(id, str):
             more["note"]["id"] = id
-            digest = sha256(f"{id}\0{text}\0{replaces}".encode()).hexdigest()
-            more["key"] = more["key"] or f"langgraph {digest}"
+            more["key"] = more["key"] or _key(id, text, body)
         more["when_busy"] = STRATEGIES.get(body.multitask_strategy)
         if body.multitask_strategy == "rollback" and replaces is None:
             replaces = await self._running(session_id)
         return await caller.submit(session_id, text, attachments=files, replaces=replaces, **more)
+
+    async def _known(self, session_id: str, body: RunIn, key: str | None) -> TurnRecord | None:
+        """The turn that this run began when it was sent before: what it takes back is found by what
+        is there now, and would be another turn this time."""
+        if body.multitask_strategy != "rollback" and not body.begins_at:
+            return None
+        text = None
+        if body.messages:
+            said = _said(body.messages)
+            text, id = text_of(said)[0], said.get("id")
+            if isinstance(id, str):
+                key = key or _key(id, text, body)
+        if key is None:
+            return None
+        try:
+            known = await self._door.gateway.turn_by_key(session_id, key)
+        except NotFound:
+            return None
+        same = text is None or (known.message is not None and known.message.text == text)
+        return known if same else None
 
     async def _running(self, session_id: str) -> int | None:
         """The turn that runs: if it is taken back, nothing of it stays, nor of those that wait."""
@@ -156,10 +184,9 @@ class Runs:
     async def _behind(self, session_id: str, body: RunIn) -> int | None:
         """The turn that follows the checkpoint which the run begins from, if there is one: it is
         taken back."""
-        given = body.checkpoint_id or (body.checkpoint or {}).get("checkpoint_id")
-        if not given:
+        if not body.begins_at:
             return None
-        n = turn_of(str(given), session_id)
+        n = turn_of(body.begins_at, session_id)
         found = await exchanges(self._door.gateway, session_id)
         return next((one.n for one in found if one.n > n), None)
 
@@ -299,3 +326,8 @@ def _where(name: str, record: TurnRecord) -> dict[str, str]:
     """Where a run is found, relative to the root of this API, as its clients want it."""
     path = f"/threads/{quote(name, safe='')}/runs/{run_id(record.session, record.n)}"
     return {"Location": f"{path}/stream", "Content-Location": path}
+
+
+def _key(id: str, text: str, body: RunIn) -> str:
+    """The idempotency key of a message with an id of the client's."""
+    return "langgraph " + sha256(f"{id}\0{text}\0{body.begins_at}".encode()).hexdigest()
