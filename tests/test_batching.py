@@ -760,6 +760,18 @@ async def test_the_decorator() -> None:
     assert (two.sizes, three.sizes) == ([2], [1])
 
 
+async def test_one_lane_does_not_wait_for_anothers_items() -> None:
+    """A lone item starts at once, also while items of another key wait for more of theirs."""
+    batcher = Batcher(Recorder(), max_size=10, key=lambda item: item % 2, max_wait=30.0)
+    waiting = [batcher.submit(item) for item in (2, 4)]
+    for _ in range(5):  # until they wait for more
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        assert await batcher(1) == 2
+    await batcher.aclose()
+    assert await asyncio.gather(*waiting) == [4, 8]
+
+
 async def test_an_observer_that_raises() -> None:
     """What waits behind the batch that it was told of is computed, too."""
     told: list[int] = []

@@ -165,7 +165,8 @@ class Batcher(Generic[Item, Result]):
         if deadline is not None:
             ticket.deadline = ticket.since + deadline
         if self._plain or self._admit(ticket):
-            self._waiting.add(ticket)
+            if self._waiting.add(ticket):
+                self._release.until = None  # what others wait for is not what this one waits for
             # While a batch is running, most calls can stop here.
             if not self._starting and (
                 self._under_way < self._concurrency

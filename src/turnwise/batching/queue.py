@@ -137,8 +137,10 @@ class Waiting:
             for level in lane.levels.values():
                 yield from level
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, ticket: Ticket) -> bool:
+        """Let it wait. Returns whether it is the first of its lane."""
         lane = self._lanes.get(ticket.lane)
+        first = lane is None
         if lane is None:
             lane = self._lanes[ticket.lane] = Lane()
         level = lane.levels.get(ticket.priority)
@@ -146,6 +148,7 @@ class Waiting:
             level = lane.levels[ticket.priority] = deque()
         level.append(ticket)
         self._count += 1
+        return first
 
     def lift(self, ticket: Ticket, priority: float) -> None:
         """Raise the priority of an item that waits; one that is being computed keeps its own."""
@@ -213,7 +216,7 @@ class Waiting:
         while level and len(batch) < size:
             ticket = level.popleft()
             self._count -= 1
-            if ticket.given_up:
+            if ticket.future.done() and ticket.given_up:  # done() is much cheaper, for every item
                 self.dropped += 1
             else:
                 batch.append(ticket)

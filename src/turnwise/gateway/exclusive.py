@@ -40,7 +40,7 @@ async def held(
     """The session, once its running turn has ended; its `state` is saved on exit.
 
     `check(state)` raises BadOutput for a state that is too large. Raises ReplyTimeout after
-    `timeout` seconds, ClaimLost, BadOutput.
+    `timeout` seconds, NotFound, ClaimLost, BadOutput, StoreUnavailable.
     """
     try:
         async with asyncio.timeout(timeout):

@@ -247,7 +247,8 @@ class Gateway(Sessions, Turns):
         return None
 
     async def unwake(self, session_id: str, key: str) -> bool:
-        """Forget what was to be said with this key. Returns whether there was such a timer."""
+        """Forget what was to be said with this key. Returns whether there was such a timer. Raises
+        NotFound."""
         return await self._store.unschedule(session_id, key)
 
     def _wish(
@@ -338,7 +339,8 @@ class Gateway(Sessions, Turns):
     async def cancel(
         self, session_id: str, n: int, *, patience: float = CANCEL_PATIENCE
     ) -> TurnRecord:
-        """Withdraw a queued turn, or stop a running one and wait `patience` seconds for its end."""
+        """Withdraw a queued turn, or stop a running one and wait `patience` seconds for its end.
+        Raises NotFound."""
         record = await self._store.cancel(session_id, n)
         return await self._settled(record, patience) if record.open else record
 
@@ -346,14 +348,16 @@ class Gateway(Sessions, Turns):
         self, session_id: str, *, key: str | None = None, patience: float = CANCEL_PATIENCE
     ) -> list[TurnRecord]:
         """Stop the running turn and withdraw all that wait, in one act; wait `patience` seconds for
-        the end of the running one. Returns the turns that were open; the same `key` stops once."""
+        the end of the running one. Returns the turns that were open; the same `key` stops once.
+        Raises NotFound, Invalid, KeyReused."""
         records = await self._store.stop(session_id, None if key is None else checked_key(key))
         return [
             await self._settled(record, patience) if record.open else record for record in records
         ]
 
     async def change(self, session_id: str, n: int, text: str) -> TurnRecord:
-        """Change the text of a message that waits. Raises NotFound, NotQueued, Invalid."""
+        """Change the text of a message that waits. Raises NotFound, NotQueued, Invalid,
+        TooLarge."""
         text = checked_text(text, self.limits.text, may_be_empty=False)
         return await self._store.change(session_id, n, text)
 

@@ -124,7 +124,9 @@ class OpenAIChat:
     def _connected(self) -> AsyncOpenAI:
         openai = openai_package()
         try:
-            return self._connect(**self._how, max_retries=0)  # the retries are our own
+            client = self._connect(**self._how, max_retries=0)  # the retries are our own
+            _ = client.chat.completions  # imports modules, which would hold up the first turn
+            return client
         except ConfigurationError:
             raise
         except openai.OpenAIError as error:

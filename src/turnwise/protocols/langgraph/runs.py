@@ -162,7 +162,7 @@ class Runs:
         if body.multitask_strategy != "rollback" and not body.begins_at:
             return None
         text = None
-        if body.messages:
+        if body.input is not None and body.messages and kind_of(body.messages[-1]) != "tool":
             said = _said(body.messages)
             text, id = text_of(said)[0], said.get("id")
             if isinstance(id, str):
