@@ -39,8 +39,6 @@ class Contestant(ABC):
     files: tuple[str, ...] = ()
     """What it wants to find in the folder in which it starts, where it keeps its data, too."""
     ready = "/openapi.json"
-    settles = 0.0
-    """Seconds that it needs behind the first answer: before, its first requests may fail."""
     streams = True
     later = True
     resumes = True
@@ -204,7 +202,6 @@ class Agno(Contestant):
         self.queue = store == "postgres"
         self.name = "Agno AgentOS, " + ("durable queue, postgres" if self.queue else store)
         self.resumes = self.queue
-        self.settles = 5.0 if self.queue else 0.0
 
     def url(self, kind: str, given: str) -> str:
         if kind == "sqlite":
@@ -302,7 +299,6 @@ CONTESTANTS: list[Contestant] = [
     Turnwise("postgres"),
     LangGraph(),
     Agno("sqlite"),
-    Agno("postgres"),
     Chatsky("sqlite"),
     Chatsky("redis"),
     Naive(),

@@ -100,7 +100,6 @@ class Server:
                     connection.close()
                     break
                 await asyncio.sleep(0.1)
-        await asyncio.sleep(self._contestant.settles)
 
     def kill(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)
@@ -203,6 +202,8 @@ async def killed(contestant: Contestant, server: Server) -> dict[str, str]:
     await asyncio.gather(*(p.call(contestant.ask(p.session, "before")) for p in people))
     acknowledged = 0
     if contestant.later:
+        for person in people:  # some servers close a connection that rests for five seconds
+            person.connection = await Connection(server.port).open()
         first = await Person.come(contestant, server.port)
         await first.call(contestant.send(first.session, "the first"))
         await asyncio.sleep(2)

@@ -228,7 +228,10 @@ async def old_and_new_version_restarted_in_turn(scene: Scene) -> None:
         await asyncio.sleep(0.5)
 
 
-@fault("postgres", "redis", "redis-cluster", **apart(older=True, bot="plain_bots:plain"))
+@fault(
+    "postgres", "redis", "redis-cluster", like="old_and_new_version_restarted_in_turn",
+    **apart(older=True, bot="plain_bots:plain"),
+)  # fmt: skip
 async def an_earlier_version_replaced_one_by_one(scene: Scene) -> None:
     """Servers first, which read what earlier workers write. Later strikes restart all."""
     for process in (*scene.servers, *scene.workers):
