@@ -138,7 +138,7 @@ class LangGraph(Contestant):
     name = "LangGraph dev server"
     folder = "langgraph"
     packages = ("langgraph-cli[inmem]==0.4.40", "langgraph-api==0.16.7", "langgraph==1.2.24")
-    files = ("langgraph.json", "langgraph_app.py")
+    files = ("langgraph.json", "langgraph_app.py", "job.py")
     ready = "/ok"
     environment = {  # noqa: RUF012
         "LANGSMITH_TRACING": "false", "LANGGRAPH_CLI_NO_ANALYTICS": "1", "LOG_LEVEL": "WARNING",
@@ -187,26 +187,19 @@ class LangGraph(Contestant):
 
 
 class Agno(Contestant):
-    """Plain, on SQLite; or its durable queue, on PostgreSQL, with three attempts a run."""
-
+    name = "Agno AgentOS, sqlite"
     folder = "agno"
+    store = "sqlite"
     packages = (
         "agno==3.1.10", "fastapi", "uvicorn", "sqlalchemy[asyncio]==2.1.9", "aiosqlite==0.22.1",
-        "asyncpg", "psycopg[binary]==3.3.9", "python-multipart",
+        "python-multipart",
     )  # fmt: skip
     ready = "/health"
     environment = {"AGNO_TELEMETRY": "false"}  # noqa: RUF012
-
-    def __init__(self, store: str) -> None:
-        self.store = store
-        self.queue = store == "postgres"
-        self.name = "Agno AgentOS, " + ("durable queue, postgres" if self.queue else store)
-        self.resumes = self.queue
+    resumes = False
 
     def url(self, kind: str, given: str) -> str:
-        if kind == "sqlite":
-            return given.replace("sqlite:", "sqlite+aiosqlite:")
-        return given.replace("postgresql:", "postgresql+psycopg_async:")
+        return given.replace("sqlite:", "sqlite+aiosqlite:")
 
     def command(self, port: int) -> list[str]:
         return uvicorn(self.python, "agno_app:app", port)
@@ -219,8 +212,7 @@ class Agno(Contestant):
         return self._request(session, text, stream="false")
 
     def stream(self, session: Any, text: str) -> Request:
-        more = {"background": "true"} if self.queue else {}
-        return self._request(session, text, stream="true", **more)
+        return self._request(session, text, stream="true")
 
     def send(self, session: Any, text: str) -> Request:
         return self._request(session, text, stream="false", background="true")
@@ -234,13 +226,6 @@ class Agno(Contestant):
         for run in json.loads(found):
             texts += [run.get("run_input") or "", run.get("content") or ""]
         return texts
-
-    def resume(self, session: Any, run: Any) -> Request:
-        body = urlencode({"session_id": session, "last_event_index": 0}).encode()
-        return Request("POST", f"/agents/echo/runs/{run}/resume", body, FORM)
-
-    def run_in(self, session: Any, chunk: bytes, head: bytes) -> Any:
-        return chunk.partition(b'"run_id":')[2].split(b'"')[1].decode()
 
 
 class Chatsky(Contestant):
@@ -298,7 +283,7 @@ CONTESTANTS: list[Contestant] = [
     Turnwise("redis"),
     Turnwise("postgres"),
     LangGraph(),
-    Agno("sqlite"),
+    Agno(),
     Chatsky("sqlite"),
     Chatsky("redis"),
     Naive(),

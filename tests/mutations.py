@@ -78,6 +78,6 @@ def mutated(draw: st.DrawFn, body: Any) -> Any:
 
 
 def fuzz(strategy: Any, call: Callable[[Any], None]) -> None:
-    """Call with many values of a strategy; the smallest with which it fails is told."""
+    """Call with many values of a strategy; Hypothesis reports the smallest with which it fails."""
     many: Any = given(strategy)
     FUZZ(many(lambda value: call(value)))()

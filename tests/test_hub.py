@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from turnwise import Turn
+from turnwise import Runtime, Turn
+from turnwise.conversation import TurnRecord
 from turnwise.conversation.events import Event, delta_draft
 from turnwise.testing import talk
 
@@ -62,12 +64,9 @@ async def test_a_session_deleted_before_the_reader_starts() -> None:
         reader.close()
 
 
-@pytest.mark.parametrize("told", [True, False])
-async def test_a_turn_that_ends_while_its_log_is_read(
-    monkeypatch: pytest.MonkeyPatch, told: bool
-) -> None:
-    """Its last events are not taken for seen: they came between the log and the turn's record. One
-    who is not told of them either finds them, where the log had nothing of the turn."""
+@asynccontextmanager
+async def waiting_turn() -> AsyncIterator[tuple[Runtime, TurnRecord, asyncio.Event]]:
+    """A turn of the session "s" whose reply waits for an event."""
     release = asyncio.Event()
 
     async def reply(turn: Turn) -> str:
@@ -75,20 +74,30 @@ async def test_a_turn_that_ends_while_its_log_is_read(
         return "ok"
 
     async with talk(reply) as say:
-        gateway, store = say.runtime.gateway, say.runtime.store
-        submitted = await gateway.submit("s", "hi", create=True)
+        submitted = await say.runtime.gateway.submit("s", "hi", create=True)
+        yield say.runtime, submitted.turn, release
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_turn_that_ends_while_its_log_is_read(
+    monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Its last events are not taken for seen: they came between the log and the turn's record. One
+    who is not told of them either finds them, where the log had nothing of the turn."""
+    async with waiting_turn() as (runtime, record, release):
+        gateway, store = runtime.gateway, runtime.store
         log = store.log
 
         async def overtaken(*args: Any, **more: Any) -> Any:
             found = await log(*args, **more)
             if not release.is_set():
                 release.set()
-                await gateway.wait("s", submitted.turn.n, 5)
+                await gateway.wait("s", record.n, 5)
             return found
 
         monkeypatch.setattr(store, "log", overtaken)
-        seen = 0 if told else submitted.turn.first_event + 1
-        with gateway.follow("s", seen, turn=submitted.turn.n) as reader:
+        seen = 0 if told else record.first_event + 1
+        with gateway.follow("s", seen, turn=record.n) as reader:
             if not told:
                 reader.close()  # nothing is handed over: only the log tells
             types = []
@@ -99,17 +108,10 @@ async def test_a_turn_that_ends_while_its_log_is_read(
 
 
 async def test_what_comes_while_the_record_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for a turn's end, and is told of it while the store still says that the turn runs,
-    does not sleep on."""
-    release = asyncio.Event()
-
-    async def reply(turn: Turn) -> str:
-        await release.wait()
-        return "ok"
-
-    async with talk(reply) as say:
-        gateway, store = say.runtime.gateway, say.runtime.store
-        submitted = await gateway.submit("s", "hi", create=True)
+    """A reader that waits for a turn's end does not sleep on if the end is announced while the
+    store still says that the turn runs."""
+    async with waiting_turn() as (runtime, record, release):
+        gateway, store = runtime.gateway, runtime.store
         turn, asked = store.turn, 0
 
         async def overtaken(*args: Any) -> Any:
@@ -118,12 +120,12 @@ async def test_what_comes_while_the_record_is_read(monkeypatch: pytest.MonkeyPat
             found = await turn(*args)
             if asked == 2:  # the first is before it begins to follow
                 release.set()
-                with gateway.follow("s", 0, turn=submitted.turn.n) as other:
+                with gateway.follow("s", 0, turn=record.n) as other:
                     while not other.ended:
                         await other.read()
             return found
 
         monkeypatch.setattr(store, "turn", overtaken)
         async with asyncio.timeout(5):
-            record = await gateway.wait("s", submitted.turn.n, None)
-        assert record.status == "completed"
+            ended = await gateway.wait("s", record.n, None)
+        assert ended.status == "completed"

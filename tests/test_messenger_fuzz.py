@@ -71,7 +71,7 @@ async def reply(turn: Turn) -> Message:
     return Ask("Which size?", choices=["small", "large"]) if turn.text == "order" else Message("ok")
 
 
-Post = Callable[[Any], Any]
+Post = Callable[..., Any]
 
 
 @asynccontextmanager
@@ -112,8 +112,12 @@ async def doors(store: str) -> Any:
             url = "/webhooks/rest/webhook"
             return await client.post(url, content=json.dumps(body), headers=headers)
 
+        async def to_any(path: str, content: str) -> httpx.Response:
+            return await client.post(f"/webhooks/{path}", content=content)
+
         yield {
             "telegram": to_telegram, "slack": to_slack, "whatsapp": to_whatsapp, "rest": to_rest,
+            "anybody": to_any,
         }, runtime  # fmt: skip
 
 
@@ -139,7 +143,16 @@ ID = re.compile(
 )
 NUMBERS = itertools.count(100)
 REFUSED = {"telegram": {422}, "slack": {404, 422}, "whatsapp": {422}, "rest": {422}}
-"""How what is no update at all is refused."""
+"""The statuses that refuse a body which is not an update."""
+
+
+@pytest.mark.parametrize("path", ["telegram", "slack", "whatsapp"])
+def test_what_nobody_signed(sqlite_url: str, path: str) -> None:
+    """It is refused as such, whatever it is: nothing of it is read."""
+    with opened(sqlite_url) as (runner, posts, _):
+        for body in ("", "null", "[]", '"x"', "{}", '{"event": "x"}', "payload=%5B%5D"):
+            answer = runner.run(posts["anybody"](path, body))
+            assert answer.status_code == 401, (path, body)
 
 
 @pytest.mark.parametrize("name", BODIES)

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
+import job
 from chatsky import RESPONSE, TRANSITIONS, BaseResponse, Context, Message, Pipeline, Transition
 from chatsky.context_storages import context_storage_factory
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-DELAY, RUNS = float(os.environ.get("PEER_DELAY", "0")), os.environ.get("PEER_RUNS")
-
 
 class FiveWords(BaseResponse):
     async def call(self, ctx: Context) -> str:
-        if RUNS:
-            with Path(RUNS).open("a") as file:  # noqa: ASYNC230 as short as a print
-                file.write(f"{ctx.last_request.text}\n")
-        if DELAY:
-            await asyncio.sleep(DELAY)
-        return "word " * 5
+        return "".join([word async for word in job.words(ctx.last_request.text)])
 
 
 storage = context_storage_factory(os.environ["PEER_STORE"])
@@ -62,6 +54,6 @@ async def history(user_id: str) -> list[str]:
     texts = []
     for key in sorted(found.requests.keys()):
         texts.append((await found.requests[key]).text)
-        if key in found.responses.keys():  # noqa: SIM118 it is no dict
+        if key in found.responses.keys():  # noqa: SIM118 it is not a dict
             texts.append((await found.responses[key]).text)
     return texts

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
+import job
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langgraph.graph import START, MessagesState, StateGraph
-
-DELAY, RUNS = float(os.environ.get("PEER_DELAY", "0")), os.environ.get("PEER_RUNS")
-
-
-def note(text: str) -> None:
-    """Remember that the handler ran for this message."""
-    if RUNS:
-        with Path(RUNS).open("a") as file:
-            file.write(f"{text}\n")
 
 
 class FiveWords(BaseChatModel):
@@ -38,11 +27,8 @@ class FiveWords(BaseChatModel):
     async def _astream(
         self, messages: list[BaseMessage], *_: Any, **__: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        await asyncio.to_thread(note, str(messages[-1].content))
-        for _piece in range(5):
-            if DELAY:
-                await asyncio.sleep(DELAY / 5)
-            yield ChatGenerationChunk(message=AIMessageChunk(content="word "))
+        async for word in job.words(str(messages[-1].content)):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word))
 
 
 model = FiveWords()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 
+import job
 import redis.asyncio
 from fastapi import BackgroundTasks, FastAPI
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-DELAY, RUNS = float(os.environ.get("PEER_DELAY", "0")), os.environ.get("PEER_RUNS")
 store = redis.asyncio.Redis.from_url(os.environ["PEER_STORE"], max_connections=1000)
 app = FastAPI()
 
@@ -22,19 +20,9 @@ class Said(BaseModel):
     text: str
 
 
-async def words(text: str) -> AsyncIterator[str]:
-    if RUNS:
-        with Path(RUNS).open("a") as file:  # noqa: ASYNC230 as short as a print
-            file.write(f"{text}\n")
-    for _ in range(5):
-        if DELAY:
-            await asyncio.sleep(DELAY / 5)
-        yield "word "
-
-
 async def answer(session: str, text: str) -> str:
     messages = json.loads(await store.get(session) or "[]")
-    reply = "".join([word async for word in words(text)])
+    reply = "".join([word async for word in job.words(text)])
     messages += [{"role": "user", "text": text}, {"role": "assistant", "text": reply}]
     await store.set(session, json.dumps(messages))
     return reply
@@ -50,7 +38,7 @@ async def stream(session: str, said: Said) -> StreamingResponse:
     async def pieces() -> AsyncIterator[str]:
         messages = json.loads(await store.get(session) or "[]")
         reply = ""
-        async for word in words(said.text):
+        async for word in job.words(said.text):
             reply += word
             yield f"data: {word}\n\n"
         messages += [{"role": "user", "text": said.text}, {"role": "assistant", "text": reply}]

@@ -3,7 +3,7 @@ which are split by the platform's own measure, never inside of a style."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from markdown_it import MarkdownIt
@@ -12,6 +12,8 @@ from markdown_it.token import Token
 Style = tuple[str, str]
 """A name: bold, italic, strike, code, pre, link or quote; and a link's address or the language of a
 block of code."""
+MARKS = {"bold": "*", "italic": "_", "strike": "~", "code": "`"}
+"""Of the styles that Slack and WhatsApp write alike."""
 _STYLES = {"strong": "bold", "em": "italic", "s": "strike"}
 _READ = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 
@@ -112,6 +114,17 @@ def _inline(tokens: Sequence[Token], outer: tuple[Style, ...]) -> Iterator[Run]:
             yield Run("\n", tuple(styles))
         else:
             yield Run(token.content, tuple(styles))
+
+
+def marked(text: str, styles: Mapping[str, str]) -> str:
+    """A text between the marks of its styles, which Slack and WhatsApp write alike; a mark beside a
+    space is none to them."""
+    for name, mark in MARKS.items():
+        if name in styles and text.strip():
+            head = text[: len(text) - len(text.lstrip())]
+            tail = text[len(text.rstrip()) :]
+            text = f"{head}{mark}{text.strip()}{mark}{tail}"
+    return text
 
 
 def length(run: Run) -> int:

@@ -12,26 +12,25 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
-from html import unescape
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
 from turnwise.channels.problems import ProblemRoute
 from turnwise.conversation import Attachment, Message
 from turnwise.errors import (
     ConfigurationError,
-    Invalid,
     MissingExtra,
     NotFound,
     StoreUnavailable,
     TooLarge,
+    Unauthorized,
 )
+from turnwise.messengers import slack_events
 from turnwise.messengers.courier import Courier
-from turnwise.messengers.markup import Run, runs, split
+from turnwise.messengers.markup import Run, marked, runs, split
 from turnwise.messengers.platform import (
     ChooseSession,
     HasGateway,
@@ -40,6 +39,7 @@ from turnwise.messengers.platform import (
     Update,
     skipping,
 )
+from turnwise.messengers.slack_events import ACTION, Bot, Reading
 from turnwise.messengers.telegram import data_in
 
 if TYPE_CHECKING:
@@ -60,12 +60,7 @@ PASSING = {
     "request_timeout", "team_added_to_org", "accesslimited",
 }  # fmt: skip
 """Errors after which the same call may succeed; all others are for good."""
-SPOKEN = (None, "file_share", "thread_broadcast", "me_message")
-"""Subtypes of events that are something that a person said."""
-ACTION = "turnwise:"
 _AS_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-_MARKS = {"bold": "*", "italic": "_", "strike": "~", "code": "`"}
-_REFERENCE = re.compile(r"<([^<>|]+)(?:\|([^<>]*))?>")
 
 
 class RateLimited(Exception):
@@ -109,6 +104,7 @@ class Slack(Platform):
         self._follow = follow
         self._grow = grow
         self._token = token
+        self.signing_secret = signing_secret
         self._origins = {FILES, *([urlsplit(api)[:2]] if api else [])}
         self._bot: dict[str, Any] = {}
 
@@ -140,101 +136,14 @@ class Slack(Platform):
 
     # Receiving
 
-    def read(
-        self, reading: Callable[[dict[str, Any]], Update | None], body: dict[str, Any]
-    ) -> Update | None:
-        """What `update` or `pressed` finds; what they cannot read is logged and passed over."""
+    def read(self, reading: Reading, body: dict[str, Any]) -> Update | None:
+        """What `message` or `button` finds; what they cannot read is logged and passed over."""
         with skipping(self.name, f"event {body.get('event_id')}"):
-            update = reading(body)
+            update = reading(body, Bot(self._bot, self._follow))
             if update is not None:
                 update.check()
                 return update
         return None
-
-    def update(self, body: dict[str, Any]) -> Update | None:
-        """The message in an event; None if it contains no message to the bot."""
-        event = body.get("event") or {}
-        channel, stamp = event.get("channel"), event.get("ts")
-        spoken = event.get("subtype") in SPOKEN and not event.get("bot_id")
-        if not spoken or event.get("edited") or not channel or not stamp:
-            return None
-        direct, thread = event.get("channel_type") == "im", event.get("thread_ts")
-        mentioned = event.get("type") == "app_mention"
-        if mentioned and str(channel).startswith("D"):
-            return None  # Slack sends it as a direct message, too
-        follows = self._follow and thread is not None and not self._mentions(event)
-        if not (direct or mentioned or follows):
-            return None
-        attachments = [
-            Attachment(one["mimetype"], one["url_private"], one.get("name"), one.get("size"))
-            for one in event.get("files") or ()
-            if one.get("mimetype") and one.get("url_private")
-        ]
-        text = self._heard(event.get("text") or "")
-        if not text and not attachments:
-            return None
-        made = Update(
-            id=event.get("client_msg_id") or body.get("event_id") or f"{channel} {stamp}",
-            text=text,
-            attachments=attachments,
-            metadata={"from": event.get("user"), "ts": stamp},
-            **self._where(body, channel, None if direct else thread or stamp, thread),
-        )
-        made.known = not direct and not mentioned
-        return made
-
-    def _where(
-        self, body: dict[str, Any], channel: str, own: str | None, thread: str | None
-    ) -> dict[str, Any]:
-        """The session, its earlier name, and the address. `own`: the thread that is a session."""
-        given = body.get("team_id") or self._bot.get("team_id")
-        team = next((a.get("team_id") for a in body.get("authorizations") or ()), given)
-        place = f"{team}:{channel}" + (f":{own}" if own else "")
-        app = body.get("api_app_id") or self._bot.get("bot_id")
-        to = {"channel": channel, "thread": own or thread}
-        return {"session": f"slack:{app}:{place}", "earlier": f"slack:{place}", "to": to}
-
-    def _mentions(self, event: dict[str, Any]) -> bool:
-        """Whether the bot is named: then there is an event of that."""
-        return f"<@{self._bot.get('user_id')}" in (event.get("text") or "")
-
-    def _heard(self, text: str) -> str:
-        """What a person reads on Slack, without the bot's own name."""
-        own = self._bot.get("user_id")
-
-        def read(found: re.Match[str]) -> str:
-            target, label = found.group(1), found.group(2)
-            if target.startswith("@"):
-                return "" if target[1:] == own else f"\0@{target[1:]}\1"
-            if target.startswith("#"):
-                return f"#{label or target[1:]}"
-            if target.startswith("!"):
-                return f"@{label or target[1:].partition('^')[0]}"
-            address = target.removeprefix("mailto:").removeprefix("tel:")
-            return address if label in (None, "", address) else f"{label} ({address})"
-
-        heard = unescape(_REFERENCE.sub(read, text)).replace("\0", "<").replace("\1", ">")
-        return heard.strip()
-
-    def pressed(self, body: dict[str, Any]) -> Update | None:
-        """The button that was pressed."""
-        (action, *_) = body.get("actions") or [{}]
-        ask, _, number = str(action.get("action_id", "")).removeprefix(ACTION).rpartition("|")
-        channel = (body.get("channel") or {}).get("id")
-        message = body.get("message") or {}
-        if not ask or not number.isdecimal() or not channel:
-            return None
-        body = {"team_id": (body.get("team") or {}).get("id"), **body}
-        thread = message.get("thread_ts")
-        own = None if channel.startswith("D") else thread
-        made = Update(
-            id=f"{action.get('action_ts')} {ask}",
-            text=str((action.get("text") or {}).get("text", number)),
-            metadata={"from": (body.get("user") or {}).get("id")},
-            **self._where(body, channel, own, thread),
-        )
-        made.pressed = ask, int(number)
-        return made
 
     # Sending
 
@@ -335,11 +244,7 @@ def _marked(run: Run) -> str:
     styles = dict(run.styles)
     if "pre" in styles:
         return f"```\n{text}\n```"
-    for name, mark in _MARKS.items():
-        if name in styles and text.strip():
-            head = text[: len(text) - len(text.lstrip())]
-            tail = text[len(text.rstrip()) :]
-            text = f"{head}{mark}{text.strip()}{mark}{tail}"
+    text = marked(text, styles)
     if styles.get("link", "").startswith(("http://", "https://", "mailto:")):
         text = f"<{styles['link']}|{text}>"
     if "quote" in styles:
@@ -375,12 +280,14 @@ def slack_webhook(
     """
     from slack_bolt import BoltResponse
     from slack_bolt.adapter.fastapi.async_handler import AsyncSlackRequestHandler
+    from slack_sdk.signature import SignatureVerifier
 
     courier = Courier(runtime, slack, session=session)
     handler = AsyncSlackRequestHandler(slack.app)
+    signed = SignatureVerifier(slack.signing_secret)
     routes = APIRouter(route_class=ProblemRoute, tags=["messengers"], lifespan=courier.lifespan)
 
-    async def keep(reading: Callable[[dict[str, Any]], Update | None], body: Any) -> None:
+    async def keep(reading: Reading, body: Any) -> None:
         try:
             await courier.begin_with_platform()
             update = slack.read(reading, body)
@@ -390,10 +297,10 @@ def slack_webhook(
             raise _NotKept() from error
 
     async def take(body: dict[str, Any]) -> None:
-        await keep(slack.update, body)
+        await keep(slack_events.message, body)
 
     async def press(ack: Any, body: dict[str, Any]) -> None:
-        await keep(slack.pressed, body)
+        await keep(slack_events.button, body)
         await ack()
 
     async def failed(error: Exception, body: dict[str, Any]) -> BoltResponse:
@@ -413,24 +320,12 @@ def slack_webhook(
     @routes.post("/webhooks/slack", response_class=Response)
     async def webhook(request: Request) -> Response:
         """Accept an event; the reply is sent when it is ready."""
-        _check_body(await request.body(), request.headers.get("Content-Type", ""))
+        body = await request.body()
+        if not signed.is_valid_request(body, dict(request.headers)):
+            raise Unauthorized()  # before Bolt, which fails at what is no event
+        slack_events.check_body(body, request.headers.get("Content-Type", ""))
         with skipping(slack.name, "a request"):
             return await handler.handle(request)
         return Response()
 
     return routes
-
-
-def _check_body(body: bytes, kind: str) -> None:
-    """Raises Invalid for a body that is not a JSON object, by itself or in a form: Bolt fails."""
-    try:
-        if kind.startswith("application/x-www-form-urlencoded"):
-            found: Any = {}
-            for text in parse_qs(body.decode()).get("payload", ()):
-                found = orjson.loads(text)
-        else:
-            found = orjson.loads(body)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise Invalid("This is not an event of Slack.")

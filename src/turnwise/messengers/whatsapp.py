@@ -32,7 +32,7 @@ from turnwise.errors import (
     Unauthorized,
 )
 from turnwise.messengers.courier import Courier
-from turnwise.messengers.markup import Run, runs, split
+from turnwise.messengers.markup import Run, marked, runs, split
 from turnwise.messengers.platform import (
     ChooseSession,
     HasGateway,
@@ -58,7 +58,6 @@ MEDIA = {
     "document": "file",
 }  # fmt: skip
 SIGNATURE = "X-Hub-Signature-256"
-_MARKS = {"bold": "*", "italic": "_", "strike": "~", "code": "`"}
 
 
 class WhatsApp(Platform):
@@ -254,11 +253,7 @@ def _marked(run: Run) -> str:
     text, styles = run.text, dict(run.styles)
     if "pre" in styles:
         return f"```{text}```"
-    for name, mark in _MARKS.items():
-        if name in styles and text.strip():
-            head = text[: len(text) - len(text.lstrip())]
-            tail = text[len(text.rstrip()) :]
-            text = f"{head}{mark}{text.strip()}{mark}{tail}"
+    text = marked(text, styles)
     link = styles.get("link", "")
     if link.startswith(("http://", "https://")) and link != run.text:
         text = f"{text} ({link})"
