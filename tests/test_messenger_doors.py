@@ -133,6 +133,9 @@ async def test_a_message_that_waits_is_changed(sqlite_url: str) -> None:
                 await asyncio.sleep(0.01)
         go.set()
         assert await api.texts(2) == ["you: first", "you: hello"]
+        api.pending.append({**changed, "update_id": 4})  # Telegram was not sure that it arrived
+        api.say(5, "third")
+        assert await api.texts(1) == ["you: third"]
 
 
 async def waiting_texts(runtime: Runtime) -> list[str]:

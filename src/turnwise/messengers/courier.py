@@ -96,7 +96,7 @@ class Courier:
         if update.edits is not None:
             last = await self._turn_with(session, update.edits)
             if last is None or await self._changed(session, last, update):
-                return  # what was changed is not what was said last, or it still waited
+                return  # what was changed is not what was said last, or all is done
             replaces = last.n
         answers = await self._answers(session, update)
         try:
@@ -150,7 +150,11 @@ class Courier:
         return True
 
     async def _changed(self, session: str, turn: TurnRecord, update: Update) -> bool:
-        """Whether the message still waited, so that it now says something else."""
+        """Whether the turn's message says now what the update says: it did already, because the
+        update came before, or it still waited."""
+        said = turn.message
+        if said is not None and said.text == update.text and not update.attachments:
+            return True
         if turn.status != "queued" or update.attachments or not update.text:
             return False
         try:

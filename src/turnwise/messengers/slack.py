@@ -44,6 +44,7 @@ from turnwise.messengers.telegram import data_in
 
 if TYPE_CHECKING:
     from slack_bolt.async_app import AsyncApp
+    from slack_sdk.signature import SignatureVerifier
 
 log = logging.getLogger("turnwise.messenger")
 
@@ -321,11 +322,19 @@ def slack_webhook(
     async def webhook(request: Request) -> Response:
         """Accept an event; the reply is sent when it is ready."""
         body = await request.body()
-        if not signed.is_valid_request(body, dict(request.headers)):
-            raise Unauthorized()  # before Bolt, which fails at what is no event
+        if not _is_signed(signed, body, request):
+            raise Unauthorized()  # before Bolt, which fails at what is not an event
         slack_events.check_body(body, request.headers.get("Content-Type", ""))
         with skipping(slack.name, "a request"):
             return await handler.handle(request)
         return Response()
 
     return routes
+
+
+def _is_signed(signed: SignatureVerifier, body: bytes, request: Request) -> bool:
+    """Whether Slack has signed the request; what is not UTF-8 is not Slack's."""
+    try:
+        return signed.is_valid_request(body, dict(request.headers))
+    except UnicodeDecodeError:
+        return False

@@ -70,22 +70,22 @@ def _pressed(id: int, query: types.CallbackQuery, bot: int) -> Update | None:
         where = {"session": f"telegram:{bot}:{chat}", "to": {"chat": chat}}
         where["earlier"] = f"telegram:{chat}"
     made = Update(
-        id=str(id), text=_label(query, data), metadata=_who(query.from_user),
+        id=str(id), text=data, metadata=_who(query.from_user),
         note={"telegram_callback": query.id}, **where,
     )  # fmt: skip
     ask, bar, number = data.rpartition("|")
     if bar and number.isdecimal():
         made.pressed = ask, int(number)
+        made.text = _label(query, data)
     return made if data else None
 
 
 def _label(query: types.CallbackQuery, data: str) -> str:
-    """What the button says, which is what is said by one whose question waits no more."""
+    """What a button of ours says: that is what a person says whose question waits no more."""
     markup = getattr(query.message, "reply_markup", None)
     rows = markup.inline_keyboard if markup is not None else []
     labels = [button.text for row in rows for button in row if button.callback_data == data]
-    ours = "|" in data
-    return labels[0] if ours and labels else data
+    return labels[0] if labels else data
 
 
 def _who(person: types.User | None) -> dict[str, Any]:
