@@ -60,11 +60,9 @@ def served(
     """The same, with the number of the process."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="turnwise-bench-", dir=HERE) as folder:
-        command = [sys.executable, "-m", "uvicorn", f"{module}:{app}", "--port", str(port)]
-        command += ["--loop", loop]
-        command += ["--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "900"]
+        program = [sys.executable, "serve.py", f"{module}:{app}", str(port)]
         process = subprocess.Popen(
-            command + (["--factory"] if factory else []),
+            [*program, "factory" if factory else "", loop],
             cwd=HERE,
             env={**os.environ, "BENCH_STORE": store or f"sqlite:///{folder}/bench.db"},
             preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),

@@ -40,6 +40,8 @@ from turnwise.turn import Turn
 
 log = logging.getLogger("turnwise.script")
 
+OWN = "script"
+"""The name in the state under which the position and the slots are kept."""
 REMEMBERED = 32
 """Maximum number of visited nodes that a conversation remembers."""
 PASSES = 20
@@ -102,7 +104,7 @@ class Script:
 
     async def __call__(self, turn: Turn) -> None:
         """Answer one turn."""
-        before = turn.state.get("script")
+        before = turn.state.get(OWN)
         kept: dict[str, Any] = before if isinstance(before, dict) else {}
         past = Past(kept.get("past") or [[*self.dialog.start]])
         slots = copy.deepcopy(fitting(kept.get("slots", {}), self.slots))
@@ -113,7 +115,7 @@ class Script:
             if there is None:  # it failed, and leaves no trace
                 before_it.restore()
             past = there or past
-            turn.state["script"] = {"past": past.kept, "slots": context.slots}
+            turn.state[OWN] = {"past": past.kept, "slots": context.slots}
             if there is None or not self.dialog.nodes[context.at].pass_through:
                 return
         raise TurnError("The script goes round in circles.", code="script_loop")
@@ -278,7 +280,7 @@ def replaced(message: Message, text: str) -> Message:
 def fresh(misc: Any) -> Any:
     """Containers as copies: what a turn changes in them is seen by no other. What they hold, such
     as a model, is shared."""
-    if isinstance(misc, Mapping):
+    if type(misc) is dict or isinstance(misc, Mapping):  # the first is quick
         return {name: fresh(value) for name, value in misc.items()}
     for kind in (list, set, tuple):
         if type(misc) is kind:
@@ -287,16 +289,18 @@ def fresh(misc: Any) -> Any:
 
 
 class Trace:
-    """The slots and the state as they are now, to come back to them."""
+    """The slots and the state as they are now, to come back to them. The script's own part of the
+    state is kept uncopied: it is replaced at the end of a step and not changed within one."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._kept = copy.deepcopy((context.slots, context.state))
+        self._slots = copy.deepcopy(context.slots)
+        self._state = {n: copy.deepcopy(v) if n != OWN else v for n, v in context.state.items()}
 
     def restore(self) -> None:
         """Everything is as it was."""
-        slots, state = self._kept
-        for now, before in ((self._context.slots, slots), (self._context.state, state)):
+        kept = ((self._context.slots, self._slots), (self._context.state, self._state))
+        for now, before in kept:
             now.clear()
             now.update(before)
 
