@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from random import Random
 from typing import Any
 
 import httpx
@@ -103,6 +104,27 @@ async def test_repeats_without_a_key(open_door: Opener) -> None:
             assert again["id"] == before["id"], (path, body)
             other = await posted(door, f"/openai/v1/{path}", body, headers)
             assert other["id"] != before["id"], (path, body)
+
+
+@pytest.mark.parametrize("name", ["openai", "ai-sdk", "ag-ui", "langgraph"])
+async def test_repeats_while_the_first_is_on_its_way(open_door: Opener, name: str) -> None:
+    """Clients whose line was cut early ask again while their first request is worked on: at
+    whatever moment that comes, it is the same turn, and no request is refused."""
+    random = Random(name)
+    async with open_door(bots.clients, **GIVEN) as door:
+        path, body = asks("before", "chat", "m0")[name]
+        await door.client.post(path, json=body, headers=ADA)
+        for n in range(1, 9):
+            path, body = asks(f"text {n}", "chat", f"m{n}")[name]
+            headers = {**ADA, "Idempotency-Key": f"k{n}"} if name == "openai" else ADA
+            posts = []
+            for _ in range(12):
+                post = door.client.post(path, json=body, headers=headers)
+                posts.append(asyncio.ensure_future(post))
+                for _ in range(random.randrange(40)):
+                    await asyncio.sleep(0)
+            assert {one.status_code for one in await asyncio.gather(*posts)} == {200}
+        assert len(await turns_of(door, "chat")) == 9
 
 
 async def test_an_answer_is_no_repeat_of_another(open_sqlite_door: Opener) -> None:

@@ -265,6 +265,51 @@ async def test_a_merged_message_gets_the_answer_of_the_other(
             assert "2: a" in answer.text
 
 
+@pytest.mark.parametrize("when_busy", ["queue", "merge"])
+@pytest.mark.parametrize("name", ["ag-ui", "langgraph"])
+async def test_what_was_said_while_a_turn_waited(
+    open_sqlite_door: Opener, name: str, when_busy: str
+) -> None:
+    """A run that waits behind another shows that one's answer, too, at once and whenever it is
+    heard again, and nothing twice."""
+    begin = asyncio.Event()
+
+    async def reply(turn: Turn) -> str:
+        await begin.wait()
+        return f"answer {turn.n}"
+
+    async with open_sqlite_door(Bot(reply), **GIVEN, when_busy=when_busy) as door:
+        session = door.runtime.session_id("chat", "ada")
+
+        async def heard(n: int) -> httpx.Response:
+            path, body = asks(f"question {n}", "chat", f"m{n}")[name]
+            if name == "langgraph":
+                body["stream_mode"] = ["values"]
+            return await door.client.post(path, json=body, headers=ADA)
+
+        posts = []
+        for n in (1, 2, 3):
+            posts.append(asyncio.ensure_future(heard(n)))
+            async with asyncio.timeout(5):
+                while await door.runtime.store.turn(session, n) is None:
+                    await asyncio.sleep(0.01)
+        posts += [asyncio.ensure_future(heard(n)) for n in (1, 2, 3)]  # as after a reload
+        await asyncio.sleep(0)
+        begin.set()
+        live = await asyncio.gather(*posts)
+        again = [await heard(n) for n in (1, 2, 3)]
+        kept = [one.text for one in await door.runtime.messages("chat", owner="ada")]
+        for n in (1, 2, 3):
+            for answer in (live[n - 1], live[n + 2], again[n - 1]):
+                said = datas(answer.text)
+                lists = [one["messages"] for one in said if "messages" in (one or {})]
+                if lists:  # a page that sends is not told what it has
+                    shown = [one["content"] for one in lists[-1]]
+                    assert shown[:2] == kept[:2] or n == 1, (n, shown)
+                    assert len(shown) == len(set(shown))
+            assert name == "ag-ui" or live[n - 1].text == again[n - 1].text
+
+
 @pytest.mark.parametrize("name", ["openai", "ai-sdk", "ag-ui", "langgraph"])
 async def test_a_turn_whose_log_is_gone(open_sqlite_door: Opener, name: str) -> None:
     """Its stream is made of its record: the same messages, steps and end."""
@@ -317,14 +362,19 @@ def two_attempts() -> list[Event]:
     return [Event(i, *one) for i, one in enumerate(drafts, 1)]
 
 
+async def nothing(_: int) -> list[dict[str, Any]]:
+    """What was said before."""
+    return []
+
+
 RECORD = TurnRecord("s", 1, "running", 2, 0.0, 1)
 FOLDS: dict[str, Callable[[], Fold]] = {
     "openai": lambda: ResponseFold(RECORD),
     "chat": lambda: ChatFold(RECORD, True),
     "ai-sdk": lambda: UIFold(RECORD),
     "ai-sdk 7": lambda: UIFold(RECORD, version=7),
-    "ag-ui": lambda: AGUIFold("t", "r", history=[{"id": "m", "role": "user", "content": "hi"}]),
-    "langgraph": lambda: LangGraphFold(RECORD, ["values", "messages-tuple"], []),
+    "ag-ui": lambda: AGUIFold("t", "r", nothing, history=[{"id": "m", "role": "user"}]),
+    "langgraph": lambda: LangGraphFold(RECORD, ["values", "messages-tuple"], nothing),
 }
 
 
@@ -367,7 +417,7 @@ def test_a_fold_is_a_function_of_the_log(name: str) -> None:
 
 def test_a_replay_without_a_cursor_leaves_void_attempts_out() -> None:
     """A page that loads has shown nothing of them."""
-    for fold in (UIFold(RECORD, attempt=2), AGUIFold("t", "r", history=[], attempt=2)):
+    for fold in (UIFold(RECORD, attempt=2), AGUIFold("t", "r", nothing, history=[], attempt=2)):
         shown = json.dumps(folded(fold))
         assert "wrong" not in shown
         assert "void" not in shown

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scene import LEASE, Cast, Scene
+from scene import EARLIER, FIRST, LEASE, Cast, Scene
 
 from conftest import HERE, Process
 
@@ -140,6 +140,19 @@ async def any_process_killed(scene: Scene) -> None:
     await _anybody_killed(scene)
 
 
+# People with other people's clients, while processes die
+
+
+@fault("sqlite", "redis", "redis-cluster", "postgres", foreign=True)
+async def killed_while_other_clients_listen(scene: Scene) -> None:
+    await _anybody_killed(scene)
+
+
+@fault("postgres", "sqlite", "redis", "redis-cluster", **apart(foreign=True))
+async def worker_killed_while_other_clients_listen(scene: Scene) -> None:
+    await _ordered(scene, "after-deltas")
+
+
 # People who change their minds, while processes die
 
 
@@ -230,7 +243,7 @@ async def old_and_new_version_restarted_in_turn(scene: Scene) -> None:
 
 @fault(
     "postgres", "redis", "redis-cluster", like="old_and_new_version_restarted_in_turn",
-    **apart(older=True, bot="plain_bots:plain"),
+    **apart(older=EARLIER, bot="plain_bots:plain"),
 )  # fmt: skip
 async def an_earlier_version_replaced_one_by_one(scene: Scene) -> None:
     """Servers first, which read what earlier workers write. Later strikes restart all."""
@@ -248,6 +261,22 @@ async def wall_clock_jumps(scene: Scene) -> None:
 
 
 # SQLite
+
+
+@fault("sqlite", like="test_what_was_open_is_answered", older=FIRST, bot="plain_bots:plain")
+async def a_file_of_the_first_edition_upgraded(scene: Scene) -> None:
+    """All of its processes end in mid-work. Those of this version are started at once, and one of
+    them is killed on its way. Later strikes are of the new ones alone."""
+    scene.resting |= set(scene.servers)
+    for process in scene.servers:
+        process.kill()
+        process.upgrade()
+    starting = [asyncio.create_task(asyncio.to_thread(one.start)) for one in scene.servers]
+    await asyncio.sleep(chance.uniform(0.3, 1.5))
+    scene.servers[0].kill()
+    await asyncio.gather(*starting, return_exceptions=True)
+    scene.resting.clear()
+    await scene.until(lambda: all(process.running for process in scene.servers))
 
 
 @fault("sqlite")

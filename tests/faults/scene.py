@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 from changeful import SETTINGS, Changeful
+from foreign import Foreign
 from people import Person
 from verdict import Verdict
 
@@ -29,6 +30,8 @@ from redis_servers import RedisCluster, RedisServer
 LEASE = 2.0
 EARLIER = "1858f1d"
 """The commit from which on processes of two versions may share a store."""
+FIRST = "878c557"
+"""The last commit of the first edition, whose SQLite files are of schema 2."""
 SMALL, LITTLE = 200, "max_wal_size = 64MB\nmin_wal_size = 32MB\n"
 """The MB of a small disk, and the settings with which PostgreSQL fits on it."""
 PEOPLE = 6
@@ -55,12 +58,14 @@ class Cast:
     """The servers die where a file tells them to."""
     newer: bool = False
     """The last of the servers is of a newer version."""
-    older: bool = False
-    """All processes are of the version of the commit EARLIER, until they are replaced."""
+    older: str = ""
+    """All processes are of the version of this commit, until they are replaced."""
     deeds: tuple[str, ...] = ()
     """What people do who change their minds."""
     owner: str = ""
     """Whose sessions all of theirs are, if they share one."""
+    foreign: bool = False
+    """People use other people's clients."""
 
 
 class MortalServer(Process):
@@ -181,7 +186,7 @@ class Scene:
         given = {"TURNWISE_LEASE": str(LEASE), "TURNWISE_LOG_LEVEL": "warning", **cast.environment}
         given |= SETTINGS if cast.deeds else {}
         if cast.older:
-            place = await asyncio.to_thread(earlier_version, self.folder)
+            place = await asyncio.to_thread(earlier_version, self.folder, cast.older)
             given["PYTHONPATH"] = f"{place}{os.pathsep}{HERE}"
         for i in range(cast.servers):
             environment = dict(given)
@@ -244,7 +249,7 @@ class Scene:
     async def talking(self, most: float = math.inf) -> AsyncIterator[Verdict]:
         """People talk meanwhile, each saying at `most` so much in a session; when it is over all
         drains, and the verdict is given."""
-        enough, verdict = asyncio.Event(), Verdict(mixed=self.cast.older)
+        enough, verdict = asyncio.Event(), Verdict(mixed=bool(self.cast.older))
         talking = [asyncio.create_task(self._talk(i, enough, most, verdict)) for i in range(PEOPLE)]
         try:
             yield verdict
@@ -272,6 +277,8 @@ class Scene:
 
     def _person(self, name: str, urls: list[str]) -> Person:
         chance, cast = random.Random(name), self.cast
+        if cast.foreign:
+            return Foreign(name, urls, self.orders, chance)
         if not cast.deeds:
             return Person(name, urls, self.orders, chance)
         return Changeful(name, urls, self.orders, chance, deeds=cast.deeds, owner=cast.owner)
@@ -292,15 +299,15 @@ class Scene:
                 await asyncio.sleep(0.02)
 
 
-def earlier_version(folder: Path) -> Path:
-    """The program as it was when rolling upgrades were promised."""
+def earlier_version(folder: Path, commit: str) -> Path:
+    """The program as it was."""
     place = folder / "earlier"
     if not place.exists():
         place.mkdir()
-        command = ["git", "archive", EARLIER, "src/turnwise"]
+        command = ["git", "archive", commit, "src/turnwise"]
         made = subprocess.run(command, cwd=HERE.parent, capture_output=True)
         if made.returncode:
-            pytest.skip(f"the repository's history does not hold {EARLIER}")
+            pytest.skip(f"the repository's history does not hold {commit}")
         subprocess.run(["tar", "x", "-C", str(place)], input=made.stdout, check=True)
     return place / "src"
 

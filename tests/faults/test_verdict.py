@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import random
 import time
@@ -9,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 from changeful import Changeful
 from chats import Chat, Shown, Writer
+from foreign import BEGIN, Foreign, Heard
 from people import Acknowledged
 from test_messenger_faults import judge
 from verdict import Verdict
@@ -176,6 +179,31 @@ async def test_the_judge_sees_each_wrong(story: Story) -> None:
             break_it(broken)
             found = broken.verdict()
             assert getattr(found, kind), (kind, number, found)
+
+
+async def test_the_judge_of_other_clients(open_sqlite_door: Opener) -> None:
+    """What a client has heard is compared with what is kept, and with what it hears later."""
+    async with open_sqlite_door(faulty) as door:
+        person = Foreign("p", [door.url], [], random.Random(1))
+        await person.talk(asyncio.Event(), 20)
+        async with httpx.AsyncClient() as client:
+            messages, events = await person.history(client), await person.log(client)
+
+    def found(door: str, break_it: Callable[[Heard], object]) -> Verdict:
+        broken = copy.deepcopy(person)
+        break_it(next(one for one in broken.heard if one.door == door))
+        verdict = Verdict()
+        verdict.judge(broken, messages, events)
+        return verdict
+
+    assert {one.door for one in person.heard} == set(BEGIN)
+    for name in BEGIN:
+        assert found(name, lambda heard: None).clean, found(name, lambda heard: None)
+        assert found(name, lambda heard: setattr(heard, "turn", 0)).lost
+        assert found(name, lambda heard: setattr(heard, "turn", 1 + (heard.turn == 1))).lost
+        if name != "ag-ui":
+            assert found(name, lambda heard: heard.chunks.pop(2)).gaps
+            assert found(name, lambda heard: heard.again.pop()).gaps
 
 
 def test_the_judge_of_messengers() -> None:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from changeful import Changeful
+from foreign import Foreign, told
 from people import Person
 
 ENDS = ("turn.completed", "turn.failed", "turn.cancelled", "turn.merged")
@@ -52,6 +53,8 @@ class Verdict:
         self._follow_turns(messages, events)
         if isinstance(person, Changeful):
             self._follow_changes(person, messages, events)
+        if isinstance(person, Foreign):
+            self._follow_streams(person, messages, events)
         self._follow_memory(person, messages, events, bool(rolled_back))
         self._follow_reader(person, events, bool(rolled_back))
 
@@ -163,6 +166,26 @@ class Verdict:
         self._note("doubled", sorted(fired) != sorted(person.timed), f"timers fired: {fired}")
         done = [e for e in events if e["type"] in ("history.cut", "turn.merged")]
         self.deeds += len(done) + len(fired) + len(person.branches)
+
+    def _follow_streams(
+        self, person: Foreign, messages: list[dict[str, Any]], events: list[dict[str, Any]]
+    ) -> None:
+        """What each kind of client has heard is what is kept, and what another hears later, chunk
+        by chunk; AG-UI's clients hear all anew each time, and only its end is compared."""
+        texts: dict[int, str] = {}
+        for message in messages:
+            if message["role"] == "assistant":
+                texts[message["turn"]] = texts.get(message["turn"], "") + message["text"]
+        completed = {event["turn"] for event in events if event["type"] == "turn.completed"}
+        for heard in person.heard:
+            self._note("lost", not heard.turn, f"by {heard.door}: {heard.text}")
+            other = heard.door != "ag-ui" and heard.chunks != heard.again
+            self._note("gaps", other, f"heard otherwise later: {heard}")
+            for chunks in (heard.chunks, heard.again) if heard.turn in completed else ():
+                said = told(heard.door, chunks)
+                wrong = said != texts.get(heard.turn)
+                self._note("lost", wrong, (heard.door, said, texts.get(heard.turn)))
+        self.deeds += len(person.heard)
 
     def _follow_memory(
         self,

@@ -30,8 +30,9 @@ class Fold:
         self._attempt = 0
         self.said = False
 
-    async def prepare(self) -> None:
-        """Read what is needed when an attempt is void; called before another one begins."""
+    async def prepare(self, n: int) -> None:
+        """Read what was said before turn `n`, if it will be shown; called before an attempt begins,
+        when all earlier turns have ended, and before the end of a turn that never began."""
 
     def feed(self, event: Event) -> Iterator[bytes]:
         """The chunks of the next event; none behind the last one."""

@@ -116,8 +116,9 @@ class Following:
             return []
         if event.type == events.QUEUED and self._fold.begun:
             return []  # of the turn that answers this one's message as well
-        if event.type == events.STARTED and self._fold.said:
-            await self._fold.prepare()
+        withdrawn = event.type == events.CANCELLED and self._fold.status == "queued"
+        if event.type == events.STARTED or withdrawn:
+            await self._fold.prepare(self._record.n)
         return list(self._fold.feed(event))
 
     async def _recalled(self) -> list[bytes]:
@@ -129,6 +130,7 @@ class Following:
         if record.open or self._fold.begun:
             self.shut("gone")
             return []
+        await self._fold.prepare(record.n)
         whole = list(self._fold.recall(record))
         skip, self._skip = self._skip, 0
         return whole[skip:] + list(self._fold.conclude(record))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -98,8 +99,8 @@ class Agent:
             submitted = await self._submit(caller, session_id, body)
             if submitted is None:
                 return await self._attach(caller, body)
-            before = partial(self._before, session_id, submitted.turn.n)
-            fold = RunFold(body.threadId, body.runId, before=before)
+            before = partial(self._before, session_id)
+            fold = RunFold(body.threadId, body.runId, before)
             return self._door.stream(caller, submitted.turn, fold)
         return await self._attach(caller, body)
 
@@ -133,6 +134,8 @@ class Agent:
             note["id"] = id
             if not await self._is_new(session_id, spoken, id):
                 known = await find(self._door.gateway, session_id, id)
+        if known is not None and known[0].record.note.get("run") == body.runId:
+            return Submitted(known[0].record, False)  # the same request was quicker
         if known is not None and known[1].text == text:  # the page wants another answer
             return await caller.again(session_id, known[0].n, key=_key(body), run=body.runId)
         replaces = known[0].n if known is not None else None
@@ -165,8 +168,7 @@ class Agent:
 
     async def _before(self, session_id: str, n: int) -> list[dict[str, Any]]:
         """What was said before the answer to turn `n`; of that only the question."""
-        found = await exchanges(self._door.gateway, session_id)
-        return snapshot([one if one.n < n else one.asked for one in found if one.n <= n])
+        return _before(await exchanges(self._door.gateway, session_id), n)
 
     async def _attach(self, caller: Caller, body: RunIn) -> Response:
         """What was said, and then the answer of this run, or of the running one, from its first
@@ -183,10 +185,9 @@ class Agent:
             record = next((e.record for e in found if e.record.open), None)
         if record is None:
             return await self._idle(session_id, body, found)
-        before = [one if one.n < record.n else one.asked for one in found if one.n <= record.n]
         fold = RunFold(
-            body.threadId, body.runId, history=snapshot(before),
-            attempt=max(1, record.attempt),
+            body.threadId, body.runId, partial(self._before, session_id),
+            history=_before(found, record.n), attempt=max(1, record.attempt),
         )  # fmt: skip
         return self._door.stream(caller, record, fold)
 
@@ -219,6 +220,11 @@ class Agent:
         else:
             stopped = await gateway.stop(session.id)
         return JSON(orjson.dumps({"stopped": bool(stopped)}))
+
+
+def _before(found: Sequence[Exchange], n: int) -> list[dict[str, Any]]:
+    """What was said before the answer to turn `n`, as a snapshot."""
+    return snapshot([one if one.n < n else one.asked for one in found if one.n <= n])
 
 
 def _key(body: RunIn) -> str:

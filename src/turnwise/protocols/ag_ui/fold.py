@@ -18,22 +18,24 @@ STATE_DELTA = "state.delta"
 
 
 class RunFold(Fold):
-    """`history` are the page's messages without the reply that follows, for a page that attaches;
-    `before` reads them when they are needed."""
+    """`before` reads the page's messages without the reply that follows. A page that attaches is
+    given them when the turn starts, because it may have waited behind others, whose answers belong
+    to them; `history` are those that there are until then."""
 
     def __init__(
         self,
         thread: str,
         run: str,
+        before: Callable[[int], Awaitable[Sequence[dict[str, Any]]]],
         *,
         history: Sequence[dict[str, Any]] | None = None,
-        before: Callable[[], Awaitable[Sequence[dict[str, Any]]]] | None = None,
         attempt: int = 1,
     ) -> None:
         super().__init__(attempt=attempt)
         self._ids = {"threadId": thread, "runId": run}
         self._history = history
         self._attach = history is not None
+        self._waited = False
         self._before = before
         self._messages: dict[int, str] = {}
         self._open: dict[str, bytes] = {}
@@ -44,9 +46,9 @@ class RunFold(Fold):
     def _say(self, type: str, **fields: Any) -> bytes:
         return b"data: %b\n\n" % orjson.dumps({"type": type, **fields})
 
-    async def prepare(self) -> None:
-        if self._history is None and self._before is not None:
-            self._history = await self._before()
+    async def prepare(self, n: int) -> None:
+        if self._waited or (self.said and self._history is None):
+            self._history = await self._before(n)
 
     def queued(self, position: int) -> Iterator[bytes]:
         yield self._say("RUN_STARTED", **self._ids)
@@ -54,6 +56,12 @@ class RunFold(Fold):
             yield self._say("MESSAGES_SNAPSHOT", messages=self._history)
         if position:
             yield self._say("CUSTOM", name="queue", value={"position": position})
+        self._waited = self._attach and position > 0
+
+    def started(self, attempt: int) -> Iterator[bytes]:
+        if self._waited:
+            self._waited = False
+            yield self._say("MESSAGES_SNAPSHOT", messages=self._history)
 
     def void(self) -> Iterator[bytes]:
         yield from self._close_all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -17,16 +17,22 @@ NODE = "bot"
 
 
 class RunFold(Fold):
-    """Numbers its events, which are a cursor. `history` are the thread's messages, with the
-    question and without its answer."""
+    """Numbers its events, which are a cursor. `before` reads the messages before a turn's answer;
+    they are shown when the turn starts, because it may have waited
+    behind others, whose answers belong to them."""
 
     def __init__(
-        self, record: TurnRecord, modes: Collection[str], history: Sequence[dict[str, Any]]
+        self,
+        record: TurnRecord,
+        modes: Collection[str],
+        before: Callable[[int], Awaitable[Sequence[dict[str, Any]]]],
     ) -> None:
         super().__init__()
         self._run = run_id(record.session, record.n)
         self._modes = modes
-        self._history = list(history)
+        self._before = before
+        self._history: Sequence[dict[str, Any]] | None = None
+        self._shown = False
         self._number = 0
         self._texts: dict[int, tuple[str, str]] = {}
         self._added: list[dict[str, Any]] = []
@@ -39,16 +45,24 @@ class RunFold(Fold):
 
     def _values(self, *, final: bool = False) -> Iterator[bytes]:
         if "values" in self._modes:
-            values: dict[str, Any] = {"messages": [*self._history, *self._added]}
+            values: dict[str, Any] = {"messages": [*(self._history or ()), *self._added]}
             if final and self._interrupts:
                 values["__interrupt__"] = self._interrupts
             yield self._say("values", values)
+
+    async def prepare(self, n: int) -> None:
+        if "values" in self._modes and self._history is None:
+            self._history = await self._before(n)
 
     def queued(self, position: int) -> Iterator[bytes]:
         yield self._say("metadata", {"run_id": self._run, "attempt": 1})
         if position and "custom" in self._modes:
             yield self._say("custom", {"name": "queue", "data": {"position": position}})
-        yield from self._values()
+
+    def started(self, attempt: int) -> Iterator[bytes]:
+        if not self._shown:
+            self._shown = True
+            yield from self._values()
 
     def void(self) -> Iterator[bytes]:
         if "messages-tuple" in self._modes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
@@ -209,20 +210,21 @@ class Runs:
         """A run as events."""
         self._door.check_stream(request)
         caller, name, body, submitted = await self._begin(request)
-        response = await self._stream(caller, name, submitted.turn, body.modes)
+        response = self._stream(caller, name, submitted.turn, body.modes)
         if body.on_disconnect == "cancel":
             response.background = BackgroundTask(self._leave, submitted.turn, response.following)
         return response
 
-    async def _stream(
+    def _stream(
         self, caller: Caller, name: str, record: TurnRecord, modes: list[str], skip: int = 0
     ) -> FoldStream:
-        found = []
-        if "values" in modes:  # nothing else needs what was said before
-            found = await exchanges(self._door.gateway, record.session)
-        before = [one if one.n < record.n else one.asked for one in found if one.n <= record.n]
-        fold = RunFold(record, modes, shown(before))
+        fold = RunFold(record, modes, partial(self._before, record.session))
         return self._door.stream(caller, record, fold, skip=skip, headers=_where(name, record))
+
+    async def _before(self, session_id: str, n: int) -> Sequence[dict[str, Any]]:
+        """What was said before the answer of turn `n`."""
+        found = await exchanges(self._door.gateway, session_id)
+        return shown([one if one.n < n else one.asked for one in found if one.n <= n])
 
     async def _leave(self, record: TurnRecord, following: Following) -> None:
         """Stop the run of a client that has left and does not come back."""
@@ -292,7 +294,7 @@ class Runs:
         modes = modes or record.note.get("modes") or MODES
         self._door.check_stream(request)
         skip = number(request.headers.get("last-event-id"), -1, MAX_NUMBER) + 1
-        return await self._stream(caller, name, record, modes, skip)
+        return self._stream(caller, name, record, modes, skip)
 
     async def join(self, request: Request) -> Response:
         """A run's values, when it has ended."""
