@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve test check simulate fuzz faults clients agents pictures soak format bench bench-peers docs clean
+.PHONY: help install serve test check simulate fuzz faults clients stores agents pictures soak format bench bench-peers docs clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -50,6 +50,9 @@ clients: .venv/dev ## other people's clients, in all versions; writes their tabl
 	rm -rf .clients && mkdir .clients
 	CLIENTS=all CLIENTS_TABLE=$(CURDIR)/.clients $(BIN)/python -m pytest -n 2 tests/test_clients.py
 	$(BIN)/python tests/client_table.py .clients
+
+stores: .venv/dev ## the stories of several processes, on every store
+	STORES=all $(BIN)/python -m pytest -n 2 tests/test_processes.py
 
 agents: .venv/dev ## other people's agents, killed on every store
 	AGENT_STORES="sqlite redis postgres" $(BIN)/python -m pytest -n 2 tests/test_other_agents.py

@@ -186,7 +186,16 @@ def fresh_store(kind: str, request: pytest.FixtureRequest) -> str:
     return f"{server.url}?prefix={secrets.token_hex(6)}"
 
 
-@pytest.fixture(params=["sqlite", "redis", "redis-cluster", "postgres"])
+STORES = ("sqlite", "redis", "redis-cluster", "postgres")
+
+
+def on(*kinds: str) -> pytest.MarkDecorator:
+    """A slow story is told on these stores, and by `make stores` on all of them."""
+    chosen = STORES if os.environ.get("STORES") == "all" else kinds
+    return pytest.mark.parametrize("store_url", chosen, indirect=True)
+
+
+@pytest.fixture(params=STORES)
 def store_url(request: pytest.FixtureRequest) -> str:
     """A fresh store of each kind."""
     return fresh_store(request.param, request)

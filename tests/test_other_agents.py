@@ -33,6 +33,9 @@ PROGRAMS = [
 ]
 STORES = os.environ.get("AGENT_STORES", "sqlite").split()
 """`AGENT_STORES="sqlite redis postgres"` tells the story on each of them."""
+WEATHER = "What is the weather in Paris?"
+Place = tuple[str, dict[str, str]]
+"""A session's path, and who may use it."""
 pytestmark = pytest.mark.slow
 
 
@@ -167,65 +170,80 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             await found.end()
 
 
-async def test_a_tool_and_a_memory_over_processes(world: World) -> None:
-    """The call is a step, the answer streams, and in the next turn, in another process, the model
-    sees the tool's result."""
+async def test_an_agent_over_processes(world: World) -> None:
+    """What an agent has begun in one process goes on in another, after a kill in mid-answer."""
+    remembered = await a_tool_and_a_memory(world)
+    await a_stop_in_mid_answer(world)
+    asked = await two_questions(world)
+    await world.begin()
+    world.model.delay = 0.15
+    await world.say(WEATHER, wait=False)
+    await world.words(1, 3)
+    killed = world.path, world.auth
+    world.kill()
+    world.model.delay = 0.0
+    await world.start()
+    await another_attempt(world, killed)
+    world.path, world.auth = remembered
+    assert (await world.say("how many"))["reply"]["text"].strip() == "I see 1 results."
+    await two_answers(world, asked)
+
+
+async def a_tool_and_a_memory(world: World) -> Place:
+    """The call is a step, the answer streams, and in the next turn the model sees the result."""
     world.model.delay = 0.05
-    turn = await world.say("What is the weather in Paris?")
+    turn = await world.say(WEATHER)
     assert turn["status"] == "completed", turn
     assert "20 degrees in Paris" in turn["reply"]["text"]
     assert [(s["name"], s["status"]) for s in turn["steps"]] == [("get_weather", "completed")]
     assert turn["steps"][0]["input"] == {"city": "Paris"}
     assert sum(event["type"] == "delta" for event in await world.events()) > 3
     assert (await world.say("how many"))["reply"]["text"].strip() == "I see 1 results."
-    world.kill()
-    await world.start()
-    assert (await world.say("how many"))["reply"]["text"].strip() == "I see 1 results."
     assert world.runs == ["get_weather:Paris"]
+    return world.path, world.auth
 
 
-async def test_stopped_in_mid_answer(world: World) -> None:
+async def a_stop_in_mid_answer(world: World) -> None:
     """What the tool said before the stop is seen by the model in the next turn."""
+    await world.begin()
     world.model.delay = 0.15
-    await world.say("What is the weather in Paris?", wait=False)
+    await world.say(WEATHER, wait=False)
     await world.words(1, 3)
     await world.call("POST", "/turns/1/cancel")
-    turn = await world.end_of(1)
-    assert turn["status"] == "cancelled"
+    assert (await world.end_of(1))["status"] == "cancelled"
     world.model.delay = 0.0
     assert (await world.say("how many"))["reply"]["text"].strip() == "I see 1 results."
-    assert world.runs == ["get_weather:Paris"]
+    assert world.runs == ["get_weather:Paris"] * 2
 
 
-async def test_killed_in_mid_answer(world: World) -> None:
+async def another_attempt(world: World, killed: Place) -> None:
     """Another process answers, and the tool is not run again."""
-    world.model.delay = 0.15
-    await world.say("What is the weather in Paris?", wait=False)
-    await world.words(1, 3)
-    world.kill()
-    world.model.delay = 0.0
-    await world.start()
+    world.path, world.auth = killed
     turn = await world.end_of(1)
     assert (turn["status"], turn["attempt"]) == ("completed", 2), turn
     assert "20 degrees in Paris" in turn["reply"]["text"]
-    assert world.runs == ["get_weather:Paris"]
+    assert world.runs == ["get_weather:Paris"] * 3
     assert (await world.say("how many"))["reply"]["text"].strip() == "I see 1 results."
 
 
-async def test_approvals_in_another_process(world: World) -> None:
-    """Asked in one turn, given in another process; only what was allowed is done."""
-    asked = {}
-    for answer in ("no", "yes"):
+async def two_questions(world: World) -> list[tuple[Place, str]]:
+    """What was asked in two sessions, before something that needs approval is done."""
+    asked = []
+    for _ in range(2):
         await world.begin()
         turn = await world.say("mail Bob")
         (ask,) = [m["ask"] for m in turn["reply"]["messages"] if "ask" in m]
         assert ask["choices"] == ["yes", "no"]
-        asked[answer] = world.path, world.auth, ask["id"]
-    assert world.runs == []
-    world.kill()
-    await world.start()
-    for answer, (world.path, world.auth, ask) in asked.items():
-        turn = await world.say("", answers=[{"ask": ask, "value": answer}])
+        asked.append(((world.path, world.auth), ask["id"]))
+    assert "send_mail:Bob" not in world.runs
+    return asked
+
+
+async def two_answers(world: World, asked: list[tuple[Place, str]]) -> None:
+    """Only what was allowed is done, and once."""
+    for (place, ask), value in zip(asked, ("no", "yes"), strict=True):
+        world.path, world.auth = place
+        turn = await world.say("", answers=[{"ask": ask, "value": value}])
         assert turn["status"] == "completed", turn
         assert turn["reply"]["text"].startswith("The tool says:")
-        assert world.runs == (["send_mail:Bob"] if answer == "yes" else [])
+        assert world.runs.count("send_mail:Bob") == (value == "yes")

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from httpx_sse import aconnect_sse
 
-from conftest import Process, Talker
+from conftest import Process, Talker, on
 
 Serve = Callable[..., Process]
 
@@ -50,7 +50,7 @@ async def eventually_ready(process: Process) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("store_url", ["sqlite", "redis-cluster"], indirect=True)
+@on("sqlite")
 async def test_two_hundred_sessions_through_four_processes(serve: Serve) -> None:
     """Bursts of five messages each: every history is the exact sequence, each answered once."""
     process = serve("bots:echo", "--workers", "4")
@@ -79,6 +79,8 @@ async def test_two_hundred_sessions_through_four_processes(serve: Serve) -> None
         await asyncio.gather(*(check(talker) for talker in talkers))
 
 
+@pytest.mark.slow
+@on("redis", "postgres")
 async def test_concurrent_messages_of_one_session_are_each_answered_once(serve: Serve) -> None:
     """Twenty at once over four processes: each kept, each answered, one at a time."""
     process = serve("bots:echo", "--workers", "4")
@@ -93,6 +95,7 @@ async def test_concurrent_messages_of_one_session_are_each_answered_once(serve: 
 
 
 @pytest.mark.slow
+@on("sqlite", "postgres")
 async def test_killed_in_mid_answer(serve: Serve) -> None:
     """kill -9, start again: the turn is answered, the reader resumes, nothing twice or missing."""
     process = serve("bots:counter")
@@ -159,6 +162,7 @@ async def stop_between_acts(process: Process) -> None:
 
 
 @pytest.mark.slow
+@on("sqlite", "redis")
 async def test_a_zombie_is_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGSTOP past the lease, another process takes over, SIGCONT: the zombie writes nothing, and
     its handler is stopped soon after waking."""
@@ -232,6 +236,7 @@ async def test_a_file_that_cannot_be_written(tmp_path: Path, processes: list[Pro
         assert await talker.history() == ["hi", "1: hi"]
 
 
+@on("redis")
 async def test_logs_hold_no_secrets(serve: Serve) -> None:
     """The server's output names the session of a failed turn, and neither its token nor a text."""
     process = serve("bots:counter", "--log-level", "debug")
