@@ -979,3 +979,60 @@ def test_n_without_t_is_refused(options: dict[str, Any]) -> None:
     """A lone item would wait for ever; and N is no more than a batch holds."""
     with pytest.raises(ConfigurationError):
         Batcher(Recorder(), max_size=8, **options)
+
+
+def slowly(items: list[int]) -> list[int]:
+    time.sleep(0.1)
+    return items
+
+
+async def test_the_time_of_a_batch_begins_with_it() -> None:
+    """A batch that waits for the thread of another one does not use up its own time, and is not
+    lost with a thread that hangs."""
+    batcher = Batcher(slowly, max_size=1, timeout=0.19)
+    assert await asyncio.gather(*map(batcher, range(6))) == list(range(6))
+    release = threading.Event()
+
+    def hangs(items: list[int]) -> list[int]:
+        if items == [0]:
+            release.wait(20)
+        return items
+
+    async with Batcher(hangs, max_size=1, timeout=0.2) as held:
+        found = await asyncio.gather(*map(held, range(4)), return_exceptions=True)
+        assert [type(one) for one in found] == [BatchTimeout, int, int, int]
+        release.set()
+
+
+async def test_a_function_that_waits_for_itself() -> None:
+    """It is told, and waits for nothing; what it submits without waiting is computed."""
+    later: list[asyncio.Future[int]] = []
+
+    async def nested(items: list[int]) -> list[int]:
+        if items == [1]:
+            later.append(batcher.submit(5))
+            return [await batcher(2)]
+        return items
+
+    batcher = Batcher(nested, max_size=1)
+    with pytest.raises(ConfigurationError, match="own batcher"):
+        await batcher(1)
+    assert await later[0] == 5
+    assert await batcher(3) == 3
+
+
+async def test_closing_while_a_batch_hangs() -> None:
+    """Its callers hear that the batcher is closed."""
+    started = asyncio.Event()
+
+    async def hangs(items: list[int]) -> list[int]:
+        started.set()
+        await asyncio.Event().wait()
+        return items
+
+    batcher = Batcher(hangs)
+    waiting = asyncio.create_task(batcher(1))
+    await started.wait()
+    await batcher.aclose(patience=0.01)
+    with pytest.raises(BatcherClosed):
+        await waiting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,7 +25,8 @@ from turnwise.messengers.markup import Run, runs, split
 from turnwise.messengers.polling import Polling
 from turnwise.messengers.rasa import rest_webhook
 from turnwise.messengers.slack import Slack, slack_webhook
-from turnwise.messengers.telegram import Telegram, units
+from turnwise.messengers.telegram import Telegram
+from turnwise.messengers.telegram_pieces import units
 from turnwise.messengers.whatsapp import WhatsApp
 
 SETTINGS = Settings(_env_file=None, grace=0.5)
@@ -59,7 +61,11 @@ def put(api: BotAPI, id: int, **more: Any) -> dict[str, Any]:
     """A message without a text, or with more than one."""
     made = api.say(id, "")
     del made["message"]["text"]
-    made["message"] |= more
+    named = [
+        {"type": "mention", "offset": found.start(), "length": len(found.group())}
+        for found in re.finditer(r"@\w+", more.get("text", ""))
+    ]
+    made["message"] |= {"entities": named, **more}
     return made
 
 

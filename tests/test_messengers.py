@@ -146,6 +146,9 @@ class BotAPI:
         self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.arrived = asyncio.Event()
         self.failures = 0
+        self.refused: dict[str, tuple[int, str, dict[str, Any]]] = {}
+        """What it answers to calls of a method: a status, words, and parameters."""
+        self.calls: list[str] = []
         self.app = FastAPI()
         self.app.add_api_route("/bot{token}/{method}", self.call, methods=["POST"])
 
@@ -156,6 +159,11 @@ class BotAPI:
         if self.failures:
             self.failures -= 1
             return {"ok": False, "error_code": 500, "description": "Internal"}
+        self.calls.append(method)
+        if method in self.refused:
+            code, words, more = self.refused[method]
+            told = {"ok": False, "error_code": code, "description": words, "parameters": more}
+            return JSONResponse(told, code)
         if method == "getMe":
             me = {"id": 123456, "is_bot": True, "first_name": "Ours", "username": "ours_bot"}
             return {"ok": True, "result": me}

@@ -24,7 +24,7 @@ from test_script import TOY
 from test_websocket import frames, open_socket, send
 from turnwise import Bot, Runtime
 from turnwise.errors import ConfigurationError
-from turnwise.script import Context, Script, diagram
+from turnwise.script import Context, RegexpSlot, Script, diagram
 from turnwise.script.context import Label
 from turnwise.script.schema import schema
 from turnwise.testing import talk
@@ -539,3 +539,42 @@ def test_any_reply_can_be_rehearsed(tmp_path: Path) -> None:
     told = turnwise("script", "test", "toy:script", "toy.dialog", cwd=tmp_path, status=1)
     assert "toy.dialog:26: > dice" in told
     assert ("- three" in told and "+ one" in told) or ("- rows" in told and "+ lines" in told)
+
+
+BOMB = "\n".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}' if i else 'x'] * 9)}]" for i in range(9))
+"""Nine lines that stand for hundreds of millions of elements."""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('start: a/b\nflows:\n  a:\n    b: {response: "Hi \x07"}\n', ":4: the character U+0007"),
+        ("start: a/b\nflows: &all {a: *all}\n", ":2: an alias stands for what it is in"),
+        ("flows: " + "[" * 5000 + "]" * 5000, "more than 100 levels"),
+        ("flows: " + "[" * 200 + "]" * 200, ":1: more than 100 levels"),
+        (BOMB, "aliases make more than 100,000 elements"),
+    ],
+    ids=["character", "recursion", "depth", "levels", "bomb"],
+)  # fmt: skip
+def test_files_that_are_no_script(tmp_path: Path, text: str, words: str) -> None:
+    """What no parser takes, or none should, is refused in a line, and quickly."""
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        Script.load(path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "found"),
+    [
+        ("^(?:abc){e}$", "abx", False),
+        ("^(?:abc){e}$", "abc{e}", True),
+        (r"^a{2}b{1,}c{,2}d{0,1}$", "aabc", True),
+        (r"^\{x}[{]\\{y}$", r"{x}{\{y}", True),
+        (r"\N{EURO SIGN}{2}", "€€", True),
+    ],
+)
+def test_braces_in_patterns(pattern: str, text: str, found: bool) -> None:
+    """They mean what they mean in Python's own patterns."""
+    assert (re.search(pattern, text) is not None) is found
+    assert (RegexpSlot(pattern).pattern.search(text) is not None) is found

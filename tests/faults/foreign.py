@@ -163,14 +163,14 @@ class Foreign(Person):
 
     async def _hear_on(self, client: httpx.AsyncClient, heard: Heard) -> None:
         """Once more from where it broke, at any server; now and then the line is cut."""
-        patience = 0.05 if self.chance.random() < 0.3 else 8.0
+        # By the client's own limit: cancelling it would leave sockets open here.
+        patience = httpx.Timeout(8.0, read=0.05 if self.chance.random() < 0.3 else 8.0)
         if heard.door == "ag-ui":
             heard.chunks.clear()  # each line tells all of it
         try:
-            async with asyncio.timeout(patience):
-                async for chunk in self._chunks(client, heard):
-                    heard.chunks.append(chunk)
-        except (httpx.TransportError, SSEError, TimeoutError):
+            async for chunk in self._chunks(client, heard, timeout=patience):
+                heard.chunks.append(chunk)
+        except (httpx.TransportError, SSEError):
             return await asyncio.sleep(0.05)
         if heard.chunks and kind_of(heard.door, heard.chunks[-1]) in LAST[heard.door]:
             heard.whole = True
@@ -179,14 +179,14 @@ class Foreign(Person):
             heard.whole = True
 
     async def _chunks(
-        self, client: httpx.AsyncClient, heard: Heard, start: bool = False
+        self, client: httpx.AsyncClient, heard: Heard, start: bool = False, **more: Any
     ) -> AsyncIterator[Any]:
         """The chunks of a reply; none from a server that is busy."""
         session = self.path.rpartition("/")[2]
         method, path, body, headers = BEGIN[heard.door](session, heard, start)
         url = self.chance.choice(self.urls) + path
         given = {**self.auth, **headers}
-        async with aconnect_sse(client, method, url, json=body, headers=given) as source:
+        async with aconnect_sse(client, method, url, json=body, headers=given, **more) as source:
             response = source.response
             if response.status_code == 404:
                 raise Gone

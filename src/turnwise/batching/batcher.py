@@ -58,6 +58,10 @@ CLOSING = 30.0
 """Seconds that `aclose` waits for running batches."""
 
 
+_COMPUTING: contextvars.ContextVar[Any] = contextvars.ContextVar("computing", default=None)
+"""The batcher whose batch is computed in this context: it waits for itself if it is asked."""
+
+
 class Batcher(Generic[Item, Result]):
     """Calls `fn(list of items)` for many callers at once; each gets its own item's result.
 
@@ -109,6 +113,8 @@ class Batcher(Generic[Item, Result]):
         if (cost is None) != (max_cost is None):
             raise ConfigurationError("cost and max_cost must be used together.")
         self._caller = caller(fn, concurrency, process)
+        if timeout is not None:
+            self._caller.ahead = False  # a batch that waits for a thread would use up its time
         if dedup and self._caller.streams:
             raise ConfigurationError("A stream is computed for each caller: omit dedup.")
         self._concurrency = concurrency
@@ -142,6 +148,7 @@ class Batcher(Generic[Item, Result]):
         self, item: Item, *, priority: float = 0.0, deadline: float | None = None
     ) -> Result:
         """The result of one item. Cancelling the caller does not affect other items."""
+        self._check_outside()
         result: Result = await self._file(item, priority, deadline).future
         return result
 
@@ -199,6 +206,7 @@ class Batcher(Generic[Item, Result]):
         then its answer has ended. An Ellipsis (...) is no piece."""
         if not self._caller.streams:
             raise ConfigurationError("Only a generator of lists supports stream().")
+        self._check_outside()
         pieces: asyncio.Queue[Any] = asyncio.Queue()
         ticket = self._file(item, priority, None)
         ticket.tap = pieces.put_nowait
@@ -226,6 +234,10 @@ class Batcher(Generic[Item, Result]):
     def bind(self) -> None:
         """Bind it to the running event loop now instead of on first use."""
         self._bind(asyncio.get_running_loop())
+
+    def _check_outside(self) -> None:
+        if _COMPUTING.get() is self:
+            raise ConfigurationError("A batched function cannot wait for its own batcher.")
 
     def _admit(self, ticket: Ticket) -> bool:
         """Check a new ticket; false if it joined an equal unfinished one."""
@@ -306,6 +318,7 @@ class Batcher(Generic[Item, Result]):
 
     async def _work(self) -> None:
         self._starting = False
+        _COMPUTING.set(self)
         task = asyncio.current_task()
         assert task is not None
         try:
@@ -333,7 +346,8 @@ class Batcher(Generic[Item, Result]):
             results = await self._computing.results(batch)
         except BaseException as error:
             self.stats.failed += 1
-            self._telling.fail_all(batch, error)
+            closing = isinstance(error, asyncio.CancelledError) and self._release.closed
+            self._telling.fail_all(batch, BatcherClosed() if closing else error)
         else:
             self._telling.tell(batch, results)
         took = self._loop.time() - began

@@ -108,8 +108,8 @@ class InProcess(Caller):
             pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         try:
             found = await asyncio.get_running_loop().run_in_executor(pool, self._fn, items)
-        except BrokenProcessPool:
-            raise ProcessDied() from None
+        except BrokenProcessPool as error:  # it died, or raised what cannot be brought here
+            raise ProcessDied() from error
         except asyncio.CancelledError:  # it took too long
             for process in list((pool._processes or {}).values()):
                 process.kill()

@@ -73,13 +73,15 @@ class Asked:
             raise Invalid("The answer to a form is a JSON object.")
 
     def typed(self, text: str) -> str | None:
-        """The choice that a typed text stands for, itself or its number from 1; or None."""
+        """The choice that a typed text stands for: itself, or else its number from 1; or None."""
         text = text.strip()
         choices = self.choices or []
-        for number, choice in enumerate(choices, 1):
-            if text == str(number) or text.casefold() == choice.casefold():
-                return choice
-        return None
+        for meant in (choices, [choice.casefold() for choice in choices]):
+            if text in meant:
+                return choices[meant.index(text)]
+            text = text.casefold()
+        numbers = [str(number) for number, _ in enumerate(choices, 1)]
+        return choices[numbers.index(text)] if text in numbers else None
 
 
 def new_ask_id() -> str:

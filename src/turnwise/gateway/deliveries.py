@@ -35,6 +35,13 @@ class Deliveries:
         """Send no more now."""
         await self._store.leave(session, by)
 
+    async def turn_down(
+        self, session: str, channel: str, id: str, why: str
+    ) -> tuple[int, int, int] | None:
+        """The platform says later that a piece does not arrive: its turn, its message's place and
+        its own; None if it is not known, or was told before."""
+        return await self._store.turn_down(session, channel, id, why)
+
     async def move(self, session: str, channel: str, to: Any, chat: str) -> None:
         """The session goes on in another chat, whose own session would be `chat`."""
         await self._store.publish(MOVED + chat, session.encode("utf-8", "surrogatepass"))

@@ -8,8 +8,10 @@ from turnwise.conversation import Answer
 from turnwise.errors import NotFound
 from turnwise.gateway.gateway import Gateway
 
-RECENT = 10
-"""Messages among which a text may find what it answers."""
+GONE = "…"
+"""What somebody says by a button of which nobody knows what it said."""
+RECENT, EARLIER = 10, 200
+"""Messages among which a text may find what it answers, and a button its question."""
 
 
 async def answers_in(
@@ -45,3 +47,18 @@ async def answers_in(
             return []
         return known.message.answers if known.message is not None else []
     return []
+
+
+async def label_of(gateway: Gateway, session: str, pressed: tuple[str, int]) -> str:
+    """What a button says whose question waits no more; if that is long gone, a sign that there was
+    one."""
+    id, number = pressed
+    try:
+        history = await gateway.history(session, limit=EARLIER)
+    except NotFound:
+        return GONE
+    choices = next(
+        (one.ask.choices for one in history.messages if one.ask is not None and one.ask.id == id),
+        None,
+    )
+    return choices[number] if choices is not None and number < len(choices) else GONE

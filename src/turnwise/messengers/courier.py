@@ -28,10 +28,11 @@ from turnwise.errors import (
     StoreUnavailable,
 )
 from turnwise.media import CHANNEL
-from turnwise.messengers.answering import answers_in
-from turnwise.messengers.delivery import Delivering
+from turnwise.messengers.answering import answers_in, label_of
+from turnwise.messengers.delivery import Delivering, messages_of
 from turnwise.messengers.platform import (
     ChooseSession,
+    Failure,
     HasGateway,
     Platform,
     Undelivered,
@@ -48,6 +49,8 @@ PATIENCE = 10.0
 """Seconds that unfinished replies may take when the process stops."""
 REPORTING = 10.0
 """Seconds that the callback about a piece that is not delivered may take."""
+ALBUM = 1.0
+"""Seconds that the rest of an album is waited for."""
 REST = 30.0
 """Seconds until a session is tried again that could not be read or sent."""
 
@@ -98,7 +101,12 @@ class Courier:
             if last is None or await self._changed(session, last, update):
                 return  # what was changed is not what was said last, or all is done
             replaces = last.n
+            if update.album is not None and last.message is not None:
+                update.attachments = last.message.attachments  # of which one came again
         answers = await self._answers(session, update)
+        if update.pressed is not None and not answers and not update.text:
+            update.text = await label_of(gateway, session, update.pressed)
+        together = update.album is not None and replaces is None
         try:
             await gateway.submit(
                 session,
@@ -109,6 +117,8 @@ class Courier:
                 answers=answers,
                 note={**update.note, CHANNEL: channel},
                 replaces=replaces,
+                when_busy="merge" if together else None,
+                settle=ALBUM if together else 0.0,
                 create=True,
                 address=(channel, update.to),
             )
@@ -175,12 +185,28 @@ class Courier:
 
     async def _answers(self, session: str, update: Update) -> Sequence[Answer]:
         """What the update answers, if its platform does not say that itself."""
-        if update.answers or update.attachments or not update.text:
+        silent = not update.text and update.pressed is None
+        if update.answers or update.attachments or silent:
             return update.answers
         key = f"{self._platform.channel}:{update.id}"
         return await answers_in(
             self._runtime.gateway, session, update.text, key=key, pressed=update.pressed
         )
+
+    async def turned_down(self, failure: Failure) -> None:
+        """The platform says that a piece, which it has taken, does not arrive. Raises
+        StoreUnavailable; the platform should then say it again."""
+        gateway, channel = self._runtime.gateway, self._platform.channel
+        update = Update(failure.id, failure.session, "", failure.to)
+        update.session = await self._session_of(update)
+        found = await gateway.deliveries.turn_down(update.session, channel, failure.id, failure.why)
+        if found is None:
+            return
+        n, place, number = found
+        said = dict(messages_of(await gateway.turn(update.session, n)))
+        pieces = self._platform.pieces(said[place]) if place in said else ()
+        piece = pieces[number] if number < len(pieces) else Message("")
+        await self._report(update, piece, failure.why)
 
     async def tell(self, update: Update, message: Message) -> None:
         """Send words about an update that was not accepted; they are not kept."""

@@ -81,6 +81,8 @@ class Delivering:
         self._noted_at = 0.0
         self._grown_at = math.inf
         """When the text that grows may be shown next."""
+        self._quiet_until = 0.0
+        """Until then the platform wants no calls."""
 
     async def run(self) -> None:
         """Send, unless another process does."""
@@ -114,7 +116,7 @@ class Delivering:
         if record.open:
             record = await self._while_it_goes_on(record)
         if not record.superseded:
-            for place, message in _messages(record):
+            for place, message in messages_of(record):
                 await self._say(place, message, record.attempt)
         return await self._note(over=True)
 
@@ -193,9 +195,14 @@ class Delivering:
                     self._shown[said.place, number] = what
                 except (ClaimLost, NotFound):
                     raise
+                except Moved as moved:
+                    return await self._follow(moved)
+                except Refused:  # and again when it is complete: then it is told
+                    self._grown_at = time.monotonic() + GIVE_UP
+                    return
                 except Exception as error:
                     wanted = float(getattr(error, "retry_after", None) or pace)
-                    self._grown_at = time.monotonic() + wanted
+                    self._grown_at = self._quiet_until = time.monotonic() + wanted
                     return
 
     @contextlib.asynccontextmanager
@@ -259,13 +266,17 @@ class Delivering:
         """Whether the piece that was sent before says this now."""
         if before.state != "sent" or before.id is None:
             return False
+        await self._sleep(self._quiet_until - time.monotonic())
         for pause in (*PAUSES, None):
             try:
                 edit = self._platform.edit(self._update, before.id, piece)
                 return bool(await self._beating(edit))
             except (ClaimLost, NotFound):
                 raise
-            except (Refused, Moved):
+            except Moved as moved:
+                await self._follow(moved)
+                return False  # what was there has no number here
+            except Refused:
                 return False
             except Exception as error:
                 if pause is None:
@@ -369,7 +380,7 @@ def _in_words(attachment: Attachment) -> str:
     return f"{name}: {link}" if link else f"({name} could not be sent.)"
 
 
-def _messages(record: TurnRecord) -> list[tuple[int, Message]]:
+def messages_of(record: TurnRecord) -> list[tuple[int, Message]]:
     """What to send of a turn that has ended, by its places: its replies, or the error."""
     if record.merged_into is not None:  # that turn's own message brings them
         return []

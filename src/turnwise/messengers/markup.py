@@ -3,9 +3,11 @@ which are split by the platform's own measure, never inside of a style."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import regex
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -15,6 +17,12 @@ block of code."""
 MARKS = {"bold": "*", "italic": "_", "strike": "~", "code": "`"}
 """Of the styles that Slack and WhatsApp write alike."""
 _STYLES = {"strong": "bold", "em": "italic", "s": "strike"}
+_LINE = re.compile(r"\r\n?|\n")
+"""The end of a line in Markdown; other separators are characters like any."""
+_ESCAPED = re.compile(r"\\[!-/:-@\[-`{-~]|&#?\w+;")
+"""What Markdown writes otherwise than it is meant, without being a style."""
+_SEEN = regex.compile(r"\X")
+"""What a reader takes for one character: a family, a flag, a letter with its accents."""
 _READ = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 
 
@@ -27,8 +35,8 @@ class Run(NamedTuple):
 
 def runs(text: str) -> list[Run]:
     """A text as runs; one without any markup stays as it is."""
-    found = list(_blocks(_READ.parse(text), text.splitlines()))
-    if not any(run.styles for run in found):
+    found = list(_blocks(_READ.parse(text), _LINE.split(text)))
+    if not any(run.styles for run in found) and not _ESCAPED.search(text):
         return [Run(text.strip("\n"))] if text.strip() else []
     return _tidy(found)
 
@@ -116,6 +124,38 @@ def _inline(tokens: Sequence[Token], outer: tuple[Style, ...]) -> Iterator[Run]:
             yield Run(token.content, tuple(styles))
 
 
+def spelled(found: Sequence[Run], schemes: tuple[str, ...]) -> list[Run]:
+    """The same, with the addresses of links in words that the platform does not take as links."""
+    made = []
+    for run in found:
+        link = dict(run.styles).get("link")
+        if link is not None and not link.startswith(schemes):
+            address = link.removeprefix("mailto:").removeprefix("tel:")
+            text = f"{run.text} ({address})" if address not in ("", run.text) else run.text
+            run = Run(text, tuple(style for style in run.styles if style[0] != "link"))
+        made.append(run)
+    return made
+
+
+def written(piece: Sequence[Run], mark: Callable[[Run], str], quote: str) -> str:
+    """A piece in a platform's marks; each line of a quotation begins with `quote`."""
+    found = ""
+    for run in piece:
+        text = mark(run)
+        if ("quote", "") in run.styles:
+            first, *others = text.split("\n")
+            begins = found[-1:] in ("", "\n") and first
+            lines = [f"{quote}{line}" if line else line for line in others]
+            text = "\n".join([f"{quote}{first}" if begins else first, *lines])
+        found += text
+    return found
+
+
+def quoted(text: str, quote: str) -> int:
+    """The most characters that a text has as a part of a quotation."""
+    return len(text) + len(quote) * (text.count("\n") + 1)
+
+
 def marked(text: str, styles: Mapping[str, str]) -> str:
     """A text between the marks of its styles, which Slack and WhatsApp write alike; a mark beside a
     space is none to them."""
@@ -169,4 +209,8 @@ def _cut(run: Run, room: int, size: Callable[[Run], int]) -> int:
         at = text.rfind(end, 0, low)
         if at >= low * 3 // 4 and at > 0:
             return at + 1
+    near = max(0, low - 64)
+    for seen in _SEEN.finditer(text, near, low + 64):
+        if seen.start() < low < seen.end() and seen.start() > near:
+            return int(seen.start())
     return low

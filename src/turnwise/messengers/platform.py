@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import orjson
 from pydantic import ValidationError
 
 from turnwise import telemetry
@@ -32,6 +35,7 @@ class Update:
     the session that an earlier version has made for this chat. `note` is kept with the turn.
     `known`: it is meant for the bot only if its session is there already. `edits`: the note of the
     turn of which this is the changed message. `pressed`: the ask and the number of its choice.
+    `album`: it is one of several that are one message, each in an update of its own.
     """
 
     id: str
@@ -46,6 +50,7 @@ class Update:
     known: bool = False
     edits: dict[str, Any] | None = None
     pressed: tuple[str, int] | None = None
+    album: str | None = None
 
     def check(self) -> None:
         """Raises TypeError if a platform gave something else where texts belong."""
@@ -56,6 +61,17 @@ class Update:
             raise TypeError("a text of the update is not a text")
 
 
+def parsed(body: bytes) -> Any:
+    """A call's JSON. Platforms cut texts, and half of a character pair, which is no text, becomes
+    U+FFFD. Raises ValueError."""
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        text = json.dumps(json.loads(body), ensure_ascii=False)
+        return orjson.loads(_HALF.sub("\ufffd", text))
+
+
+_HALF = re.compile("[\ud800-\udfff]")
 ChooseSession = Callable[[Update], "str | Awaitable[str]"]
 """Returns the session of an update: for users with one session on several channels."""
 Undelivered = Callable[[Update, Message, str], "Awaitable[None] | None"]
@@ -74,6 +90,15 @@ def skipping(platform: str, what: str) -> Iterator[None]:
         if isinstance(error, ValidationError):
             wrong = error.errors()[0]["loc"]
         log.warning("%s cannot be read: %s", what[:200], wrong)
+
+
+class Failure(NamedTuple):
+    """A piece that the platform has taken, with the `id` that it gave it, and does not deliver."""
+
+    session: str
+    to: Any
+    id: str
+    why: str
 
 
 class Refused(Exception):

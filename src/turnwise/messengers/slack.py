@@ -30,7 +30,7 @@ from turnwise.errors import (
 )
 from turnwise.messengers import slack_events
 from turnwise.messengers.courier import Courier
-from turnwise.messengers.markup import Run, marked, runs, split
+from turnwise.messengers.markup import Run, marked, quoted, runs, spelled, split, written
 from turnwise.messengers.platform import (
     ChooseSession,
     HasGateway,
@@ -61,7 +61,10 @@ PASSING = {
     "request_timeout", "team_added_to_org", "accesslimited",
 }  # fmt: skip
 """Errors after which the same call may succeed; all others are for good."""
+LINKS = ("http://", "https://", "mailto:", "tel:")
+QUOTE = "&gt; "
 _AS_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_IN_LINK = str.maketrans({"&": "&amp;", "<": "%3C", ">": "%3E", "|": "%7C"})
 
 
 class RateLimited(Exception):
@@ -146,15 +149,25 @@ class Slack(Platform):
                 return update
         return None
 
+    async def complete(self, body: dict[str, Any]) -> None:
+        """Ask for what an event does not say of files: of those of another company's workspace only
+        their ids are there. A file that Slack does not tell is passed over."""
+        event = body.get("event")
+        files: Any = event.get("files") if isinstance(event, dict) else None
+        for at, one in enumerate(files if isinstance(files, list) else ()):
+            if isinstance(one, dict) and one.get("file_access") == "check_file_info":
+                with skipping(self.name, f"file {one.get('id')}"):
+                    told = await self._client.files_info(file=str(one["id"]))
+                    files[at] = told["file"]
+
     # Sending
 
     def pieces(self, message: Message) -> list[Message]:
         """Texts in Slack's own markup, then each attachment; the buttons of a question are with its
         last text."""
-        said = runs(message.text)
+        said = spelled(runs(message.text), LINKS)
         limit = LONGEST_TEXT if message.ask is None else LONGEST_BLOCK
-        pieces = split(said, limit, lambda run: len(_marked(run)))
-        found = [Message("".join(map(_marked, piece))) for piece in pieces]
+        found = [Message(written(piece, _marked, QUOTE)) for piece in split(said, limit, _length)]
         if message.ask is not None and message.ask.choices:
             found = found or [Message("?")]
             found[-1].ask = message.ask
@@ -169,7 +182,7 @@ class Slack(Platform):
             if not attachment.url.startswith(("http://", "https://")):
                 await self._upload(update, attachment)
                 return None
-            text = f"<{attachment.url}|{attachment.name or attachment.type}>"
+            text = _link(attachment.url, (attachment.name or attachment.type).translate(_AS_TEXT))
         more = {"blocks": _blocks(message)} if message.ask is not None else {}
         sent = await self._call(
             self._client.chat_postMessage, channel=channel, thread_ts=thread, text=text, **more
@@ -246,11 +259,18 @@ def _marked(run: Run) -> str:
     if "pre" in styles:
         return f"```\n{text}\n```"
     text = marked(text, styles)
-    if styles.get("link", "").startswith(("http://", "https://", "mailto:")):
-        text = f"<{styles['link']}|{text}>"
-    if "quote" in styles:
-        text = "\n".join(f"&gt; {line}" if line else line for line in text.split("\n"))
-    return text
+    return _link(styles["link"], text) if "link" in styles else text
+
+
+def _link(address: str, text: str) -> str:
+    """A link, whose address must not end it."""
+    return f"<{address.translate(_IN_LINK)}|{text}>"
+
+
+def _length(run: Run) -> int:
+    """The most characters that it has, its marks included."""
+    text = _marked(run)
+    return quoted(text, QUOTE) if ("quote", "") in run.styles else len(text)
 
 
 def _blocks(message: Message) -> Sequence[dict[str, Any]]:
@@ -291,6 +311,7 @@ def slack_webhook(
     async def keep(reading: Reading, body: Any) -> None:
         try:
             await courier.begin_with_platform()
+            await slack.complete(body)
             update = slack.read(reading, body)
             if update is not None:
                 await courier.take(update)

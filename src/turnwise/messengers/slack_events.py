@@ -96,6 +96,7 @@ def _heard(text: str, bot: Bot) -> str:
         address = target.removeprefix("mailto:").removeprefix("tel:")
         return address if label in (None, "", address) else f"{label} ({address})"
 
+    text = text.replace("\0", "").replace("\1", "")  # they stand for the brackets of a name
     heard = unescape(_REFERENCE.sub(read, text)).replace("\0", "<").replace("\1", ">")
     return heard.strip()
 

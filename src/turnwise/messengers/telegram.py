@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from io import BytesIO
 from secrets import compare_digest
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
 from turnwise.channels.problems import ProblemRoute
@@ -31,26 +32,25 @@ from turnwise.errors import (
     TooLarge,
     Unauthorized,
 )
-from turnwise.messengers import telegram_updates
+from turnwise.messengers import telegram_pieces, telegram_updates
 from turnwise.messengers.courier import Courier
-from turnwise.messengers.markup import Run, runs, split
 from turnwise.messengers.platform import (
     ChooseSession,
     HasGateway,
     Moved,
     Refused,
     Update,
+    parsed,
     skipping,
 )
 from turnwise.messengers.polling import PolledPlatform
+from turnwise.messengers.telegram_pieces import as_entities, keyboard
 
 if TYPE_CHECKING:
     import aiogram
 
 log = logging.getLogger("turnwise.messenger")
 
-LONGEST_TEXT = 4096
-"""Maximum length of a message, in UTF-16 code units, in which Telegram counts entities."""
 WAIT = 25.0
 """Seconds that Telegram keeps a request for updates open."""
 PACE, GROUP_PACE = 1.5, 4.0
@@ -58,28 +58,27 @@ PACE, GROUP_PACE = 1.5, 4.0
 ALBUM = 1.0
 """Seconds that the other pictures of an album are waited for."""
 KINDS = ["message", "edited_message", "callback_query"]
-LINKS = ("http://", "https://", "tg://", "mailto:")
+NO_PICTURE = ("PHOTO_INVALID_DIMENSIONS", "IMAGE_PROCESS_FAILED", "PHOTO_EXT_INVALID")
+"""Why Telegram refuses an image as a picture, and takes it as a file."""
 SECRET = "X-Telegram-Bot-Api-Secret-Token"
-_ENTITIES = {
-    "bold": "bold", "italic": "italic", "strike": "strikethrough", "code": "code", "pre": "pre",
-    "link": "text_link", "quote": "blockquote",
-}  # fmt: skip
-
-
-def units(text: str) -> int:
-    """The length of a text in UTF-16 code units."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 class Telegram(PolledPlatform):
-    """A bot on Telegram. `api` is the URL of a Bot API server other than Telegram's. With
-    `addressed` the bot answers in groups only what mentions it, replies to it, or is a command.
-    With `grow` a long answer is shown while it grows."""
+    """A bot on Telegram. `api` is the URL of a Bot API server other than Telegram's, `local` if it
+    runs with `--local` on this machine: then files are read from its disk. With `addressed` the bot
+    answers in groups only what mentions it, replies to it, or is a command. With `grow` a long
+    answer is shown while it grows."""
 
     name = "telegram"
 
     def __init__(
-        self, token: str, *, api: str | None = None, addressed: bool = False, grow: bool = True
+        self,
+        token: str,
+        *,
+        api: str | None = None,
+        local: bool = False,
+        addressed: bool = False,
+        grow: bool = True,
     ) -> None:
         try:
             import aiogram
@@ -88,7 +87,7 @@ class Telegram(PolledPlatform):
             from aiogram.utils.token import TokenValidationError
         except ImportError:
             raise MissingExtra("Telegram", "telegram") from None
-        server = TelegramAPIServer.from_base(api) if api else PRODUCTION
+        server = TelegramAPIServer.from_base(api, is_local=local) if api else PRODUCTION
         try:
             self._bot: aiogram.Bot = aiogram.Bot(token, session=AiohttpSession(api=server))
         except TokenValidationError as error:
@@ -155,7 +154,7 @@ class Telegram(PolledPlatform):
             if album is not None and album in albums:
                 first = albums[album]
                 first.attachments = [*first.attachments, *update.attachments]
-                first.text = first.text or update.text
+                first.text = "\n".join(filter(None, (first.text, update.text)))
                 continue
             if album is not None:
                 albums[album] = update
@@ -165,24 +164,21 @@ class Telegram(PolledPlatform):
     # Sending
 
     def pieces(self, message: Message) -> list[Message]:
-        """Texts of at most 4,096 units with their entities, then each attachment; the buttons of a
-        question are with its last text."""
-        texts = split(runs(message.text), LONGEST_TEXT, lambda run: units(run.text))
-        found = [
-            Message("".join(run.text for run in piece), metadata={"entities": _entities(piece)})
-            for piece in texts
-        ]
-        if message.ask is not None and message.ask.choices:
-            found = found or [Message("?")]
-            found[-1].ask = message.ask
-        return [*found, *(Message(attachments=[one]) for one in message.attachments)]
+        """Texts with their entities, then each attachment."""
+        return telegram_pieces.pieces(message)
 
     async def send(self, update: Update, message: Message) -> str | None:
         """Send a piece. Raises Refused, Moved, and what aiogram raises for what may pass."""
+        async with self._told(update):
+            return str((await self._send(update, message)).message_id)
+
+    @asynccontextmanager
+    async def _told(self, update: Update) -> AsyncIterator[None]:
+        """What Telegram will never take is Refused, and a chat that has another address Moved."""
         from aiogram import exceptions
 
         try:
-            sent = await self._send(update, message)
+            yield
         except exceptions.TelegramMigrateToChat as moved:
             chat = moved.migrate_to_chat_id
             to = {**telegram_updates.place(update.to), "chat": chat}
@@ -194,23 +190,28 @@ class Telegram(PolledPlatform):
             exceptions.TelegramBadRequest,
         ) as error:
             raise Refused(type(error).__name__) from error
-        return str(sent.message_id)
 
     async def _send(self, update: Update, message: Message) -> Any:
+        from aiogram.exceptions import TelegramBadRequest
+
         to = telegram_updates.place(update.to)
         where: dict[str, Any] = {"chat_id": to["chat"], "message_thread_id": to.get("topic")}
         if not message.attachments:
             return await self._bot.send_message(
                 text=message.text,
-                entities=_as_entities(message),
-                reply_markup=_keyboard(message),
+                entities=as_entities(message),
+                reply_markup=keyboard(message, to.get("topic")),
                 **where,
             )
         (attachment,) = message.attachments
         file = await self._file(update, attachment)
         match attachment.type.partition("/")[0]:
             case "image":
-                return await self._bot.send_photo(photo=file, **where)
+                try:
+                    return await self._bot.send_photo(photo=file, **where)
+                except TelegramBadRequest as error:
+                    if not any(why in str(error) for why in NO_PICTURE):
+                        raise
             case "audio":
                 return await self._bot.send_audio(audio=file, **where)
             case "video":
@@ -238,16 +239,18 @@ class Telegram(PolledPlatform):
             return False
         from aiogram.exceptions import TelegramBadRequest
 
-        try:
-            await self._bot.edit_message_text(
-                text=message.text,
-                chat_id=telegram_updates.place(update.to)["chat"],
-                message_id=int(id),
-                entities=_as_entities(message),
-                reply_markup=_keyboard(message),
-            )
-        except TelegramBadRequest as error:
-            return "not modified" in str(error)
+        to = telegram_updates.place(update.to)
+        async with self._told(update):
+            try:
+                await self._bot.edit_message_text(
+                    text=message.text,
+                    chat_id=to["chat"],
+                    message_id=int(id),
+                    entities=as_entities(message),
+                    reply_markup=keyboard(message, to.get("topic")),
+                )
+            except TelegramBadRequest as error:
+                return "not modified" in str(error)
         return True
 
     def pace(self, update: Update) -> float | None:
@@ -267,10 +270,15 @@ class Telegram(PolledPlatform):
             file = await self._bot.get_file(id)
             if (file.file_size or 0) > most or file.file_path is None:
                 raise TooLarge(f"The file has more than {most:,} bytes.")
-            content = await self._bot.download_file(file.file_path)
-        except (exceptions.TelegramBadRequest, exceptions.TelegramNotFound):
+            content = _Bounded(most)
+            await self._bot.download_file(file.file_path, content)
+        except exceptions.TelegramBadRequest as error:
+            if "too big" in str(error):  # for a Bot API server that is not your own
+                raise TooLarge("Telegram gives bots no file above 20 MB.") from None
             raise NotFound("Telegram does not have this file.") from None
-        return b"" if content is None else content.read()
+        except exceptions.TelegramNotFound:
+            raise NotFound("Telegram does not have this file.") from None
+        return content.getvalue()
 
     async def taken(self, update: Update) -> None:
         """A pressed button stops to wait."""
@@ -282,6 +290,19 @@ class Telegram(PolledPlatform):
         """Show that an answer is being made."""
         to = telegram_updates.place(update.to)
         await self._bot.send_chat_action(to["chat"], "typing", message_thread_id=to.get("topic"))
+
+
+class _Bounded(BytesIO):
+    """Takes at most so many bytes. Raises TooLarge."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > self._most:
+            raise TooLarge(f"The file has more than {self._most:,} bytes.")
+        return super().write(data)
 
 
 def data_in(url: str) -> bytes:
@@ -298,44 +319,6 @@ def _album(raw: dict[str, Any]) -> str | None:
     return message.get("media_group_id") if isinstance(message, dict) else None
 
 
-def _entities(piece: Sequence[Run]) -> list[dict[str, Any]]:
-    """The styles of a piece, in Telegram's terms and units."""
-    found: list[dict[str, Any]] = []
-    at = 0
-    for run in piece:
-        length = units(run.text)
-        for name, value in run.styles:
-            if name == "link" and not value.startswith(LINKS):
-                continue
-            entity: dict[str, Any] = {"type": _ENTITIES[name], "offset": at, "length": length}
-            if name == "link":
-                entity["url"] = value
-            elif name == "pre" and value:
-                entity["language"] = value
-            found.append(entity)
-        at += length
-    return found
-
-
-def _as_entities(message: Message) -> Any:
-    from aiogram.types import MessageEntity
-
-    given = message.metadata.get("entities", ())
-    return [MessageEntity(**entity) for entity in given] or None
-
-
-def _keyboard(message: Message) -> Any:
-    from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup
-
-    if message.ask is None or not message.ask.choices:
-        return None
-    rows = [
-        [InlineKeyboardButton(text=choice, callback_data=f"{message.ask.id}|{i}")]
-        for i, choice in enumerate(message.ask.choices)
-    ]
-    return InlineKeyboardMarkup(inline_keyboard=rows)
-
-
 def telegram_webhook(
     runtime: HasGateway, telegram: Telegram, secret: str, *, session: ChooseSession | None = None
 ) -> APIRouter:
@@ -348,18 +331,6 @@ def telegram_webhook(
         raise ConfigurationError("A Telegram webhook needs a secret.")
     courier = Courier(runtime, telegram, session=session)
     routes = APIRouter(route_class=ProblemRoute, tags=["messengers"], lifespan=courier.lifespan)
-    albums: dict[str, tuple[list[dict[str, Any]], asyncio.Task[None]]] = {}
-
-    async def take(found: list[dict[str, Any]]) -> None:
-        await courier.begin_with_platform()
-        for update in telegram.read(sorted(found, key=lambda one: int(one["update_id"]))):
-            await courier.take(update)
-
-    async def gather(album: str, found: list[dict[str, Any]]) -> None:
-        """Its pictures come one by one, each in a request of its own."""
-        await asyncio.sleep(ALBUM)
-        del albums[album]
-        await take(found)
 
     @routes.post("/webhooks/telegram", response_class=Response)
     async def webhook(request: Request) -> Response:
@@ -368,17 +339,11 @@ def telegram_webhook(
         if not compare_digest(given, secret.encode()):
             raise Unauthorized()
         raw = _parsed(await request.body())
-        album = _album(raw)
-        if album is None:
-            await take([raw])
-            return Response()
-        if album not in albums:
-            found: list[dict[str, Any]] = []
-            albums[album] = found, asyncio.get_running_loop().create_task(gather(album, found))
-        found, gathering = albums[album]
-        found.append(raw)
-        # All of them are acknowledged when the whole album is stored, or none.
-        await asyncio.shield(gathering)
+        await courier.begin_with_platform()
+        for update in telegram.read([raw]):
+            # The next picture of an album comes when this one is acknowledged.
+            update.album = _album(raw)
+            await courier.take(update)
         return Response()
 
     return routes
@@ -387,7 +352,7 @@ def telegram_webhook(
 def _parsed(body: bytes) -> dict[str, Any]:
     """An update, of which only that it is one is known. Raises Invalid."""
     try:
-        found = orjson.loads(body)
+        found = parsed(body)
         if isinstance(found, dict) and isinstance(found["update_id"], int):
             return found
     except (ValueError, KeyError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from turnwise.conversation import Attachment
@@ -31,6 +32,8 @@ def read(given: types.Update, bot: int, names: tuple[str, int] | None) -> Update
     message = given.message or given.edited_message
     if message is None or (message.from_user is not None and message.from_user.id == bot):
         return None
+    if given.edited_message is not None and message.location is not None:
+        return None  # somebody who shares where they are has moved
     attachments = _attachments(message)
     text = message.text or message.caption or ""
     if not text and not attachments:
@@ -45,26 +48,34 @@ def read(given: types.Update, bot: int, names: tuple[str, int] | None) -> Update
         note={"telegram_message": message.message_id},
         **_where(message, bot),
     )
+    if message.media_group_id is not None:
+        made.note = {"telegram_album": message.media_group_id}
     if given.edited_message is not None:
-        made.edits = {"telegram_message": message.message_id}
+        made.edits = made.note
+        made.album = message.media_group_id
     return made
 
 
-def _where(message: Any, bot: int) -> dict[str, Any]:
-    """The session of a chat or a topic, its earlier name, and its address."""
+def _where(message: Any, bot: int, known: int | None = None) -> dict[str, Any]:
+    """The session of a chat or a topic, its earlier name, and its address. `known`: the topic, if
+    it is not in the message."""
     chat = message.chat.id
     to, session = {"chat": chat}, f"telegram:{bot}:{chat}"
-    topic = getattr(message, "message_thread_id", None)
-    if topic is not None and getattr(message, "is_topic_message", None):
+    topic = known
+    if getattr(message, "is_topic_message", None):
+        topic = getattr(message, "message_thread_id", None)
+    if topic is not None:
         return {"session": f"{session}:{topic}", "to": {**to, "topic": topic}}
     return {"session": session, "to": to, "earlier": f"telegram:{chat}"}
 
 
 def _pressed(id: int, query: types.CallbackQuery, bot: int) -> Update | None:
     """A button: of a question of ours, or one whose data is what the person says."""
-    data = query.data or ""
+    data, topic = query.data or "", None
+    if (found := _OURS.fullmatch(data)) is not None and found.group("topic"):
+        topic = int(found.group("topic"))
     if query.message is not None:
-        where = _where(query.message, bot)
+        where = _where(query.message, bot, topic)
     else:
         chat = query.from_user.id
         where = {"session": f"telegram:{bot}:{chat}", "to": {"chat": chat}}
@@ -73,19 +84,23 @@ def _pressed(id: int, query: types.CallbackQuery, bot: int) -> Update | None:
         id=str(id), text=data, metadata=_who(query.from_user),
         note={"telegram_callback": query.id}, **where,
     )  # fmt: skip
-    ask, bar, number = data.rpartition("|")
-    if bar and number.isdecimal():
-        made.pressed = ask, int(number)
+    if found is not None:
+        made.pressed = found.group("ask"), int(found.group("number"))
         made.text = _label(query, data)
     return made if data else None
 
 
+_OURS = re.compile(r"(?P<ask>[^|]+)\|(?P<number>\d{1,4})(?:\|(?P<topic>\d{1,18}))?")
+"""The data of a button of ours: the ask, the number of the choice, and the topic that it is in."""
+
+
 def _label(query: types.CallbackQuery, data: str) -> str:
-    """What a button of ours says: that is what a person says whose question waits no more."""
+    """What a button of ours says: that is what a person says whose question waits no more. Nothing
+    if Telegram does not tell it, as of old messages."""
     markup = getattr(query.message, "reply_markup", None)
     rows = markup.inline_keyboard if markup is not None else []
     labels = [button.text for row in rows for button in row if button.callback_data == data]
-    return labels[0] if labels else data
+    return labels[0] if labels else ""
 
 
 def _who(person: types.User | None) -> dict[str, Any]:
@@ -106,10 +121,10 @@ def _about(message: types.Message) -> dict[str, Any]:
     if message.chat.type in GROUPS and message.chat.title:
         found["group"] = message.chat.title
     if message.text and message.text.startswith("/"):
-        command, _, argument = message.text[1:].partition(" ")
+        command, *argument = message.text[1:].split(maxsplit=1) or [""]
         found["command"] = command.partition("@")[0]
         if argument:
-            found["argument"] = argument.strip()
+            found["argument"] = argument[0].strip()
     return found
 
 
@@ -140,9 +155,17 @@ def _is_addressed(message: types.Message, names: tuple[str, int]) -> bool:
     name, id = names
     text = (message.text or message.caption or "").casefold()
     replied = message.reply_to_message
-    if replied is not None and replied.from_user is not None and replied.from_user.id == id:
-        return True
+    begun = replied is not None and replied.message_id == message.message_thread_id
+    by = replied.from_user if replied is not None else None
+    if by is not None and by.id == id and not (begun and message.is_topic_message):
+        return True  # but each message in a topic replies to its first one
     if text.startswith("/"):
         command = text.split()[0]
         return "@" not in command or command.endswith(name)
-    return name in text
+    said = message.text or message.caption or ""
+    for entity in message.entities or message.caption_entities or ():
+        if entity.type == "mention" and entity.extract_from(said).casefold() == name:
+            return True
+        if entity.type == "text_mention" and entity.user is not None and entity.user.id == id:
+            return True
+    return False

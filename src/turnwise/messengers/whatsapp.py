@@ -16,7 +16,6 @@ from importlib import import_module
 from secrets import compare_digest
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
@@ -32,13 +31,15 @@ from turnwise.errors import (
     Unauthorized,
 )
 from turnwise.messengers.courier import Courier
-from turnwise.messengers.markup import Run, marked, runs, split
+from turnwise.messengers.markup import Run, marked, quoted, runs, spelled, split, written
 from turnwise.messengers.platform import (
     ChooseSession,
+    Failure,
     HasGateway,
     Platform,
     Refused,
     Update,
+    parsed,
     skipping,
 )
 from turnwise.messengers.telegram import data_in
@@ -49,8 +50,8 @@ LONGEST_TEXT, LONGEST_BODY = 4096, 1024
 """Maximum characters of a message, its marks included, and of one that has buttons."""
 BUTTONS, ROWS = 3, 10
 """Choices that are buttons, and those that are rows of a list; others are numbered in the text."""
-TITLE, ROW = 20, 24
-"""Characters of a button's and of a row's title."""
+TITLE, ROW, DESCRIPTION = 20, 24, 72
+"""Characters of a button's and of a row's title, and of a row's description."""
 PASSING = {1, 2, 4, 80007, 130429, 131000, 131016, 131048, 131056, 133004, 133016}
 """Errors after which the same call may succeed: limits, and what is away. Others are lasting."""
 MEDIA = {
@@ -58,6 +59,7 @@ MEDIA = {
     "document": "file",
 }  # fmt: skip
 SIGNATURE = "X-Hub-Signature-256"
+QUOTE = "> "
 
 
 class WhatsApp(Platform):
@@ -113,7 +115,8 @@ class WhatsApp(Platform):
             names: dict[Any, Any] = {}
             with skipping(self.name, "a contact"):
                 for one in value.get("contacts", ()):
-                    names[one.get("wa_id")] = (one.get("profile") or {}).get("name")
+                    name = (one.get("profile") or {}).get("name")
+                    names |= {one.get("wa_id"): name, one.get("user_id"): name}
             for message in value.get("messages", ()):
                 id = message.get("id") if isinstance(message, dict) else None
                 with skipping(self.name, f"message {id}"):
@@ -123,13 +126,33 @@ class WhatsApp(Platform):
                         found.append(update)
         return found
 
+    def failures(self, body: dict[str, Any]) -> list[Failure]:
+        """What WhatsApp has taken and does not deliver, as it says in a call of its own."""
+        found: list[Failure] = []
+        with skipping(self.name, "the statuses of a call"):
+            values = [c.get("value") for e in body.get("entry", ()) for c in e.get("changes", ())]
+            for value in values:
+                for status in (value or {}).get("statuses", ()):
+                    with skipping(self.name, "a status"):
+                        found += self._failed(status, value["metadata"]["phone_number_id"])
+        return found
+
+    def _failed(self, status: dict[str, Any], phone_id: str) -> list[Failure]:
+        if status["status"] != "failed" or phone_id != self.phone_id:
+            return []
+        who, (error, *_) = str(status["recipient_id"]), status.get("errors") or [{}]
+        why = f"{error.get('title') or 'failed'} {error.get('code') or ''}".strip()
+        return [Failure(f"{self.channel}:{who}", {"to": who}, str(status["id"]), why)]
+
     def _read(self, message: Any, names: dict[Any, Any]) -> Update:
-        kind, who = message["type"], str(message["from"])
+        # One who hides their number has an id for this business alone.
+        kind, number = message["type"], message.get("from")
+        who = str(number or message["from_user_id"])
         made = Update(
             id=str(message["id"]),
             session=f"{self.channel}:{who}",
             text="",
-            to={"to": who},
+            to={"to": who} if number else {"recipient": who},
             metadata={"from": names.get(who), "from_id": who, "message_id": message["id"]},
         )
         if (replied := (message.get("context") or {}).get("id")) is not None:
@@ -175,8 +198,8 @@ class WhatsApp(Platform):
         if len(choices) > ROWS:
             said += [Run(f"\n{i}. {choice}") for i, choice in enumerate(choices, 1)]
         limit = LONGEST_BODY if 0 < len(choices) <= ROWS else LONGEST_TEXT
-        pieces = split(said, limit, lambda run: len(_marked(run)))
-        found = [Message("".join(map(_marked, piece))) for piece in pieces]
+        pieces = split(spelled(said, ()), limit, _length)
+        found = [Message(written(piece, _marked, QUOTE)) for piece in pieces]
         if choices:
             found = found or [Message("?")]
             found[-1].ask = message.ask
@@ -195,9 +218,11 @@ class WhatsApp(Platform):
         return str(sent.id)
 
     async def _send(self, update: Update, message: Message) -> Any:
-        to = update.to["to"]
+        send = self._client
+        to: dict[str, Any] = {"to": update.to.get("to"), "recipient": update.to.get("recipient")}
+        to = {name: value for name, value in to.items() if value is not None}
         if not message.attachments:
-            return await self._client.send_message(to, message.text, buttons=_buttons(message))
+            return await send.send_message(text=message.text, buttons=_buttons(message), **to)
         (attachment,) = message.attachments
         file = await self._file(update, attachment)
         more: dict[str, Any] = (
@@ -205,13 +230,13 @@ class WhatsApp(Platform):
         )
         match attachment.type.partition("/")[0]:
             case "image":
-                return await self._client.send_image(to, file, **more)
+                return await send.send_image(image=file, **to, **more)
             case "audio":
-                return await self._client.send_audio(to, file, **more)
+                return await send.send_audio(audio=file, **to, **more)
             case "video":
-                return await self._client.send_video(to, file, **more)
+                return await send.send_video(video=file, **to, **more)
         name = attachment.name or "file"
-        return await self._client.send_document(to, file, filename=name, **more)
+        return await send.send_document(document=file, filename=name, **to, **more)
 
     async def open(self, url: str, most: int) -> bytes | None:
         """The bytes of `whatsapp:<media id>`."""
@@ -253,13 +278,13 @@ def _marked(run: Run) -> str:
     text, styles = run.text, dict(run.styles)
     if "pre" in styles:
         return f"```{text}```"
-    text = marked(text, styles)
-    link = styles.get("link", "")
-    if link.startswith(("http://", "https://")) and link != run.text:
-        text = f"{text} ({link})"
-    if "quote" in styles:
-        text = "\n".join(f"> {line}" if line else line for line in text.split("\n"))
-    return text
+    return marked(text, styles)
+
+
+def _length(run: Run) -> int:
+    """The most characters that it has, its marks included."""
+    text = _marked(run)
+    return quoted(text, QUOTE) if ("quote", "") in run.styles else len(text)
 
 
 def _buttons(message: Message) -> Any:
@@ -273,7 +298,9 @@ def _buttons(message: Message) -> Any:
         return [types.Button(title=one, callback_data=f"{id}|{i}") for i, one in enumerate(choices)]
     rows = [
         types.SectionRow(
-            title=one[:ROW], callback_data=f"{id}|{i}", description=one if len(one) > ROW else None
+            title=one[:ROW],
+            callback_data=f"{id}|{i}",
+            description=one[:DESCRIPTION] if len(one) > ROW else None,
         )
         for i, one in enumerate(choices)
     ]
@@ -317,8 +344,11 @@ def whatsapp_webhook(
         wanted = b"sha256=" + hmac.new(whatsapp.secret, body, sha256).hexdigest().encode()
         if not compare_digest(given, wanted):
             raise Unauthorized()
-        for update in whatsapp.updates(_parsed(body)):
+        call = _parsed(body)
+        for update in whatsapp.updates(call):
             await courier.take(update)
+        for failure in whatsapp.failures(call):
+            await courier.turned_down(failure)
         return Response()
 
     return routes
@@ -326,7 +356,7 @@ def whatsapp_webhook(
 
 def _parsed(body: bytes) -> dict[str, Any]:
     try:
-        found = orjson.loads(body)
+        found = parsed(body)
     except ValueError:
         found = None
     if not isinstance(found, dict):

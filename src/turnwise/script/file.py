@@ -28,6 +28,9 @@ from turnwise.script.schema import (
     TransitionIn,
 )
 
+LARGEST, DEEPEST = 100_000, 100
+"""Elements of a file, with what its aliases repeat, and levels of elements within elements."""
+
 Functions = Mapping[str, Callable[..., Any]]
 
 
@@ -40,13 +43,19 @@ class File:
         try:
             text = path.read_text(encoding="utf-8")
             self._root = yaml.compose(text, Loader=yaml.SafeLoader)
-            self._refuse_doubles(self._root)
+            self._check(self._root, {}, ())
             data = yaml.safe_load(text)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{path}: {error}") from None
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ConfigurationError(f"{path}:{line}: {error.problem}") from None
+        except RecursionError:
+            raise ConfigurationError(f"{path}: more than {DEEPEST} levels") from None
+        except yaml.reader.ReaderError as error:
+            line = text[: error.position].count("\n") + 1
+            words = f"the character U+{error.character:04X} is not allowed in YAML"
+            raise ConfigurationError(f"{path}:{line}: {words}") from None
         try:
             self.script = ScriptIn.model_validate(data, by_alias=True)
         except ValidationError as error:
@@ -54,22 +63,35 @@ class File:
             where = tuple(part for part in wrong["loc"])
             raise self.wrong(where, str(wrong["msg"])) from None
 
-    def _refuse_doubles(self, node: Any) -> None:
-        """YAML keeps the last of two keys with one name, and says nothing."""
-        if isinstance(node, yaml.SequenceNode):
-            for one in node.value:
-                self._refuse_doubles(one)
-        if not isinstance(node, yaml.MappingNode):
-            return
+    def _check(self, node: Any, sizes: dict[int, int], above: tuple[int, ...]) -> int:
+        """How many elements a node stands for, with all that its aliases repeat. Raises
+        ConfigurationError: YAML keeps the last of two keys with one name, and says nothing."""
+        if id(node) in above:
+            raise self._at(node, "an alias stands for what it is in")
+        if id(node) in sizes or not isinstance(node, yaml.CollectionNode):
+            return sizes.get(id(node), 1)
+        above = (*above, id(node))
+        members = node.value
+        if isinstance(node, yaml.MappingNode):
+            members = [value for _, value in node.value]
+            self._refuse_doubles([key for key, _ in node.value])
+        if len(above) > DEEPEST:
+            raise self._at(node, f"more than {DEEPEST} levels")
+        sizes[id(node)] = size = 1 + sum(self._check(one, sizes, above) for one in members)
+        if size > LARGEST:
+            raise self._at(node, f"aliases make more than {LARGEST:,} elements of it")
+        return size
+
+    def _refuse_doubles(self, keys: list[Any]) -> None:
         lines: dict[str, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
+        for key in keys:
             name = str(key.value)
             if name in lines and name != "<<":
-                words = f"{name!r} is there already, in line {lines[name]}"
-                raise ConfigurationError(f"{self.path}:{line}: {words}")
-            lines[name] = line
-            self._refuse_doubles(value)
+                raise self._at(key, f"{name!r} is there already, in line {lines[name]}")
+            lines[name] = key.start_mark.line + 1
+
+    def _at(self, node: Any, words: str) -> ConfigurationError:
+        return ConfigurationError(f"{self.path}:{node.start_mark.line + 1}: {words}")
 
     def line(self, where: tuple[Any, ...]) -> int:
         """The line of the element at this path, or of the nearest enclosing one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import regex
@@ -12,12 +13,17 @@ TIME = 0.05
 """Seconds of computing that a search may take; a pattern that backtracks more does not match."""
 
 
+_BRACE = re.compile(r"(\\N\{[^}]*\}|\\.)|\{(?!\d+(?:,\d*)?\}|,\d+\})", re.DOTALL)
+"""What is escaped, or a brace that is no repetition: to `regex` it would be a fuzzy match."""
+
+
 class Pattern:
     """A regular expression, in the syntax of Python's `re`. Raises ConfigurationError."""
 
     def __init__(self, text: str, *, ignore_case: bool = False) -> None:
+        plain = _BRACE.sub(lambda found: found.group(1) or r"\{", text)
         try:
-            self._compiled = regex.compile(text, regex.IGNORECASE if ignore_case else 0)
+            self._compiled = regex.compile(plain, regex.IGNORECASE if ignore_case else 0)
         except regex.error as error:
             raise ConfigurationError(f"{text!r} is not a regular expression: {error}") from None
         self.text = text

@@ -328,6 +328,12 @@ class Store(ABC):
         """Send no more now."""
 
     @abstractmethod
+    async def turn_down(
+        self, session: str, channel: str, id: str, why: str
+    ) -> tuple[int, int, int] | None:
+        """A piece that was sent does not arrive: its turn, its message's place and its own."""
+
+    @abstractmethod
     async def readdress(self, session: str, channel: str, to: Any) -> None:
         """The chat that the session is has moved."""
 

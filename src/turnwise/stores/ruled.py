@@ -273,6 +273,13 @@ class RuledStore(Store):
     async def leave(self, session: str, by: str) -> None:
         await self._begin(session, partial(rules.leave, session, by))
 
+    async def turn_down(
+        self, session: str, channel: str, id: str, why: str
+    ) -> tuple[int, int, int] | None:
+        make = partial(rules.turn_down, session, channel, id, why)
+        found: tuple[int, int, int] | None = await self._begin(session, make)
+        return found
+
     async def readdress(self, session: str, channel: str, to: Any) -> None:
         await self._begin(session, partial(rules.readdress, session, channel, to))
 

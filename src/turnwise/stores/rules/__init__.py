@@ -45,7 +45,7 @@ from turnwise.stores.rules.files import attach, files, forget_files
 from turnwise.stores.rules.finishing import append, finish
 from turnwise.stores.rules.memory import forget_memory, memory, remember
 from turnwise.stores.rules.moving import fork, put, whole
-from turnwise.stores.rules.outbox import deliver, delivered, leave, readdress
+from turnwise.stores.rules.outbox import deliver, delivered, leave, readdress, turn_down
 from turnwise.stores.rules.readings import history, log, state, turn, turns, view
 from turnwise.stores.rules.scheduling import schedule, timers, unschedule
 from turnwise.stores.rules.sessions import (
@@ -127,6 +127,7 @@ __all__ = [
     "submit",
     "timers",
     "turn",
+    "turn_down",
     "turns",
     "unschedule",
     "update",

@@ -85,6 +85,8 @@ def delivered(
     if kept["by"] != by:
         raise ClaimLost()
     kept["until"] = now + lease
+    turned_down = {p[4]: p for p in kept["turns"].get(str(n), ()) if p[4] and p[2] == "refused"}
+    pieces = [turned_down.get(piece[4], piece) for piece in pieces]
     turns = {**kept["turns"], str(n): pieces} if pieces else kept["turns"]
     kept["turns"] = dict(sorted(turns.items(), key=lambda one: int(one[0]))[-REMEMBERED:])
     work = Work(header, op, now)
@@ -92,6 +94,23 @@ def delivered(
         header.delivered = max(header.delivered, n)
     _keep(work, kept)
     return work.done(_delivery(header, kept))
+
+
+def turn_down(session: str, channel: str, id: str, why: str, op: Op) -> Rule:
+    """The platform says later that a piece, which it has by this id, does not arrive. Answer: its
+    turn, the place of its message and its own; None if there is none, or it is known."""
+    header, now, found = yield (("part", OUTBOX),)
+    if header is None or not alive(header, now) or header.channel != channel or found is None:
+        return NOTHING
+    kept = orjson.loads(found)
+    for n, pieces in kept["turns"].items():
+        for at, (message, piece, state, what, its, attempt, _) in enumerate(pieces):
+            if its == id and state == "sent":
+                pieces[at] = [message, piece, "refused", what, its, attempt, why]
+                work = Work(header, op, now)
+                _keep(work, kept)
+                return work.done((int(n), message, piece))
+    return NOTHING
 
 
 def leave(session: str, by: str, op: Op) -> Rule:

@@ -93,6 +93,23 @@ class OutboxConformance(Acting):
         assert elsewhere is not None
         assert (elsewhere.to, elsewhere.delivered, elsewhere.last) == (9, 1, 2)
 
+    async def test_what_does_not_arrive(self, store: Store) -> None:
+        """The platform says later that it does not deliver a piece: that is noted once, also while
+        somebody is sending, who knows the piece as sent; of others there is nothing to note."""
+        await store.finish(await self.chat(store, "hi"), answer("hello"))
+        assert await store.deliver("s", "pager:1", "me", 10.0) is not None
+        await store.delivered("s", "me", 10.0, 1, [PIECE], False)
+        for channel, id in (("pager:2", "77"), ("pager:1", "78")):
+            assert await store.turn_down("s", channel, id, "gone") is None
+        assert await store.turn_down("none", "pager:1", "77", "gone") is None
+        assert await store.turn_down("s", "pager:1", "77", "gone") == (1, 0, 0)
+        assert await store.turn_down("s", "pager:1", "77", "gone") is None
+        found = await store.delivered("s", "me", 10.0, 1, [PIECE], True)
+        assert found.turns["1"] == [[0, 0, "refused", "hash", "77", 1, "gone"]]
+        turn = await store.turn("s", 1)
+        assert turn is not None
+        assert [piece["why"] for piece in turn.delivery] == ["gone"]
+
     async def test_a_chat_that_moves(self, store: Store) -> None:
         """The next one that sends knows the new address; after a reset only what comes then is to
         be sent, and a session that is deleted is not found."""
