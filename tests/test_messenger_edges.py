@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +24,7 @@ from turnwise.conversation import Attachment
 from turnwise.conversation.asks import Asked
 from turnwise.errors import NotFound, TooLarge
 from turnwise.messengers.markup import runs, split
+from turnwise.messengers.platform import Update
 from turnwise.messengers.slack import Slack
 from turnwise.messengers.slack_events import Bot as SlackBot
 from turnwise.messengers.slack_events import message as slack_message
@@ -351,6 +352,26 @@ def test_names_of_files_are_no_markup() -> None:
     update = slack_message({"event": event}, SlackBot({}, True))
     assert update is not None
     assert update.text == "ab <@U1>"
+
+
+async def test_an_attachment_is_a_link_and_no_more() -> None:
+    """Neither its name nor its address ends the link, or calls a channel."""
+    sent: asyncio.Queue[str] = asyncio.Queue()
+    app = FastAPI()
+
+    @app.post("/api/chat.postMessage")
+    async def post(request: Request) -> dict[str, Any]:
+        sent.put_nowait((await request.json())["text"])
+        return {"ok": True, "ts": "1"}
+
+    async with serving(app) as url:
+        slack = Slack("xoxb-1", "secret", api=f"{url}/api")
+        file = Attachment("image/png", "https://a.b/x|y>.png", "a> <!channel> <b")
+        update = Update("1", "s", "", {"channel": "C", "thread": None})
+        await slack.send(update, Message("", [file]))
+        name = "a&gt; &lt;!channel&gt; &lt;b"
+        assert await sent.get() == f"<https://a.b/x%7Cy%3E.png|{name}>"
+        await slack.close()
 
 
 # Markup

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -445,3 +446,19 @@ async def test_one_session_on_several_channels(open_sqlite_door: Opener) -> None
         later = [("ada", "3: from a widget"), ("ada", "4: from code")]
         assert await two.sent(2) == later
         assert one.outbox.empty()
+
+
+async def test_a_long_text_is_read_beside_the_loop(tmp_path: Path) -> None:
+    """There are texts of which a parser reads a second: meanwhile all others are served."""
+    readers: list[threading.Thread] = []
+
+    class Reading(Fake):
+        def pieces(self, message: Message) -> Sequence[Message]:
+            readers.append(threading.current_thread())
+            return super().pieces(message)
+
+    fake = Reading()
+    async with running(tmp_path) as runtime, Polling(runtime, fake):
+        fake.inbox.put_nowait([update(1, "[" * 5000), update(2, "short")])
+        assert [text[:4] for _, text in await fake.sent(2)] == ["1: [", "2: s"]
+    assert [reader is threading.main_thread() for reader in readers] == [False, True]

@@ -24,7 +24,7 @@ from test_script import TOY
 from test_websocket import frames, open_socket, send
 from turnwise import Bot, Runtime
 from turnwise.errors import ConfigurationError
-from turnwise.script import Context, RegexpSlot, Script, diagram
+from turnwise.script import Context, Group, RegexpSlot, Script, diagram
 from turnwise.script.context import Label
 from turnwise.script.schema import schema
 from turnwise.testing import talk
@@ -578,3 +578,12 @@ def test_braces_in_patterns(pattern: str, text: str, found: bool) -> None:
     """They mean what they mean in Python's own patterns."""
     assert (re.search(pattern, text) is not None) is found
     assert (RegexpSlot(pattern).pattern.search(text) is not None) is found
+
+
+def test_slots_that_no_template_can_name() -> None:
+    """They are allowed, for functions may ask for them, and are warned of; also within groups."""
+    dot = RegexpSlot(".")
+    slots: Any = {"first name": dot, "of": Group({"a.b": dot, "c-d": dot})}
+    script = Script({"a": {"b": {"response": "hi"}}}, start=("a", "b"), slots=slots)
+    named = [warning.partition(": a template")[0] for warning in script.warnings]
+    assert named == ["slots: first name", "slots: of.a.b"]

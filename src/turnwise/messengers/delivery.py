@@ -46,6 +46,8 @@ GROWS = 1.5
 """Seconds until a text that grows is shown."""
 CALL = 60.0
 """Seconds that one call of the platform may take."""
+LONG = 4000
+"""Characters from which on a text is read beside the loop."""
 MOVES = 3
 """How often a chat may move while one piece is sent."""
 ERROR = 1_000_000
@@ -180,7 +182,7 @@ class Delivering:
             return
         self._grown_at = now + pace
         try:
-            pieces = list(self._platform.pieces(said.message))
+            pieces = await self._pieces(said.message)
         except Exception:
             return  # it is told when the message is complete
         for number, piece in enumerate(pieces):
@@ -224,13 +226,20 @@ class Delivering:
 
     async def _say(self, place: int, message: Message, attempt: int) -> None:
         try:
-            pieces = list(self._platform.pieces(message))
+            pieces = await self._pieces(message)
         except Exception as error:  # the platform cannot make anything of it
             log.exception("a message cannot be sent on %s", self._platform.channel)
             await self._end(Sent(place, 0, "refused", "", None, attempt, type(error).__name__))
             return
         for number, piece in enumerate(pieces):
             await self._piece(place, number, piece, attempt)
+
+    async def _pieces(self, message: Message) -> list[Message]:
+        """A message as the platform takes it. There are texts of which a parser of Markdown reads a
+        second; a long one is read in a thread, and holds up nobody."""
+        if len(message.text) < LONG:
+            return list(self._platform.pieces(message))
+        return list(await asyncio.to_thread(self._platform.pieces, message))
 
     def _before(self, place: int, number: int) -> Sent | None:
         """What has become of this piece so far."""

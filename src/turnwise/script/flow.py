@@ -28,6 +28,8 @@ GLOBAL = "GLOBAL"
 LOCAL = "LOCAL"
 FIELD = re.compile(r"(\{(?=\{))?\{(\w[\w.-]*)\}(?(1)\})")
 """A slot in a template, or one that is escaped by another pair of braces."""
+NAME = re.compile(r"\w[\w-]*")
+"""The name of a slot that a template can name."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from turnwise.script.engine import choose
 from turnwise.script.file import File, Functions
 from turnwise.script.flow import (
     FIELD,
+    NAME,
     Before,
     Choice,
     Dialog,
@@ -73,7 +74,7 @@ class Script:
     ) -> None:
         self.dialog = Dialog(flows, start=start, fallback=fallback, priority=priority)
         self.slots = dict(slots or {})
-        self.dialog.warnings += unknown_slots(self.dialog, self.slots)
+        self.dialog.warnings += [*odd_names(self.slots), *unknown_slots(self.dialog, self.slots)]
         self._timeout = timeout
         self._error_reply = error_reply
 
@@ -303,6 +304,18 @@ class Trace:
         for now, before in kept:
             now.clear()
             now.update(before)
+
+
+def odd_names(slots: Mapping[str, Slot], above: str = "") -> list[str]:
+    """Warnings of slots that no template can name."""
+    found = []
+    for name, slot in slots.items():
+        if not NAME.fullmatch(name):
+            words = "a template cannot name it: its letters, digits, _ and - begin with no -"
+            found.append(f"slots: {above}{name}: {words}.")
+        if isinstance(slot, Group):
+            found += odd_names(slot.slots, f"{above}{name}.")
+    return found
 
 
 def unknown_slots(dialog: Dialog, slots: Mapping[str, Slot]) -> list[str]:
