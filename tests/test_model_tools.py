@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -551,3 +553,33 @@ async def test_a_tool_with_a_schema() -> None:
         results = [m["content"] for m in server.seen[1]["messages"] if m["role"] == "tool"]
         assert results[:2] == ["took {'x': 1}", "Error: bad is not known"]
         assert "JSON object" in results[2]
+
+
+async def test_plain_tools_do_not_wait_for_each_other() -> None:
+    """Each call has a thread of its own, in the caller's context: forty that hang hold up neither
+    the next one nor whatever else uses the loop's threads, and one that is given up holds up
+    nobody."""
+    together, going = threading.Barrier(41), threading.Event()
+    caller: ContextVar[str] = ContextVar("caller", default="nobody")
+
+    def hang(name: str) -> str:
+        together.wait(20)
+        going.wait(20)
+        return f"{name} {caller.get()}"
+
+    tool = Tool(hang)
+    turn: Any = None  # no tool here asks for it
+    caller.set("me")
+    calls = [asyncio.ensure_future(tool.run(turn, {"name": f"{n}"})) for n in range(40)]
+    await asyncio.to_thread(together.wait, 20)
+    calls[0].cancel()
+    assert await Tool(quick).run(turn, {}) == "quick"
+    going.set()
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert found[1:] == [f"{n} me" for n in range(1, 40)]
+    assert isinstance(found[0], asyncio.CancelledError)
+
+
+def quick() -> str:
+    """Answers at once."""
+    return "quick"

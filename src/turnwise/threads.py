@@ -7,6 +7,7 @@ A thread that never returns cannot be stopped, so they are daemons, and a set of
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import queue
 import threading
@@ -72,6 +73,16 @@ class Threads:
             except RuntimeError:
                 return  # the loop is closed: no caller waits any longer
             del job, fn, future, result, error  # keep no references while waiting
+
+
+async def alone(name: str, fn: Callable[..., T], *args: Any) -> T:
+    """The result of `fn(*args)` in a thread of its own, in this context: however long it takes, no
+    other call waits for a thread."""
+    threads = Threads(name)
+    try:
+        return await threads.run(contextvars.copy_context().run, fn, *args)
+    finally:
+        threads.end()
 
 
 def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import logging
@@ -16,6 +15,7 @@ from pydantic.errors import PydanticUserError
 
 from turnwise.conversation import valid_text
 from turnwise.errors import ConfigurationError, TurnError
+from turnwise.threads import alone
 from turnwise.turn import Turn
 
 log = logging.getLogger("turnwise.models")
@@ -125,7 +125,7 @@ class Tool:
         if self._is_async:
             found = await self.function(**arguments)
         else:
-            found = await asyncio.to_thread(self._called, arguments)
+            found = await alone(f"turnwise-{self.name[:40]}", self._called, arguments)
         return await found if inspect.isawaitable(found) else found
 
     def _called(self, arguments: dict[str, Any]) -> Any:
