@@ -1021,6 +1021,26 @@ async def test_a_function_that_waits_for_itself() -> None:
     assert await batcher(3) == 3
 
 
+async def test_a_function_whose_batcher_has_another_batch_to_give() -> None:
+    """It may wait for it; and what it has begun beside its batch is no part of it later."""
+    beside: list[asyncio.Task[int]] = []
+
+    async def later() -> int:
+        await over.wait()
+        return await batcher(7)
+
+    async def nested(items: list[int]) -> list[int]:
+        if items == [3] and not beside:
+            beside.append(asyncio.create_task(later()))
+        return [item if item == 0 else await batcher(item - 1) for item in items]
+
+    over = asyncio.Event()
+    batcher = Batcher(nested, max_size=1, concurrency=8)
+    assert await batcher(3) == 0
+    over.set()
+    assert await beside[0] == 0
+
+
 async def test_closing_while_a_batch_hangs() -> None:
     """Its callers hear that the batcher is closed."""
     started = asyncio.Event()

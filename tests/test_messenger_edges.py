@@ -86,6 +86,11 @@ async def test_an_album_by_webhook_is_one_turn(sqlite_url: str) -> None:
             assert await post(message(n, media_group_id="g", **PHOTO, **caption)) == 200
         found = await next_call(api, "sendMessage")
         assert found["text"] == "you: receipts ['image', 'image', 'image']"
+        edited = message(3, media_group_id="g", **PHOTO, caption="bills")
+        edited |= {"edited_message": {**edited.pop("message"), "edit_date": 2}, "update_id": 4}
+        assert await post(edited) == 200
+        found = await next_call(api, "sendMessage")
+        assert found["text"] == "you: bills ['image', 'image', 'image']"
 
 
 async def test_an_album_whose_caption_is_edited(sqlite_url: str) -> None:
@@ -131,6 +136,15 @@ async def test_buttons_in_old_messages(sqlite_url: str) -> None:
             assert (found["text"], found["message_thread_id"]) == (words, "11")
 
 
+@pytest.mark.parametrize("data", ["menu|1", "other|1|5", "menu"])
+def test_buttons_that_are_not_ours(data: str) -> None:
+    """What they hold is what the person says, in the chat where they are."""
+    old = {"message_id": 1, "date": 0, "chat": GROUP}
+    press = {"id": "c", "from": WHO, "chat_instance": "x", "message": old, "data": data}
+    (update,) = TELEGRAM.read([{"update_id": 1, "callback_query": press}])
+    assert (update.text, update.pressed, update.to) == (data, None, {"chat": -100})
+
+
 async def next_call(api: BotAPI, method: str) -> dict[str, Any]:
     async with asyncio.timeout(20):
         while (found := await api.sent.get())["method"] != method:
@@ -144,14 +158,13 @@ async def next_call(api: BotAPI, method: str) -> dict[str, Any]:
         ("/feedback\nsome text", ("feedback", "some text")),
         ("/feedback@ours_bot  some text", ("feedback", "some text")),
         ("/feedback", ("feedback", None)),
-        ("/ feedback", ("", "feedback")),
+        ("/ 5 apples", ("", "5 apples")),
     ],
 )
 def test_commands_end_at_any_space(text: str, expected: tuple[str, str | None]) -> None:
     """Also at the end of a line."""
     (update,) = TELEGRAM.read([message(1, text=text)])
-    if expected[0]:
-        assert (update.metadata["command"], update.metadata.get("argument")) == expected
+    assert (update.metadata["command"], update.metadata.get("argument")) == expected
 
 
 async def test_who_is_addressed(sqlite_url: str) -> None:
@@ -199,6 +212,22 @@ async def test_blocked_while_a_text_grows(sqlite_url: str, code: int) -> None:
         async with asyncio.timeout(15):
             assert await told.get()
         assert api.calls.count("editMessageText") <= 3
+
+
+async def test_a_text_that_is_deleted_while_it_grows(sqlite_url: str) -> None:
+    """It is sent anew, whole, when it is complete."""
+
+    async def long(turn: Turn) -> AsyncIterator[str]:
+        for i in range(4):
+            yield f"word {i} "
+            await asyncio.sleep(0.9)
+
+    async with telegram(sqlite_url, handler=long) as (api, _):
+        api.say(1, "go")
+        await next_call(api, "sendMessage")
+        api.refused["editMessageText"] = 400, "Bad Request: message to edit not found", {}
+        found = await next_call(api, "sendMessage")
+        assert found["text"].strip() == "word 0 word 1 word 2 word 3"
 
 
 async def test_a_chat_that_moves_while_a_text_grows(sqlite_url: str) -> None:
@@ -297,7 +326,7 @@ async def test_what_whatsapp_does_not_deliver(sqlite_url: str) -> None:
             assert told.empty()
 
 
-def test_somebody_who_hides_their_number() -> None:
+async def test_somebody_who_hides_their_number() -> None:
     """WhatsApp gives an id for this business instead, by which they are answered."""
     given = {"from_user_id": "US.1", "id": "w", "type": "text", "text": {"body": "hi"}}
     made = call(given)
@@ -306,6 +335,12 @@ def test_somebody_who_hides_their_number() -> None:
     (update,) = WHATSAPP.updates(made)
     assert (update.session, update.to) == ("whatsapp:4711:US.1", {"recipient": "US.1"})
     assert update.metadata["from"] == "Ada"
+    api = GraphAPI()
+    async with serving(api.app) as url:
+        number = WhatsApp("4711", "t", "secret", api=f"{url}/v1")
+        await number.send(update, Message("hello"))
+        assert (await api.next())["recipient"] == "US.1"
+        await number.close()
 
 
 async def test_rows_are_as_long_as_allowed(sqlite_url: str) -> None:
@@ -393,6 +428,10 @@ async def test_an_attachment_is_a_link_and_no_more() -> None:
         (
             "[Docs](docs.b.c) **x**",
             "Docs (docs.b.c) x", "Docs (docs.b.c) *x*", "Docs (docs.b.c) *x*",
+        ),
+        (
+            "*[a](ftp://x/y_z)* [`f()`](ftp://c_d)", "a (ftp://x/y_z) f() (ftp://c_d)",
+            "_a_ (ftp://x/y_z) `f()` (ftp://c_d)", "_a_ (ftp://x/y_z) `f()` (ftp://c_d)",
         ),
     ],
 )  # fmt: skip

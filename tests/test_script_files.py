@@ -572,12 +572,22 @@ def test_files_that_are_no_script(tmp_path: Path, text: str, words: str) -> None
         (r"^a{2}b{1,}c{,2}d{0,1}$", "aabc", True),
         (r"^\{x}[{]\\{y}$", r"{x}{\{y}", True),
         (r"\N{EURO SIGN}{2}", "€€", True),
+        (r"^a{,}b$", "aaab", True),
     ],
 )
 def test_braces_in_patterns(pattern: str, text: str, found: bool) -> None:
     """They mean what they mean in Python's own patterns."""
     assert (re.search(pattern, text) is not None) is found
     assert (RegexpSlot(pattern).pattern.search(text) is not None) is found
+
+
+def test_a_large_file_without_aliases(tmp_path: Path) -> None:
+    """It is read; what is wrong with it is something else."""
+    path = tmp_path / "large.yaml"
+    lines = [f"- [{', '.join('abcdefghijklmnopqrst')}]" for _ in range(6000)]
+    path.write_text("start: a/b\nflows:\n" + "\n".join(lines))
+    with pytest.raises(ConfigurationError, match="flows"):
+        Script.load(path)
 
 
 def test_slots_that_no_template_can_name() -> None:

@@ -41,7 +41,8 @@ class GraphAPI:
             error = {"message": "no", "type": "OAuthException", "code": code, "fbtrace_id": "x"}
             return JSONResponse({"error": error}, 400)
         await self.sent.put(body)
-        who = {"input": body["to"], "wa_id": body["to"]}
+        to = body.get("to") or body["recipient"]
+        who = {"input": to, "wa_id": to}
         found = {
             "messaging_product": "whatsapp",
             "contacts": [who],

@@ -58,8 +58,21 @@ CLOSING = 30.0
 """Seconds that `aclose` waits for running batches."""
 
 
-_COMPUTING: contextvars.ContextVar[Any] = contextvars.ContextVar("computing", default=None)
-"""The batcher whose batch is computed in this context: it waits for itself if it is asked."""
+class Computed:
+    """A batch that is computed, of this batcher, until it is `over`."""
+
+    __slots__ = ("batcher", "over")
+
+    def __init__(self, batcher: Any) -> None:
+        self.batcher = batcher
+        self.over = False
+
+
+_COMPUTED: contextvars.ContextVar[Computed | None] = contextvars.ContextVar(
+    "computed", default=None
+)
+"""The batch whose function runs in this context. If it asks its own batcher while no other batch
+can be started, both wait for ever."""
 
 
 class Batcher(Generic[Item, Result]):
@@ -236,7 +249,8 @@ class Batcher(Generic[Item, Result]):
         self._bind(asyncio.get_running_loop())
 
     def _check_outside(self) -> None:
-        if _COMPUTING.get() is self:
+        batch = _COMPUTED.get()
+        if batch is not None and not batch.over and batch.batcher is self and self._saturated():
             raise ConfigurationError("A batched function cannot wait for its own batcher.")
 
     def _admit(self, ticket: Ticket) -> bool:
@@ -318,7 +332,6 @@ class Batcher(Generic[Item, Result]):
 
     async def _work(self) -> None:
         self._starting = False
-        _COMPUTING.set(self)
         task = asyncio.current_task()
         assert task is not None
         try:
@@ -326,10 +339,13 @@ class Batcher(Generic[Item, Result]):
                 if self._waiting:
                     self._wake()
                 self._under_way += 1
+                batch = Computed(self)
+                _COMPUTED.set(batch)
                 try:
                     await self._answer(*released)
                 finally:
                     self._under_way -= 1
+                    batch.over = True
                 del released
                 if task.cancelling():  # the loop is about to end
                     self._telling.fail_waiting(BatcherClosed())

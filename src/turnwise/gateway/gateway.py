@@ -130,6 +130,7 @@ class Gateway(Sessions, Turns):
         when_busy: WhenBusy | None = None,
         settle: float = 0.0,
         address: tuple[str, Any] | None = None,
+        group: str | None = None,
     ) -> Submitted:
         """Put a message into the session's mailbox; returns when it is durably stored.
 
@@ -137,6 +138,8 @@ class Gateway(Sessions, Turns):
         sees it, clients do not, and it is not a part of the message. `replaces` takes back a turn
         and all behind it, `behind` is the turn that must be the last one. `when_busy` and `settle`:
         see Policy. `address`: the channel of a messenger, and the chat there that the session is.
+        `group`: messages of one group are one message, whatever the policy, which comes in parts,
+        not more than `settle` seconds apart.
 
         Raises Invalid, TooLarge, NotFound, AskClosed, Unauthorized, KeyReused, QueueFull, Busy,
         Superseded, MovedOn, TooFarBack, StoreUnavailable, and PerhapsKept if the store's answer was
@@ -166,6 +169,8 @@ class Gateway(Sessions, Turns):
             checked_metadata({"to": address[1]}, "A chat's address")
         if when_busy is not None:
             wish.when_busy, wish.settle = checked_policy(when_busy, settle)
+        elif group is not None:
+            wish.group, (_, wish.settle) = group, checked_policy("merge", settle)
         elif settle:
             raise Invalid('settle is for when_busy "merge".')
         if note:

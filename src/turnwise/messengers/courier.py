@@ -106,7 +106,7 @@ class Courier:
         answers = await self._answers(session, update)
         if update.pressed is not None and not answers and not update.text:
             update.text = await label_of(gateway, session, update.pressed)
-        together = update.album is not None and replaces is None
+        album = update.album if replaces is None else None
         try:
             await gateway.submit(
                 session,
@@ -117,8 +117,8 @@ class Courier:
                 answers=answers,
                 note={**update.note, CHANNEL: channel},
                 replaces=replaces,
-                when_busy="merge" if together else None,
-                settle=ALBUM if together else 0.0,
+                group=album,
+                settle=0.0 if album is None else ALBUM,
                 create=True,
                 address=(channel, update.to),
             )
@@ -177,8 +177,11 @@ class Courier:
 
     async def _turn_with(self, session: str, note: dict[str, Any]) -> TurnRecord | None:
         """The session's last turn, if it has this note."""
+        gateway = self._runtime.gateway
         try:
-            (last,), _ = await self._runtime.gateway.turns(session, limit=1)
+            (last,), _ = await gateway.turns(session, limit=1)
+            if last.merged_into is not None:  # a part of an album, which that turn answers
+                last = await gateway.turn(session, last.merged_into)
         except (NotFound, ValueError):
             return None
         return last if note.items() <= last.note.items() else None
@@ -204,7 +207,9 @@ class Courier:
             return
         n, place, number = found
         said = dict(messages_of(await gateway.turn(update.session, n)))
-        pieces = self._platform.pieces(said[place]) if place in said else ()
+        pieces: Sequence[Message] = ()
+        if place in said:
+            pieces = await asyncio.to_thread(self._platform.pieces, said[place])
         piece = pieces[number] if number < len(pieces) else Message("")
         await self._report(update, piece, failure.why)
 

@@ -190,15 +190,18 @@ class Delivering:
             if before is None:
                 # What it is is not noted: whoever goes on changes it to what is complete.
                 await self._piece(said.place, number, piece, self._heard.attempt, growing=True)
-            elif before.state == "sent" and self._shown.get((said.place, number)) != what:
+            elif before.id is not None and self._shown.get((said.place, number)) != what:
                 try:
-                    assert before.id is not None
-                    await self._beating(self._platform.edit(self._update, before.id, piece))
-                    self._shown[said.place, number] = what
+                    edit = self._platform.edit(self._update, before.id, piece)
+                    if await self._beating(edit):
+                        self._shown[said.place, number] = what
+                    else:  # it is gone, and sent anew when it is complete
+                        self._forget(before)
                 except (ClaimLost, NotFound):
                     raise
                 except Moved as moved:
-                    return await self._follow(moved)
+                    await self._follow(moved)
+                    return self._forget(*self._sent)
                 except Refused:  # and again when it is complete: then it is told
                     self._grown_at = time.monotonic() + GIVE_UP
                     return
@@ -271,6 +274,11 @@ class Delivering:
         self._sent = [one for one in self._sent if one[:2] != sent[:2]] + [sent]
         await self._note()
 
+    def _forget(self, *sent: Sent) -> None:
+        """These pieces cannot be changed any more."""
+        gone = {one[:2] for one in sent}
+        self._sent = [one._replace(id=None) if one[:2] in gone else one for one in self._sent]
+
     async def _edited(self, before: Sent, piece: Message) -> bool:
         """Whether the piece that was sent before says this now."""
         if before.state != "sent" or before.id is None:
@@ -284,7 +292,8 @@ class Delivering:
                 raise
             except Moved as moved:
                 await self._follow(moved)
-                return False  # what was there has no number here
+                self._forget(*self._sent)  # what was there has no number here
+                return False
             except Refused:
                 return False
             except Exception as error:

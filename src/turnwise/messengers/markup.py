@@ -24,6 +24,7 @@ _ESCAPED = re.compile(r"\\[!-/:-@\[-`{-~]|&#?\w+;")
 _SEEN = regex.compile(r"\X")
 """What a reader takes for one character: a family, a flag, a letter with its accents."""
 _READ = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+_READ.parse("")  # its rules are compiled by the first text, which may come in two threads at once
 
 
 class Run(NamedTuple):
@@ -129,11 +130,14 @@ def spelled(found: Sequence[Run], schemes: tuple[str, ...]) -> list[Run]:
     made = []
     for run in found:
         link = dict(run.styles).get("link")
-        if link is not None and not link.startswith(schemes):
-            address = link.removeprefix("mailto:").removeprefix("tel:")
-            text = f"{run.text} ({address})" if address not in ("", run.text) else run.text
-            run = Run(text, tuple(style for style in run.styles if style[0] != "link"))
-        made.append(run)
+        if link is None or link.startswith(schemes):
+            made.append(run)
+            continue
+        made.append(Run(run.text, tuple(style for style in run.styles if style[0] != "link")))
+        address = link.removeprefix("mailto:").removeprefix("tel:")
+        if address not in ("", run.text):
+            beside = tuple(style for style in run.styles if style[0] == "quote")
+            made.append(Run(f" ({address})", beside))
     return made
 
 

@@ -67,7 +67,10 @@ def parsed(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except ValueError:
-        text = json.dumps(json.loads(body), ensure_ascii=False)
+        try:
+            text = json.dumps(json.loads(body), ensure_ascii=False)
+        except RecursionError:
+            raise ValueError("too many levels") from None
         return orjson.loads(_HALF.sub("\ufffd", text))
 
 

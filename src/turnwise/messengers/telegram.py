@@ -342,7 +342,7 @@ def telegram_webhook(
         await courier.begin_with_platform()
         for update in telegram.read([raw]):
             # The next picture of an album comes when this one is acknowledged.
-            update.album = _album(raw)
+            update.album = update.album or _album(raw)
             await courier.take(update)
         return Response()
 

@@ -68,7 +68,7 @@ def keyboard(message: Message, topic: int | None) -> Any:
 
     if message.ask is None or not message.ask.choices:
         return None
-    place = "" if topic is None else f"|{topic}"
+    place = "" if topic is None else f"|t{topic}"
     rows = [
         [InlineKeyboardButton(text=choice, callback_data=f"{message.ask.id}|{i}{place}")]
         for i, choice in enumerate(message.ask.choices)

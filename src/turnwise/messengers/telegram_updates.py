@@ -90,7 +90,7 @@ def _pressed(id: int, query: types.CallbackQuery, bot: int) -> Update | None:
     return made if data else None
 
 
-_OURS = re.compile(r"(?P<ask>[^|]+)\|(?P<number>\d{1,4})(?:\|(?P<topic>\d{1,18}))?")
+_OURS = re.compile(r"(?P<ask>ask_\w+)\|(?P<number>\d{1,4})(?:\|t(?P<topic>\d{1,18}))?")
 """The data of a button of ours: the ask, the number of the choice, and the topic that it is in."""
 
 
@@ -121,9 +121,9 @@ def _about(message: types.Message) -> dict[str, Any]:
     if message.chat.type in GROUPS and message.chat.title:
         found["group"] = message.chat.title
     if message.text and message.text.startswith("/"):
-        command, *argument = message.text[1:].split(maxsplit=1) or [""]
+        command, *argument = re.split(r"\s+", message.text[1:], maxsplit=1)
         found["command"] = command.partition("@")[0]
-        if argument:
+        if argument and argument[0]:
             found["argument"] = argument[0].strip()
     return found
 

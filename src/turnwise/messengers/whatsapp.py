@@ -140,7 +140,8 @@ class WhatsApp(Platform):
     def _failed(self, status: dict[str, Any], phone_id: str) -> list[Failure]:
         if status["status"] != "failed" or phone_id != self.phone_id:
             return []
-        who, (error, *_) = str(status["recipient_id"]), status.get("errors") or [{}]
+        who = str(status.get("recipient_id") or status["recipient_user_id"])
+        error, *_ = status.get("errors") or [{}]
         why = f"{error.get('title') or 'failed'} {error.get('code') or ''}".strip()
         return [Failure(f"{self.channel}:{who}", {"to": who}, str(status["id"]), why)]
 
@@ -218,11 +219,9 @@ class WhatsApp(Platform):
         return str(sent.id)
 
     async def _send(self, update: Update, message: Message) -> Any:
-        send = self._client
-        to: dict[str, Any] = {"to": update.to.get("to"), "recipient": update.to.get("recipient")}
-        to = {name: value for name, value in to.items() if value is not None}
+        to = update.to.get("to") or update.to["recipient"]  # the client tells an id from a number
         if not message.attachments:
-            return await send.send_message(text=message.text, buttons=_buttons(message), **to)
+            return await self._client.send_message(to, message.text, buttons=_buttons(message))
         (attachment,) = message.attachments
         file = await self._file(update, attachment)
         more: dict[str, Any] = (
@@ -230,13 +229,13 @@ class WhatsApp(Platform):
         )
         match attachment.type.partition("/")[0]:
             case "image":
-                return await send.send_image(image=file, **to, **more)
+                return await self._client.send_image(to, file, **more)
             case "audio":
-                return await send.send_audio(audio=file, **to, **more)
+                return await self._client.send_audio(to, file, **more)
             case "video":
-                return await send.send_video(video=file, **to, **more)
+                return await self._client.send_video(to, file, **more)
         name = attachment.name or "file"
-        return await send.send_document(document=file, filename=name, **to, **more)
+        return await self._client.send_document(to, file, filename=name, **more)
 
     async def open(self, url: str, most: int) -> bytes | None:
         """The bytes of `whatsapp:<media id>`."""

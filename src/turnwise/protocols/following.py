@@ -106,6 +106,8 @@ class Following:
         return []
 
     async def _chunks(self, event: Event) -> list[bytes]:
+        if self.closed:
+            return []
         if event.type == events.GAP:
             return await self._recalled()
         if event.type == events.MERGED:
@@ -118,7 +120,11 @@ class Following:
             return []  # of the turn that answers this one's message as well
         withdrawn = event.type == events.CANCELLED and self._fold.status == "queued"
         if event.type == events.STARTED or withdrawn:
-            await self._fold.prepare(self._record.n)
+            try:
+                await self._fold.prepare(self._record.n)
+            except TurnwiseError:  # the client comes back
+                self.shut("gone")
+                return []
         return list(self._fold.feed(event))
 
     async def _recalled(self) -> list[bytes]:

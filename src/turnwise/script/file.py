@@ -29,7 +29,7 @@ from turnwise.script.schema import (
 )
 
 LARGEST, DEEPEST = 100_000, 100
-"""Elements of a file, with what its aliases repeat, and levels of elements within elements."""
+"""Elements that the aliases of a short file make of it, and levels of elements within elements."""
 
 Functions = Mapping[str, Callable[..., Any]]
 
@@ -42,6 +42,7 @@ class File:
         self._functions = functions
         try:
             text = path.read_text(encoding="utf-8")
+            self._length = len(text)
             self._root = yaml.compose(text, Loader=yaml.SafeLoader)
             self._check(self._root, {}, ())
             data = yaml.safe_load(text)
@@ -78,7 +79,7 @@ class File:
         if len(above) > DEEPEST:
             raise self._at(node, f"more than {DEEPEST} levels")
         sizes[id(node)] = size = 1 + sum(self._check(one, sizes, above) for one in members)
-        if size > LARGEST:
+        if size > max(LARGEST, self._length):  # by itself an element has at least a character
             raise self._at(node, f"aliases make more than {LARGEST:,} elements of it")
         return size
 

@@ -13,7 +13,7 @@ TIME = 0.05
 """Seconds of computing that a search may take; a pattern that backtracks more does not match."""
 
 
-_BRACE = re.compile(r"(\\N\{[^}]*\}|\\.)|\{(?!\d+(?:,\d*)?\}|,\d+\})", re.DOTALL)
+_BRACE = re.compile(r"(\\[NpP]\{[^}]*\}|\\.)|\{(?!\d+\}|\d*,\d*\})", re.DOTALL)
 """What is escaped, or a brace that is no repetition: to `regex` it would be a fuzzy match."""
 
 

@@ -35,7 +35,8 @@ class Submission:
     the turn that must be the session's last one.
     `when_busy` and `settle` (seconds) say what happens if earlier messages are unanswered; without
     them the session's own policy does, or `policy`. `files`: the session's files that it names.
-    `address`: the messenger's channel, and where on it the chat is (JSON).
+    `address`: the messenger's channel, and where on it the chat is (JSON). `group`: it is a part of
+    a message that comes in parts, for which `settle` seconds are waited.
     """
 
     session: str
@@ -60,6 +61,7 @@ class Submission:
     policy: Policy = QUEUE
     files: Sequence[str] = ()
     address: tuple[str, Any] | None = None
+    group: str | None = None
 
 
 @dataclass(slots=True)

@@ -283,14 +283,15 @@ class Question(NamedTuple):
     """What a turn answers: its message, encoded, and the note of the door that brought it.
 
     The message is empty where no person sent one: then there is a `reason` for which the bot
-    speaks, or it says what is `given`. `merge`: it asked to be merged into the turn before it.
+    speaks, or it says what is `given`. `merge`: it asked to be merged into the turn before it, or,
+    by a group's name, into one of the same group.
     """
 
     message: bytes
     note: bytes | None = None
     reason: str | None = None
     given: Sequence[bytes] = ()
-    merge: bool = False
+    merge: bool | str = False
 
     def parts(self) -> list[bytes]:
         """What an entry of acceptance keeps of it."""
@@ -301,7 +302,7 @@ class Question(NamedTuple):
         if self.given:
             more["given"] = [orjson.Fragment(message) for message in self.given]
         if self.merge:
-            more["merge"] = True
+            more["merge"] = self.merge
         return [*kept, MORE + orjson.dumps(more)] if more else kept
 
 
@@ -313,4 +314,4 @@ def question_of(entry: Entry) -> Question:
     more = orjson.loads(rest.pop()[1:]) if rest[-1].startswith(MORE) else {}
     given = [orjson.dumps(one) for one in more.get("given", ())]
     note = rest[0] if rest else None
-    return Question(renewed(message), note, more.get("reason"), given, "merge" in more)
+    return Question(renewed(message), note, more.get("reason"), given, more.get("merge", False))

@@ -251,7 +251,8 @@ def _merge(work: Work, entry: Entry, question: Question) -> Part:
     merged: set[int] = set()
     for one in others:
         own = question_of(one)
-        if not own.merge or not own.message:
+        wanted = own.merge is True or (own.merge and own.merge == question.merge)
+        if not wanted or not own.message:
             break
         messages.append(Message.decode(own.message))
         if _is_too_large(Message.merged(messages)):

@@ -122,6 +122,8 @@ def _is_alone(header: Header, wish: Submission) -> bool:
     """Whether there is nothing that the message could meet, as mostly."""
     policy = wish.when_busy or header.policy
     busy = header.open or header.timer is not None or wish.owner_limit is not None
+    if wish.group is not None:
+        return False
     return not busy and policy is None and wish.policy[0] == "queue"
 
 
@@ -135,6 +137,8 @@ def _make_way(work: Work, wish: Submission, question: Question) -> Part:
         policy, settle = wish.when_busy, wish.settle
     elif header.policy is not None:
         policy, settle = header.policy
+    if wish.group is not None and (yield from _continues(header, wish.group)):
+        policy = "queue"
     if header.open and policy == "reject":
         raise Busy()
     before = header.open
@@ -147,13 +151,24 @@ def _make_way(work: Work, wish: Submission, question: Question) -> Part:
     # A timer that is due comes first; a message that interrupts goes before it, and ends it not.
     if policy != "interrupt" and header.timer is not None and header.timer <= work.now:
         yield from ring(work)
-    if policy == "merge":
-        if settle > 0:
-            waits = header.head is not None and header.head.status == "queued"
-            since = header.head.queued_at if waits and header.head is not None else work.now
-            header.reserved = max(header.reserved, min(work.now + settle, since + SETTLE))
-        return question._replace(merge=True)
-    return question
+    if wish.group is not None:
+        settle = wish.settle
+    elif policy != "merge":
+        return question
+    if settle > 0:
+        waits = header.head is not None and header.head.status == "queued"
+        since = header.head.queued_at if waits and header.head is not None else work.now
+        header.reserved = max(header.reserved, min(work.now + settle, since + SETTLE))
+    return question._replace(merge=wish.group or True)
+
+
+def _continues(header: Header, group: str) -> Part:
+    """Whether the last turn waits and is of this group."""
+    if not header.open or header.merging != header.turns:
+        return False
+    (entries,) = yield (("turn", header.turns),)
+    last = entries[-1] if entries else None
+    return last is not None and last.kind in "qw" and question_of(last).merge == group
 
 
 def _check_owner(work: Work, wish: Submission, before: int) -> Part:

@@ -127,6 +127,32 @@ class BusyAndWakingConformance(Acting):
         await self.pass_time(store, 10.0)
         assert (await self.say(store, "hi", when_busy="reject")).n == 5
 
+    async def test_messages_of_one_group_are_one(self, store: Store) -> None:
+        """They are merged with each other, and with nobody else's who waits; the first one meets
+        the policy like any message, and the others come with it."""
+        await self.made(store)
+        await self.say(store, "first")
+        claim = await self.claimed(store)
+        await self.say(store, "another's")
+        for group, said in (("a", ("one", "two")), ("b", ("three", "four"))):
+            for text in said:
+                await self.say(store, text, group=group, settle=0.5)
+        with pytest.raises(Busy):
+            await self.say(store, "no", group="c", settle=0.5, when_busy="reject")
+        heard = []
+        for _ in range(3):
+            await store.finish(claim, answer("so"))
+            await self.pass_time(store, 2.0)
+            claim = await self.claimed(store)
+            heard.append(Message.decode(claim.message).text)
+        assert heard == ["another's", "one\n\ntwo", "three\n\nfour"]
+        await self.say(store, "now", group="d", settle=0.5, when_busy="interrupt")
+        for text in ("and", "then"):
+            await self.say(store, text, group="d", settle=0.5, when_busy="interrupt")
+        await store.finish(claim, Outcome("cancelled"))
+        await self.pass_time(store, 2.0)
+        assert Message.decode((await self.claimed(store)).message).text == "now\n\nand\n\nthen"
+
     async def test_what_settles_is_over_when_it_is_withdrawn(self, store: Store) -> None:
         """The next message need not wait for those that are no longer there."""
         await self.made(store)
