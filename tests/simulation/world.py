@@ -396,7 +396,8 @@ class World:
                 n: int = record.n
                 said = text
                 if said is not None and record.message is not None and key.endswith("again"):
-                    said = record.message.text
+                    own = record.message.parts[:1] or [{"text": record.message.text}]
+                    said = own[0]["text"]  # others may have been merged into it by now
                 self.acked[session][key] = n, said or ""
                 return n
             await asyncio.sleep(self.chance.uniform(0.05, 0.5))

@@ -29,7 +29,8 @@ from turnwise.errors import (
 )
 from turnwise.media import CHANNEL
 from turnwise.messengers.answering import answers_in, label_of
-from turnwise.messengers.delivery import Delivering, messages_of
+from turnwise.messengers.delivery import Delivering
+from turnwise.messengers.heard import messages_of
 from turnwise.messengers.platform import (
     ChooseSession,
     Failure,

@@ -23,7 +23,7 @@ from turnwise import telemetry
 from turnwise.conversation import Attachment, Message, TurnRecord
 from turnwise.conversation.events import STARTED
 from turnwise.errors import ClaimLost, NotFound, StoreUnavailable
-from turnwise.messengers.heard import Heard, Said
+from turnwise.messengers.heard import Heard, Said, messages_of
 from turnwise.messengers.platform import HasGateway, Moved, Platform, Refused, Update
 
 log = logging.getLogger("turnwise.messenger")
@@ -50,9 +50,6 @@ LONG = 4000
 """Characters from which on a text is read beside the loop."""
 MOVES = 3
 """How often a chat may move while one piece is sent."""
-ERROR = 1_000_000
-"""The place of the words about a failure, behind all messages."""
-
 Report = Callable[[Update, Message, str], Awaitable[None]]
 
 
@@ -396,14 +393,3 @@ def _in_words(attachment: Attachment) -> str:
     name = attachment.name or attachment.type
     link = attachment.url if attachment.url.startswith(("http://", "https://")) else ""
     return f"{name}: {link}" if link else f"({name} could not be sent.)"
-
-
-def messages_of(record: TurnRecord) -> list[tuple[int, Message]]:
-    """What to send of a turn that has ended, by its places: its replies, or the error."""
-    if record.merged_into is not None:  # that turn's own message brings them
-        return []
-    if record.status == "failed":
-        words = record.error.message if record.error else "Something went wrong."
-        return [(ERROR, Message(words))]
-    replies = record.reply.messages if record.reply else []
-    return [(i, reply) for i, reply in enumerate(replies) if reply.text or reply.attachments]

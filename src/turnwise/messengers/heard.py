@@ -1,12 +1,15 @@
-"""Heard: what a running turn says, message by message, from its events. Pure."""
+"""What a turn says, message by message: while it runs, from its events, and in the end. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from turnwise.conversation import Message, events
+from turnwise.conversation import Message, TurnRecord, events
 from turnwise.conversation.events import Event
 from turnwise.conversation.stamps import seconds
+
+ERROR = 1_000_000
+"""The place of the words about a failure, behind all messages."""
 
 
 @dataclass(slots=True)
@@ -50,3 +53,14 @@ class Heard:
     def after(self, place: int) -> Said | None:
         """The message at this place, if it has begun."""
         return self._said.get(place)
+
+
+def messages_of(record: TurnRecord) -> list[tuple[int, Message]]:
+    """What to send of a turn that has ended, by its places: its replies, or the error."""
+    if record.merged_into is not None:  # that turn's own message brings them
+        return []
+    if record.status == "failed":
+        words = record.error.message if record.error else "Something went wrong."
+        return [(ERROR, Message(words))]
+    replies = record.reply.messages if record.reply else []
+    return [(i, reply) for i, reply in enumerate(replies) if reply.text or reply.attachments]
