@@ -379,7 +379,8 @@ class World:
     async def _say(self, session: str, text: str, **more: Any) -> int:
         """The number of the turn that `text` became, however often it takes."""
         if self.chance.random() < 0.3:
-            more |= {"when_busy": "merge", "settle": self.chance.choice((0.0, 1.0))}
+            part = self.chance.choice(({"when_busy": "merge"}, {"group": "an album"}))
+            more |= {**part, "settle": self.chance.choice((0.0, 1.0))}
         saying = partial(
             Gateway.submit, session_id=session, text=text, key=text, create=True, **more
         )
