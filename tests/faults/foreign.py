@@ -146,9 +146,13 @@ class Foreign(Person):
     """One who talks through every door."""
 
     heard: list[Heard] = field(default_factory=list)
+    doors: list[str | None] = field(default_factory=list)
+    """Those by which the next messages go; each comes as often as the others."""
 
     async def _say(self, client: httpx.AsyncClient, text: str) -> None:
-        door = self.chance.choice([None, *BEGIN])
+        if not self.doors:
+            self.doors = self.chance.sample([None, *BEGIN], len(BEGIN) + 1)
+        door = self.doors.pop()
         if door is None:
             return await super()._say(client, text)
         heard = Heard(door, text)
