@@ -24,7 +24,7 @@ from turnwise.conversation import Attachment
 from turnwise.conversation.asks import Asked
 from turnwise.errors import NotFound, TooLarge
 from turnwise.messengers.markup import runs, split
-from turnwise.messengers.platform import Update
+from turnwise.messengers.platform import Update, parsed
 from turnwise.messengers.slack import Slack
 from turnwise.messengers.slack_events import Bot as SlackBot
 from turnwise.messengers.slack_events import message as slack_message
@@ -184,18 +184,20 @@ async def test_who_is_addressed(sqlite_url: str) -> None:
         assert await api.texts(1) == ["you: Ours, hello"]
 
 
+async def growing(turn: Turn) -> AsyncIterator[str]:
+    """A text that is shown, and changed once or twice, before it is complete."""
+    for i in range(4):
+        yield f"word {i} "
+        await asyncio.sleep(0.9)
+
+
 @pytest.mark.parametrize("code", [403, 400])
 async def test_blocked_while_a_text_grows(sqlite_url: str, code: int) -> None:
     """Nothing is tried again and again: it is told at once when the text is complete."""
     told: asyncio.Queue[str] = asyncio.Queue()
 
-    async def long(turn: Turn) -> AsyncIterator[str]:
-        for i in range(4):
-            yield f"word {i} "
-            await asyncio.sleep(0.6)
-
     api = BotAPI()
-    bot = Bot(long)
+    bot = Bot(growing)
     bot.undelivered(lambda session, message, why: told.put_nowait(why))
     from turnwise.messengers.polling import Polling
 
@@ -217,12 +219,7 @@ async def test_blocked_while_a_text_grows(sqlite_url: str, code: int) -> None:
 async def test_a_text_that_is_deleted_while_it_grows(sqlite_url: str) -> None:
     """It is sent anew, whole, when it is complete."""
 
-    async def long(turn: Turn) -> AsyncIterator[str]:
-        for i in range(4):
-            yield f"word {i} "
-            await asyncio.sleep(0.9)
-
-    async with telegram(sqlite_url, handler=long) as (api, _):
+    async with telegram(sqlite_url, handler=growing) as (api, _):
         api.say(1, "go")
         await next_call(api, "sendMessage")
         api.refused["editMessageText"] = 400, "Bad Request: message to edit not found", {}
@@ -233,12 +230,7 @@ async def test_a_text_that_is_deleted_while_it_grows(sqlite_url: str) -> None:
 async def test_a_chat_that_moves_while_a_text_grows(sqlite_url: str) -> None:
     """The whole text is sent where the chat is now."""
 
-    async def long(turn: Turn) -> AsyncIterator[str]:
-        for i in range(4):
-            yield f"word {i} "
-            await asyncio.sleep(0.6)
-
-    async with telegram(sqlite_url, handler=long) as (api, _):
+    async with telegram(sqlite_url, handler=growing) as (api, _):
         api.say(1, "go")
         await next_call(api, "sendMessage")
         words = "Bad Request: group chat was upgraded to a supergroup chat"
@@ -283,6 +275,14 @@ async def test_half_of_a_character(sqlite_url: str) -> None:
         assert await post(body) == 200
         assert await api.texts(1) == ["you: cut \ufffd"]
         assert await post(b'{"update_id": ') == 422
+
+
+def test_what_is_no_json() -> None:
+    """Halves are mended wherever they stand; anything else that is wrong is an error."""
+    assert parsed(b'{"\\ud83d": ["a\\udc00", "\\ud83d\\ude00"]}') == {"\ufffd": ["a\ufffd", "😀"]}
+    for body in (b"", b"{", b"[NaN]", b"[" * 200_000):
+        with pytest.raises(ValueError, match=r".+"):
+            parsed(body)
 
 
 # WhatsApp
@@ -381,8 +381,8 @@ async def test_files_of_other_workspaces(sqlite_url: str) -> None:
         await slack.close()
 
 
-def test_names_of_files_are_no_markup() -> None:
-    """A label on Slack, a sign that means nothing to us in a text."""
+def test_signs_that_stand_for_something_else_here() -> None:
+    """A NUL in a text from Slack does not become a bracket."""
     event = {"channel": "D1", "channel_type": "im", "ts": "1", "text": "a\0b <@U1>"}
     update = slack_message({"event": event}, SlackBot({}, True))
     assert update is not None

@@ -399,6 +399,8 @@ async def test_slack(open_sqlite_door: Opener) -> None:
             mention = {"type": "app_mention", "channel": "C1", "channel_type": None, "ts": "7.7"}
             assert (await post(slack_event("E6", "<@UBOT> c", **mention))).status_code == 200
             assert await api.said(1) == [("C1", "1: c", "7.7")]
+            assert (await post(slack_event("E9", "cut \ud83d"))).status_code == 200
+            assert await api.said(1) == [("D1", "3: cut \ufffd", None)]
             assert (await post(slack_event("E7", "old"), at=time.time() - 3600)).status_code == 401
             forged = api.signed(slack_event("E8", "x"))
             forged["headers"]["X-Slack-Signature"] = "v0=00"

@@ -29,7 +29,7 @@ from collections.abc import (
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from turnwise.batching.computing import Computing
+from turnwise.batching.computing import COMPUTED, Computed, Computing
 from turnwise.batching.delivery import Telling, pass_on
 from turnwise.batching.errors import (
     BatcherClosed,
@@ -56,23 +56,6 @@ Answer = (
 """What a batched function returns."""
 CLOSING = 30.0
 """Seconds that `aclose` waits for running batches."""
-
-
-class Computed:
-    """A batch that is computed, of this batcher, until it is `over`."""
-
-    __slots__ = ("batcher", "over")
-
-    def __init__(self, batcher: Any) -> None:
-        self.batcher = batcher
-        self.over = False
-
-
-_COMPUTED: contextvars.ContextVar[Computed | None] = contextvars.ContextVar(
-    "computed", default=None
-)
-"""The batch whose function runs in this context. If it asks its own batcher while no other batch
-can be started, both wait for ever."""
 
 
 class Batcher(Generic[Item, Result]):
@@ -249,7 +232,7 @@ class Batcher(Generic[Item, Result]):
         self._bind(asyncio.get_running_loop())
 
     def _check_outside(self) -> None:
-        batch = _COMPUTED.get()
+        batch = COMPUTED.get()
         if batch is not None and not batch.over and batch.batcher is self and self._saturated():
             raise ConfigurationError("A batched function cannot wait for its own batcher.")
 
@@ -340,7 +323,7 @@ class Batcher(Generic[Item, Result]):
                     self._wake()
                 self._under_way += 1
                 batch = Computed(self)
-                _COMPUTED.set(batch)
+                COMPUTED.set(batch)
                 try:
                     await self._answer(*released)
                 finally:

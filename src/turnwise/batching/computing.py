@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from turnwise.batching.delivery import Telling
@@ -10,6 +11,21 @@ from turnwise.batching.errors import BatchTimeout, own
 from turnwise.batching.queue import Ticket
 from turnwise.batching.runner import Caller, Pieces, answered, in_time
 from turnwise.batching.stats import Stats
+
+
+class Computed:
+    """A batch that a batcher computes, until it is `over`."""
+
+    __slots__ = ("batcher", "over")
+
+    def __init__(self, batcher: object) -> None:
+        self.batcher = batcher
+        self.over = False
+
+
+COMPUTED: ContextVar[Computed | None] = ContextVar("computed", default=None)
+"""The batch whose function runs in this context. If the function waits for its own batcher while
+that one can start no other batch, both wait for ever."""
 
 
 class Computing:

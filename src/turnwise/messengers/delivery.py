@@ -199,7 +199,7 @@ class Delivering:
                 except Moved as moved:
                     await self._follow(moved)
                     return self._forget(*self._sent)
-                except Refused:  # and again when it is complete: then it is told
+                except Refused:  # the person's loss is reported when the text is complete
                     self._grown_at = time.monotonic() + GIVE_UP
                     return
                 except Exception as error:

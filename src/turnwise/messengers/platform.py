@@ -62,16 +62,20 @@ class Update:
 
 
 def parsed(body: bytes) -> Any:
-    """A call's JSON. Platforms cut texts, and half of a character pair, which is no text, becomes
-    U+FFFD. Raises ValueError."""
+    """A call's JSON, mended. Raises ValueError."""
     try:
         return orjson.loads(body)
     except ValueError:
         try:
-            text = json.dumps(json.loads(body), ensure_ascii=False)
+            return mended(json.loads(body))
         except RecursionError:
             raise ValueError("too many levels") from None
-        return orjson.loads(_HALF.sub("\ufffd", text))
+
+
+def mended(found: Any) -> Any:
+    """JSON in which U+FFFD stands for each half of a character pair: platforms cut texts, and a
+    half is not a text. Raises ValueError."""
+    return orjson.loads(_HALF.sub("\ufffd", json.dumps(found, ensure_ascii=False)))
 
 
 _HALF = re.compile("[\ud800-\udfff]")

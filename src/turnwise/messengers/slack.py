@@ -37,6 +37,7 @@ from turnwise.messengers.platform import (
     Platform,
     Refused,
     Update,
+    mended,
     skipping,
 )
 from turnwise.messengers.slack_events import ACTION, Bot, Reading
@@ -311,6 +312,7 @@ def slack_webhook(
     async def keep(reading: Reading, body: Any) -> None:
         try:
             await courier.begin_with_platform()
+            body = mended(body)
             await slack.complete(body)
             update = slack.read(reading, body)
             if update is not None:

@@ -8,11 +8,9 @@ from html import unescape
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-import orjson
-
 from turnwise.conversation import Attachment
 from turnwise.errors import Invalid
-from turnwise.messengers.platform import Update
+from turnwise.messengers.platform import Update, parsed
 
 SPOKEN = (None, "file_share", "thread_broadcast", "me_message")
 """Subtypes of events that are something that a person said."""
@@ -128,9 +126,9 @@ def check_body(body: bytes, kind: str) -> None:
         if kind.startswith("application/x-www-form-urlencoded"):
             found: Any = {}
             for text in parse_qs(body.decode()).get("payload", ()):
-                found = orjson.loads(text)
+                found = parsed(text.encode("utf-8", "surrogatepass"))
         else:
-            found = orjson.loads(body)
+            found = parsed(body)
     except ValueError:
         found = None
     if not isinstance(found, dict):

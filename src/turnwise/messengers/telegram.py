@@ -293,7 +293,7 @@ class Telegram(PolledPlatform):
 
 
 class _Bounded(BytesIO):
-    """Takes at most so many bytes. Raises TooLarge."""
+    """A buffer of at most `most` bytes; `write` raises TooLarge."""
 
     def __init__(self, most: int) -> None:
         super().__init__()

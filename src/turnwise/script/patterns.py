@@ -14,7 +14,7 @@ TIME = 0.05
 
 
 _BRACE = re.compile(r"(\\[NpP]\{[^}]*\}|\\.)|\{(?!\d+\}|\d*,\d*\})", re.DOTALL)
-"""What is escaped, or a brace that is no repetition: to `regex` it would be a fuzzy match."""
+"""An escape, or a brace that is not a repetition, which `regex` would take for a fuzzy match."""
 
 
 class Pattern:

@@ -17,7 +17,7 @@ log is authoritative.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,9 +25,9 @@ from turnwise.conversation import Policy, Session, Status, TurnRecord
 from turnwise.conversation.events import Draft
 from turnwise.stores.claim import Claim, Desk, Outcome, Renewal
 from turnwise.stores.notices import Listener
+from turnwise.stores.outboxes import Outboxes
 from turnwise.stores.records import (
     Busy,
-    Delivery,
     FileRecord,
     History,
     Log,
@@ -40,7 +40,7 @@ from turnwise.stores.rows import Remembered
 from turnwise.stores.whole import Whole
 
 
-class Store(ABC):
+class Store(Outboxes):
     """Stores sessions, mailboxes and event logs. All times are seconds of the store's clock."""
 
     durability: str = ""
@@ -65,10 +65,10 @@ class Store(ABC):
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` for every notice until the returned function is called."""
 
-    def follow(self, session: str) -> None:  # noqa: B027 optional: a store may deliver all notices
+    def follow(self, session: str) -> None:
         """Start to deliver the events that other processes append to `session`."""
 
-    def unfollow(self, session: str) -> None:  # noqa: B027
+    def unfollow(self, session: str) -> None:
         """One follower of `session` less."""
 
     @abstractmethod
@@ -306,36 +306,6 @@ class Store(ABC):
     @abstractmethod
     async def judge(self, session: str, message: str, feedback: Mapping[str, Any]) -> None:
         """Keep a person's feedback on a message. Raises NotFound."""
-
-    # Messengers
-
-    @abstractmethod
-    async def outbox(self, channel: str, limit: int) -> list[str]:
-        """Sessions with a turn that has ended and is to be sent on this channel."""
-
-    @abstractmethod
-    async def deliver(self, session: str, channel: str, by: str, lease: float) -> Delivery | None:
-        """Become the one that sends, for `lease` seconds; None if another one does."""
-
-    @abstractmethod
-    async def delivered(
-        self, session: str, by: str, lease: float, n: int, pieces: list[Any], over: bool
-    ) -> Delivery:
-        """Note what has become of the pieces of turn `n`, and if it is `over`. Raises ClaimLost."""
-
-    @abstractmethod
-    async def leave(self, session: str, by: str) -> None:
-        """Send no more now."""
-
-    @abstractmethod
-    async def turn_down(
-        self, session: str, channel: str, id: str, why: str
-    ) -> tuple[int, int, int] | None:
-        """A piece that was sent does not arrive: its turn, its message's place and its own."""
-
-    @abstractmethod
-    async def readdress(self, session: str, channel: str, to: Any) -> None:
-        """The chat that the session is has moved."""
 
     # Files
 
